@@ -1,0 +1,101 @@
+"""The table of models: one line each; nothing here imports torch.
+
+To add a model, write its family's file in ``secli/models/`` and add its line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from secli.registry import Registry
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What the registry knows of a model before it is built.
+
+    Attributes
+    ----------
+    name
+        Registry name.
+    family
+        The idea that its convolutions follow.
+    paper
+        Who published it, where and when.
+    licence
+        Licence under which this implementation of the idea stands.
+    builder
+        ``"module:function"``; the function's keyword arguments are the model's options.
+    options
+        Options that differ from the builder's own defaults.
+    training
+        Training settings that differ from ``TrainingSettings``' defaults.
+    parameters
+        Number of learned parameters with default options, as published or as first counted; a test recounts it.
+    """
+
+    name: str
+    family: str
+    paper: str
+    builder: str
+    parameters: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = "MIT"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+        object.__setattr__(self, "training", MappingProxyType(dict(self.training)))
+
+
+# FIELD.md section 4: SGD with momentum 0.9, rate 0.01, halved every 20 epochs.
+CURVES = {"optimizer": "sgd", "lr": 0.01, "batch": 32, "epochs": 60, "milestones": (20, 40), "gamma": 0.5}
+# FIELD.md section 3: Adam, rate 0.01, divided by ten at epochs 20 and 40 of 60, batch 128.
+MNIST = {"optimizer": "adam", "lr": 0.01, "batch": 128, "epochs": 60, "milestones": (20, 40), "gamma": 0.1}
+
+SESN = "Sosnovik, Szmaja, Smeulders, Scale-Equivariant Steerable Networks, ICLR 2020"
+DSS = "Worrall, Welling, Deep Scale-spaces: Equivariance Over Scale, NeurIPS 2019"
+DCN1 = "Dai et al., Deformable Convolutional Networks, ICCV 2017"
+DCN2 = "Zhu et al., Deformable ConvNets v2, CVPR 2019"
+PLAIN = "plain convolutional network (no scale structure)"
+
+
+def _ses(name: str, mode: str, size: int, count: int, sigma: float, factor: float, scales: int, mult: float) -> ModelSpec:
+    options = {
+        "mode": mode,
+        "upsampling": 2 if "_56" in name else 1,
+        "size": size,
+        "min_scale": sigma,
+        "factor": factor,
+        "scales": scales,
+        "mult": mult,
+    }
+    return ModelSpec(name, "ses", SESN, "secli.models.sesn:mnist_ses", count, options, MNIST)
+
+
+MODELS: Registry[ModelSpec] = Registry(
+    "model",
+    [
+        ModelSpec("cnn", "plain", PLAIN, "secli.models.cnn:cnn", 34_670, {}, CURVES),
+        ModelSpec("dcn", "deformable", DCN1, "secli.models.dcn:dcn", 0, {}, CURVES),
+        ModelSpec("dcn_v2", "deformable", DCN2, "secli.models.dcn:dcn", 0, {"modulated": True}, CURVES),
+        ModelSpec("dss_v1", "dss", DSS, "secli.models.dss:dss_v1", 20_538, {}, CURVES),
+        ModelSpec("mnist_cnn_28", "plain", PLAIN, "secli.models.cnn:mnist_cnn", 494_549, {}, MNIST),
+        ModelSpec("mnist_cnn_56", "plain", PLAIN, "secli.models.cnn:mnist_cnn", 494_549, {"upsampling": 2}, MNIST),
+        ModelSpec("mnist_dss_vector_28", "dss", DSS, "secli.models.dss:mnist_dss", 494_359, {"mode": "vector"}, MNIST),
+        ModelSpec("mnist_dss_vector_56", "dss", DSS, "secli.models.dss:mnist_dss", 494_359, {"mode": "vector", "upsampling": 2}, MNIST),
+        ModelSpec("mnist_dss_scalar_28", "dss", DSS, "secli.models.dss:mnist_dss", 494_359, {"mode": "scalar"}, MNIST),
+        ModelSpec("mnist_dss_scalar_56", "dss", DSS, "secli.models.dss:mnist_dss", 494_359, {"mode": "scalar", "upsampling": 2}, MNIST),
+        _ses("mnist_ses_scalar_28", "scalar", 15, 494_549, sigma=1.7, factor=3, scales=4, mult=1.5),
+        _ses("mnist_ses_scalar_28p", "scalar", 13, 494_549, sigma=1.5, factor=3, scales=4, mult=1.4),
+        _ses("mnist_ses_scalar_56", "scalar", 15, 494_549, sigma=2.0, factor=2, scales=3, mult=1.4),
+        _ses("mnist_ses_scalar_56p", "scalar", 17, 494_549, sigma=1.0, factor=3, scales=3, mult=1.4),
+        _ses("mnist_ses_vector_28", "vector", 13, 494_549, sigma=1.5, factor=3, scales=3, mult=1.5),
+        _ses("mnist_ses_vector_28p", "vector", 15, 494_549, sigma=1.5, factor=3, scales=3, mult=1.4),
+        _ses("mnist_ses_vector_56", "vector", 15, 494_549, sigma=2.0, factor=2, scales=4, mult=1.5),
+        _ses("mnist_ses_vector_56p", "vector", 13, 494_549, sigma=1.5, factor=2, scales=4, mult=1.4),
+    ],
+)

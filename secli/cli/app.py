@@ -1,0 +1,44 @@
+"""The command line: one thin file per command; heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from secli.cli.console import OneLineErrors, out
+
+app = typer.Typer(
+    name="secli",
+    cls=OneLineErrors,
+    help="Measure how well vision networks keep their promise under change of scale.",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from secli.provenance import secli_version
+
+        out(f"secli {secli_version()}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Measure how well vision networks keep their promise under change of scale."""
+    if context.invoked_subcommand is None:
+        out(context.get_help())
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

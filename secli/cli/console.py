@@ -1,0 +1,117 @@
+"""The only place that prints: data on stdout, progress and errors on stderr, and the exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperGroup
+
+from secli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, SecliError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+# A full disk, a full quota, a broken device: the work failed, the input was not at fault.
+_SYSTEM_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE}
+
+
+def out(text: str) -> None:
+    """Write data to stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def note(text: str) -> None:
+    """Write a remark for the person at the terminal to stderr."""
+    sys.stderr.write(text + "\n")
+
+
+def stderr_console() -> Console:
+    """Return a rich console on stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def show(renderable: Any) -> None:
+    """Print a rich renderable (a table) to stdout; its width follows the terminal, or COLUMNS."""
+    from rich.console import Console
+
+    Console(highlight=False).print(renderable)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Progress]:
+    """Give a progress display on stderr; it draws nothing with ``quiet`` or when stderr is no terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = stderr_console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as display:
+        yield display
+
+
+class OneLineErrors(TyperGroup):
+    """A command group that turns every expected failure into one line on stderr and the right exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line; with ``standalone_mode`` leave the process with the exit code."""
+        try:
+            result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            sys.stdout.flush()
+        except SecliError as error:
+            code = fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            code = fail("interrupted", EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # the reader (head, less) has gone: nothing to say, and nothing left to flush
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = EXIT_FAILED
+        except OSError as error:
+            code = fail(_os_message(error), EXIT_FAILED if error.errno in _SYSTEM_ERRORS else EXIT_USAGE)
+        except Exception as error:
+            # typer carries its own copy of click: usage errors are known by what they can do
+            if not hasattr(error, "format_message"):
+                raise
+            code = fail(_usage_message(error), EXIT_USAGE)
+        else:
+            code = result if isinstance(result, int) else 0
+        if not standalone_mode:
+            return code
+        sys.exit(code)
+
+
+def fail(message: str, code: int) -> int:
+    """Print one error line and return the exit code."""
+    note(f"error: {' '.join(message.split())}")
+    return code
+
+
+def _os_message(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _usage_message(error: Any) -> str:
+    message = str(error.format_message()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{message} (see '{context.command_path} --help')" if context is not None else message

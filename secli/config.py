@@ -1,0 +1,218 @@
+"""YAML and flags become validated, frozen settings; an unknown key is an error that suggests the near miss."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from secli.errors import InputError, suggestion
+
+Metric = Literal["squared", "relative", "absolute"]
+Background = Literal["empty", "none"]
+Precision = Literal["32", "tf32", "bf16", "16"]
+
+
+class Settings(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelSettings(Settings):
+    """Which network: its registry name and the options that differ from the catalogue's defaults."""
+
+    name: str = Field(description="registry name of the model")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the model's builder")
+
+
+class TrainingSettings(Settings):
+    """How a network is trained; each model's catalogue entry sets its published values."""
+
+    epochs: int = Field(60, ge=1, description="passes over the training images")
+    batch: int = Field(128, ge=1, description="images per optimiser step, over all devices")
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="Adam, or SGD with momentum")
+    lr: float = Field(0.01, gt=0, description="initial learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD (Adam ignores it)")
+    nesterov: bool = Field(False, description="Nesterov's momentum (SGD only)")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty on all parameters")
+    milestones: tuple[int, ...] = Field((20, 40), description="epochs after which the rate is multiplied by gamma")
+    gamma: float = Field(0.1, gt=0, le=1, description="factor of the learning rate at each milestone")
+    augment: Literal["none", "scale"] = Field("none", description="'scale': the published '+', factor U[0.5, 2]")
+    seed: int = Field(0, ge=0, description="seed of the initial weights, the order of images, dropout, augmentation")
+    precision: Precision = Field("32", description="arithmetic of the forward and backward pass")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the work runs")
+    devices: int = Field(1, ge=1, description="number of devices that share each batch")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 takes one per core; recorded as resolved")
+
+    @field_validator("milestones")
+    @classmethod
+    def _increasing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(m < 1 for m in value) or list(value) != sorted(set(value)):
+            raise ValueError("milestones must be positive epochs in increasing order")
+        return value
+
+
+class MeasureSettings(Settings):
+    """How an equivariance curve is measured (FIELD.md section 1)."""
+
+    factors: tuple[float, ...] | None = Field(
+        None, description="scale factors s; none: nine from 1/3 to 1, their inverses up to 1.5, the model's lattice"
+    )
+    taps: tuple[str, ...] | None = Field(None, description="taps to measure; none: all that the model declares")
+    metric: Metric = Field("squared", description="squared (the equivariance error Δ), relative, or absolute")
+    background: Background = Field("empty", description="'empty' compares Φ(f) − Φ(0); 'none' is the bare formula")
+    images: int = Field(1000, ge=1, description="images of the test split, from its start")
+    batch: int = Field(100, ge=1, description="images per forward pass")
+
+    @field_validator("factors")
+    @classmethod
+    def _factors(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if value is None else check_factors(value)
+
+
+class Config(Settings):
+    """One YAML file: ``model``, ``data``, ``training``, ``measure``, each optional."""
+
+    model: ModelSettings | None = None
+    data: str | None = Field(None, description="dataset directory, as make-data writes it")
+    training: dict[str, Any] = Field(default_factory=dict, description="TrainingSettings that differ from the model's")
+    measure: dict[str, Any] = Field(default_factory=dict, description="MeasureSettings that differ from the default")
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def validated(kind: type[S], values: Mapping[str, Any], where: str) -> S:
+    """Validate a mapping as settings of one kind, or raise one line that names the key.
+
+    Parameters
+    ----------
+    kind : type
+        The settings class.
+    values : mapping
+        Keys and values as read from YAML, flags or ``--set``.
+    where : str
+        What the user knows this group by: a file, or an option's prefix.
+
+    Raises
+    ------
+    InputError
+        On an unknown key (with the near miss) or a value out of range.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError(f"{where}: {first_problem(error, kind)}") from None
+
+
+def first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Say the first problem of a validation error in one line."""
+    problem = error.errors()[0]
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown key '{path}'{suggestion(path.rsplit('.', 1)[-1], kind.model_fields)}"
+    if problem["type"] == "missing":
+        return f"key '{path}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def check_factors(factors: Sequence[float]) -> tuple[float, ...]:
+    """Return the scale factors as floats, or raise ``ValueError`` on one that is not finite and positive."""
+    if not factors:
+        raise ValueError("at least one scale factor is needed")
+    for factor in factors:
+        if not (math.isfinite(factor) and factor > 0):
+            raise ValueError(f"a scale factor must be finite and greater than 0, not {factor:g}")
+    return tuple(float(factor) for factor in factors)
+
+
+def parse_factors(text: str) -> tuple[float, ...]:
+    """Read scale factors: a list ``1,0.9,0.5`` or a geometric range ``LOW:HIGH:COUNT``.
+
+    Raises
+    ------
+    InputError
+        When the text has neither form, or a factor is zero, negative, NaN or infinite.
+
+    Examples
+    --------
+    >>> parse_factors("1,0.5")
+    (1.0, 0.5)
+    >>> parse_factors("0.25:1:3")
+    (0.25, 0.5, 1.0)
+    """
+    try:
+        if ":" in text:
+            low_text, high_text, count_text = text.split(":")
+            low, high = check_factors([float(low_text), float(high_text)])
+            count = int(count_text)
+            if count < 2 or low >= high:
+                raise ValueError("a range needs LOW < HIGH and at least 2 factors")
+            ratio = (high / low) ** (1 / (count - 1))
+            return (*(low * ratio**i for i in range(count - 1)), high)
+        return check_factors([float(part) for part in text.split(",")])
+    except ValueError as error:
+        detail = str(error)
+        if detail.startswith(("could not convert", "invalid literal", "not enough values", "too many values")):
+            detail = "write a list like 1,0.9,0.5 or a range like 0.33:1:9"
+        raise InputError(f"--factors {text}: {detail}") from None
+
+
+def parse_assignments(texts: Sequence[str], sections: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read ``--set SECTION.KEY=VALUE`` flags; the value is read as YAML.
+
+    Examples
+    --------
+    >>> parse_assignments(["model.base=1.5", "training.milestones=[5, 8]"], ["model", "training"])
+    {'model': {'base': 1.5}, 'training': {'milestones': [5, 8]}}
+    """
+    values: dict[str, dict[str, Any]] = {section: {} for section in sections}
+    for text in texts:
+        path, equals, raw = text.partition("=")
+        section, dot, key = path.partition(".")
+        if not (equals and dot and key):
+            raise InputError(f"--set {text}: write SECTION.KEY=VALUE, for example model.channels=32")
+        if section not in values:
+            raise InputError(f"--set {text}: unknown section '{section}'{suggestion(section, sections)}")
+        try:
+            values[section][key] = yaml.safe_load(raw)
+        except yaml.YAMLError:
+            raise InputError(f"--set {text}: the value is not valid YAML") from None
+    return values
+
+
+def read_config(path: Path) -> Config:
+    """Read a YAML configuration file; an unknown key is an error.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, is not YAML, or holds an unknown key or a wrong value.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--config {path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark is not None else ""
+        raise InputError(f"--config {path}: not valid YAML{line}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise InputError(f"--config {path}: expected keys at the top level (model, data, training, measure)")
+    return validated(Config, content, f"--config {path}")
+
+
+def settings_hash(values: Mapping[str, Any]) -> str:
+    """Return a short, stable hash of JSON-like settings (8 hexadecimal digits)."""
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]

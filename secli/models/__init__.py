@@ -1,0 +1,1 @@
+"""One family of networks per file; the registry is ``secli.catalogue``."""

@@ -1,0 +1,89 @@
+"""From a registry name and options to a network with its weights drawn from a seed."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+import torch
+from pydantic import BaseModel, ConfigDict, create_model
+from torch import nn
+
+from secli.catalogue import MODELS, ModelSpec
+from secli.config import validated
+from secli.errors import InputError
+from secli.models.contract import StagedModel
+
+Builder = Callable[..., StagedModel]
+
+
+def builder_of(spec: ModelSpec) -> Builder:
+    """Import the builder that a specification names (``"module:function"``)."""
+    module, _, function = spec.builder.partition(":")
+    builder: Builder = getattr(importlib.import_module(module), function)
+    return builder
+
+
+def options_schema(spec: ModelSpec) -> type[BaseModel]:
+    """Return the pydantic schema of a model's options, read from its builder's signature."""
+    builder = builder_of(spec)
+    hints = get_type_hints(builder, include_extras=True)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(builder).parameters.items():
+        default = spec.options.get(name, parameter.default)
+        fields[name] = (hints[name], ... if default is inspect.Parameter.empty else default)
+    config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    return create_model(f"{spec.name}_options", __config__=config, **fields)
+
+
+def resolve_options(spec: ModelSpec, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return all options of a model: the builder's defaults, the catalogue's, then the user's.
+
+    Raises
+    ------
+    InputError
+        On an unknown option (with the near miss) or a value out of range.
+    """
+    settings = validated(options_schema(spec), overrides or {}, f"model {spec.name}")
+    return settings.model_dump(mode="python")
+
+
+def build(name: str, options: Mapping[str, Any] | None = None, seed: int = 0) -> StagedModel:
+    """Build a registered model, its weights drawn from ``seed``.
+
+    Parameters
+    ----------
+    name : str
+        Registry name.
+    options : mapping, optional
+        Options that differ from the defaults.
+    seed : int
+        Seed of the initial weights; the caller's random state is left as it was.
+
+    Returns
+    -------
+    StagedModel
+        In training mode, on the CPU, float32.
+
+    Raises
+    ------
+    UnknownNameError
+        When no model has this name.
+    InputError
+        When an option is unknown or out of range, or two options contradict each other.
+    """
+    spec = MODELS[name]
+    resolved = resolve_options(spec, options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return builder_of(spec)(**resolved)
+        except ValueError as error:
+            raise InputError(f"model {name}: {error}") from None
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of learned parameters."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,0 +1,105 @@
+"""What a network must offer so that secli can train it, measure it and run its blocks alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from secli.fields import Field
+
+Features = Tensor | list[Tensor]
+
+
+class Stage(NamedTuple):
+    """One step of a network: what it computes, and how scale acts on what comes out.
+
+    Attributes
+    ----------
+    tap
+        Name of the feature map behind this stage.
+    module
+        Maps the previous tap's features (the images, for the first stage) to this tap's.
+    field
+        How L_s acts on the features at this tap.
+    """
+
+    tap: str
+    module: nn.Module
+    field: Field
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A network Φ with named taps. Φ takes pixels in [0, 1], shape (N, C, H, W); normalisation is inside.
+
+    Training needs ``forward``; measuring needs ``taps`` and ``features``; attribution runs ``stages`` alone.
+    """
+
+    @property
+    def taps(self) -> dict[str, Field]:
+        """The field of every tap, from input to output."""
+        ...
+
+    @property
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """The blocks between taps: stage i maps the features at tap i − 1 to those at tap i."""
+        ...
+
+    def features(self, images: Float[Tensor, "n c h w"]) -> dict[str, Features]:
+        """Return the features at every tap, in one forward pass."""
+        ...
+
+    def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Return the logits."""
+        ...
+
+
+class StagedModel(nn.Module):
+    """A network that is a chain of stages; it meets the contract by running them in order.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        From input to output; the last one gives the logits.
+
+    Notes
+    -----
+    Each stage's module is registered under its tap's name, so that parameter names read ``conv1.weight``.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        super().__init__()
+        self._fields = {stage.tap: stage.field for stage in stages}
+        if len(self._fields) != len(stages):
+            raise ValueError("two stages share a tap's name")
+        for stage in stages:
+            self.add_module(stage.tap, stage.module)
+
+    @property
+    def taps(self) -> dict[str, Field]:
+        """The field of every tap, from input to output."""
+        return dict(self._fields)
+
+    @property
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """The blocks between taps, from input to output."""
+        return [(tap, self.get_submodule(tap)) for tap in self._fields]
+
+    def features(self, images: Float[Tensor, "n c h w"]) -> dict[str, Features]:
+        """Return the features at every tap, in one forward pass."""
+        features: dict[str, Features] = {}
+        current: Features = images
+        for tap, module in self.stages:
+            current = module(current)
+            features[tap] = current
+        return features
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Return the logits, shape (N, classes)."""
+        current = images
+        for _, module in self.stages:
+            current = module(current)
+        return current

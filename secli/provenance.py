@@ -1,0 +1,76 @@
+"""Where a number comes from: versions, commit, device, threads, command, hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+from secli.records import Provenance
+
+LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pillow", "lightning-fabric", "pandas")
+
+
+def library_versions() -> dict[str, str]:
+    """Return the installed version of each library that numbers depend on (without importing any)."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def secli_version() -> str:
+    """Return the version of the installed package."""
+    return importlib.metadata.version("secli")
+
+
+def commit() -> str | None:
+    """Return the git commit of the checkout that secli runs from, with '+' if it has changes, else None."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changes else "")
+
+
+def gather(device: str, threads: int) -> Provenance:
+    """Collect the provenance of a result that was computed on ``device`` with ``threads`` CPU threads."""
+    return Provenance(
+        secli=secli_version(),
+        commit=commit(),
+        python=platform.python_version(),
+        libraries=library_versions(),
+        platform=f"{platform.system()} {platform.machine()}",
+        device=device,
+        threads=threads,
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,242 @@
+"""Records: schema version 1 with a sentence per field, an atomic store, and migration on read.
+
+"Not measurable" is null with a reason, never 0. Errors and accuracies are fractions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from secli.errors import InputError
+
+SCHEMA_VERSION = 1
+RECORD_FILE = "record.json"
+CURVES_FILE = "equivariance.json"
+
+Status = Literal["running", "finished", "failed", "interrupted"]
+
+
+class Part(BaseModel):
+    """A part of a record; frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Provenance(Part):
+    """Where a number comes from."""
+
+    secli: str = Field(description="version of secli")
+    commit: str | None = Field(description="git commit of the secli checkout, '+' when it had changes; null if none")
+    python: str = Field(description="version of Python")
+    libraries: dict[str, str] = Field(description="versions of the libraries that the numbers depend on")
+    platform: str = Field(description="operating system and processor")
+    device: str = Field(description="the device that did the work, by its own name")
+    threads: int = Field(description="CPU threads used")
+    command: str = Field(description="the command line, as given")
+    created: str = Field(description="time of writing, ISO 8601, UTC")
+
+
+class DataInfo(Part):
+    """Which images, as their manifest says."""
+
+    name: str = Field(description="dataset name, with its parameters' hash where they are not the standard ones")
+    realisation: int = Field(description="realisation r (the seed of the split and of the factors)")
+    digest: str = Field(description="sha256 over the digests of all files of the dataset directory")
+    path: str = Field(description="directory as given")
+    lossy: bool = Field(default=False, description="whether the source was lossy (JPEG), so not the canonical images")
+
+
+class ModelInfo(Part):
+    """Which network."""
+
+    name: str = Field(description="registry name")
+    options: dict[str, Any] = Field(description="all options of the builder, resolved")
+    parameters: int = Field(description="number of learned parameters")
+
+
+class TrainingResults(Part):
+    """What training came to."""
+
+    test_error: float | None = Field(description="fraction of test images misclassified by the kept weights")
+    test_images: int = Field(description="number of test images")
+    validation_error: float | None = Field(description="validation error of the kept epoch; null without such a split")
+    best_epoch: int = Field(description="epoch whose weights were kept, from 1")
+    epochs: int = Field(description="epochs trained")
+    train_seconds: float = Field(description="wall time of the training epochs, summed over resumptions")
+    images_per_second: float | None = Field(description="training images per second, median over epochs")
+
+
+class TrainingRecord(Part):
+    """One run of ``secli train``."""
+
+    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this schema")
+    kind: Literal["training"] = Field(default="training", description="what this record is")
+    status: Status = Field(description="running, finished, failed or interrupted")
+    reason: str | None = Field(default=None, description="why a run failed or stopped; null otherwise")
+    model: ModelInfo = Field(description="which network")
+    data: DataInfo = Field(description="which images")
+    training: dict[str, Any] = Field(description="all training settings, resolved")
+    results: TrainingResults | None = Field(default=None, description="results of a finished run; null otherwise")
+    provenance: Provenance = Field(description="where the numbers come from")
+
+
+class CurveRow(Part):
+    """The equivariance error at one tap and one factor."""
+
+    tap: str = Field(description="the tap's name")
+    field: str = Field(description="how the scale action moves this tap, in words")
+    factor: float = Field(description="scale factor s; below 1 the picture shrinks")
+    mean: float | None = Field(description="mean over images of the metric; null when it cannot be measured")
+    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
+    high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
+    median: float | None = Field(description="median over images")
+    floor: float | None = Field(description="the error of composing two half-steps of the spatial action, same metric")
+    n: int = Field(description="images measured")
+    dropped: int = Field(default=0, description="images left out because their features vanish or are not finite")
+    levels_used: int | None = Field(default=None, description="scale levels compared; null off a scale axis")
+    levels_total: int | None = Field(default=None, description="scale levels in all; null off a scale axis")
+    on_lattice: bool | None = Field(default=None, description="whether s maps levels onto levels; null off a scale axis")
+    compared: float | None = Field(default=None, description="share of the tap's cells that are compared, 0 to 1")
+    reason: str | None = Field(default=None, description="why the value is null")
+
+
+class AccuracyRow(Part):
+    """How well the network classifies rescaled images."""
+
+    factor: float = Field(description="scale factor s")
+    accuracy: float | None = Field(description="fraction of rescaled images classified rightly")
+    agreement: float | None = Field(description="fraction whose prediction equals that at s = 1")
+    n: int = Field(description="images classified")
+    reason: str | None = Field(default=None, description="why the values are null")
+
+
+class EquivarianceRecord(Part):
+    """One result of ``secli equivariance``."""
+
+    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this schema")
+    kind: Literal["equivariance"] = Field(default="equivariance", description="what this record is")
+    model: ModelInfo = Field(description="which network")
+    trained: bool = Field(description="whether the weights come from a training run")
+    run: str | None = Field(default=None, description="the run directory, where there is one")
+    seed: int = Field(description="seed of the run, or of the fresh weights")
+    trained_on: DataInfo | None = Field(default=None, description="what a trained network saw")
+    data: DataInfo = Field(description="which images were measured on")
+    metric: Literal["squared", "relative", "absolute"] = Field(description="the error's formula")
+    background: Literal["empty", "none"] = Field(description="whether Φ(0) was subtracted")
+    rows: list[CurveRow] = Field(description="one row per tap and factor")
+    accuracy: list[AccuracyRow] = Field(description="one row per factor")
+    provenance: Provenance = Field(description="where the numbers come from")
+
+
+Record = Annotated[TrainingRecord | EquivarianceRecord, Field(discriminator="kind")]
+_RECORD: TypeAdapter[TrainingRecord | EquivarianceRecord] = TypeAdapter(Record)
+
+# version found -> function to the next version; version 1 is the first, so there is nothing to do yet.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def read_record(path: Path) -> TrainingRecord | EquivarianceRecord:
+    """Read one record file and bring it to the present schema version.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, damaged, of a newer version, or no record.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such record; is this a run directory that 'secli train' wrote?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise InputError(f"{path}: damaged record (not JSON)") from None
+    if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
+        raise InputError(f"{path}: not a record of secli")
+    if content["schema_version"] > SCHEMA_VERSION:
+        raise InputError(f"{path}: schema version {content['schema_version']} is newer than this secli; upgrade secli")
+    while content["schema_version"] < SCHEMA_VERSION:
+        migrate = MIGRATIONS.get(content["schema_version"])
+        if migrate is None:
+            raise InputError(f"{path}: schema version {content['schema_version']} has never existed")
+        content = migrate(content)
+    try:
+        return _RECORD.validate_python(content)
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InputError(f"{path}: damaged record ({key}: {error.errors()[0]['msg']})") from None
+
+
+def read_training_record(run: Path) -> TrainingRecord:
+    """Read the record of a run directory.
+
+    Raises
+    ------
+    InputError
+        When the directory or its record is missing or damaged.
+    """
+    if not run.is_dir():
+        raise InputError(f"{run}: no such run directory")
+    record = read_record(run / RECORD_FILE)
+    if not isinstance(record, TrainingRecord):
+        raise InputError(f"{run / RECORD_FILE}: a record of kind '{record.kind}', not of a training run")
+    return record
+
+
+def write_record(path: Path, record: TrainingRecord | EquivarianceRecord) -> None:
+    """Write a record atomically."""
+    write_text(path, json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically (temporary file, fsync, rename)."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on success it is synced and renamed, on failure removed.
+
+    What stood at ``path`` before stays until the new file is whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Give a temporary directory beside ``path``; on success it is renamed to ``path``, on failure removed.
+
+    Raises
+    ------
+    InputError
+        When ``path`` already stands.
+    """
+    if path.exists():
+        raise InputError(f"{path}: already exists")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
