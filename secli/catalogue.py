@@ -63,7 +63,9 @@ DCN2 = "Zhu et al., Deformable ConvNets v2, CVPR 2019"
 PLAIN = "plain convolutional network (no scale structure)"
 
 
-def _ses(name: str, mode: str, size: int, count: int, sigma: float, factor: float, scales: int, mult: float) -> ModelSpec:
+def _ses(
+    name: str, mode: str, size: int, count: int, sigma: float, factor: float, scales: int, mult: float
+) -> ModelSpec:
     options = {
         "mode": mode,
         "upsampling": 2 if "_56" in name else 1,
@@ -84,11 +86,45 @@ MODELS: Registry[ModelSpec] = Registry(
         ModelSpec("dcn_v2", "deformable", DCN2, "secli.models.dcn:dcn", 0, {"modulated": True}, CURVES),
         ModelSpec("dss_v1", "dss", DSS, "secli.models.dss:dss_v1", 20_538, {}, CURVES),
         ModelSpec("mnist_cnn_28", "plain", PLAIN, "secli.models.cnn:mnist_cnn", 494_549, {}, MNIST),
-        ModelSpec("mnist_cnn_56", "plain", PLAIN, "secli.models.cnn:mnist_cnn", 494_549, {"upsampling": 2}, MNIST),
-        ModelSpec("mnist_dss_vector_28", "dss", DSS, "secli.models.dss:mnist_dss", 494_359, {"mode": "vector"}, MNIST),
-        ModelSpec("mnist_dss_vector_56", "dss", DSS, "secli.models.dss:mnist_dss", 494_359, {"mode": "vector", "upsampling": 2}, MNIST),
-        ModelSpec("mnist_dss_scalar_28", "dss", DSS, "secli.models.dss:mnist_dss", 494_359, {"mode": "scalar"}, MNIST),
-        ModelSpec("mnist_dss_scalar_56", "dss", DSS, "secli.models.dss:mnist_dss", 494_359, {"mode": "scalar", "upsampling": 2}, MNIST),
+        ModelSpec(
+            "mnist_cnn_56", "plain", PLAIN, "secli.models.cnn:mnist_cnn", 494_549, {"upsampling": 2}, MNIST
+        ),
+        ModelSpec(
+            "mnist_dss_vector_28",
+            "dss",
+            DSS,
+            "secli.models.dss:mnist_dss",
+            494_359,
+            {"mode": "vector"},
+            MNIST,
+        ),
+        ModelSpec(
+            "mnist_dss_vector_56",
+            "dss",
+            DSS,
+            "secli.models.dss:mnist_dss",
+            494_359,
+            {"mode": "vector", "upsampling": 2},
+            MNIST,
+        ),
+        ModelSpec(
+            "mnist_dss_scalar_28",
+            "dss",
+            DSS,
+            "secli.models.dss:mnist_dss",
+            494_359,
+            {"mode": "scalar"},
+            MNIST,
+        ),
+        ModelSpec(
+            "mnist_dss_scalar_56",
+            "dss",
+            DSS,
+            "secli.models.dss:mnist_dss",
+            494_359,
+            {"mode": "scalar", "upsampling": 2},
+            MNIST,
+        ),
         _ses("mnist_ses_scalar_28", "scalar", 15, 494_549, sigma=1.7, factor=3, scales=4, mult=1.5),
         _ses("mnist_ses_scalar_28p", "scalar", 13, 494_549, sigma=1.5, factor=3, scales=4, mult=1.4),
         _ses("mnist_ses_scalar_56", "scalar", 15, 494_549, sigma=2.0, factor=2, scales=3, mult=1.4),

@@ -42,10 +42,16 @@ class TrainingSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD (Adam ignores it)")
     nesterov: bool = Field(False, description="Nesterov's momentum (SGD only)")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty on all parameters")
-    milestones: tuple[int, ...] = Field((20, 40), description="epochs after which the rate is multiplied by gamma")
+    milestones: tuple[int, ...] = Field(
+        (20, 40), description="epochs after which the rate is multiplied by gamma"
+    )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of the learning rate at each milestone")
-    augment: Literal["none", "scale"] = Field("none", description="'scale': the published '+', factor U[0.5, 2]")
-    seed: int = Field(0, ge=0, description="seed of the initial weights, the order of images, dropout, augmentation")
+    augment: Literal["none", "scale"] = Field(
+        "none", description="'scale': the published '+', factor U[0.5, 2]"
+    )
+    seed: int = Field(
+        0, ge=0, description="seed of the initial weights, the order of images, dropout, augmentation"
+    )
     precision: Precision = Field("32", description="arithmetic of the forward and backward pass")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the work runs")
     devices: int = Field(1, ge=1, description="number of devices that share each batch")
@@ -63,11 +69,16 @@ class MeasureSettings(Settings):
     """How an equivariance curve is measured (FIELD.md section 1)."""
 
     factors: tuple[float, ...] | None = Field(
-        None, description="scale factors s; none: nine from 1/3 to 1, their inverses up to 1.5, the model's lattice"
+        None,
+        description="scale factors s; none: nine from 1/3 to 1, their inverses up to 1.5, the model's lattice",
     )
-    taps: tuple[str, ...] | None = Field(None, description="taps to measure; none: all that the model declares")
+    taps: tuple[str, ...] | None = Field(
+        None, description="taps to measure; none: all that the model declares"
+    )
     metric: Metric = Field("squared", description="squared (the equivariance error Δ), relative, or absolute")
-    background: Background = Field("empty", description="'empty' compares Φ(f) − Φ(0); 'none' is the bare formula")
+    background: Background = Field(
+        "empty", description="'empty' compares Φ(f) − Φ(0); 'none' is the bare formula"
+    )
     images: int = Field(1000, ge=1, description="images of the test split, from its start")
     batch: int = Field(100, ge=1, description="images per forward pass")
 
@@ -82,8 +93,12 @@ class Config(Settings):
 
     model: ModelSettings | None = None
     data: str | None = Field(None, description="dataset directory, as make-data writes it")
-    training: dict[str, Any] = Field(default_factory=dict, description="TrainingSettings that differ from the model's")
-    measure: dict[str, Any] = Field(default_factory=dict, description="MeasureSettings that differ from the default")
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="TrainingSettings that differ from the model's"
+    )
+    measure: dict[str, Any] = Field(
+        default_factory=dict, description="MeasureSettings that differ from the default"
+    )
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -161,7 +176,9 @@ def parse_factors(text: str) -> tuple[float, ...]:
         return check_factors([float(part) for part in text.split(",")])
     except ValueError as error:
         detail = str(error)
-        if detail.startswith(("could not convert", "invalid literal", "not enough values", "too many values")):
+        if detail.startswith(
+            ("could not convert", "invalid literal", "not enough values", "too many values")
+        ):
             detail = "write a list like 1,0.9,0.5 or a range like 0.33:1:9"
         raise InputError(f"--factors {text}: {detail}") from None
 

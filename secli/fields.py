@@ -1,22 +1,480 @@
-"""L_s on features (being written): constructors only."""
+"""L_s on features: how scale acts on each kind of feature map.
+
+A network Φ keeps its promise under scale when Φ(L_s f) = L_s Φ(f); what ``L_s`` means on the right depends on
+what the features are. A ``Field`` says it: a plane is only rescaled, a scale space also moves along its levels,
+a vector field also turns. Cells that L_s cannot know (levels that would come from off the stack, say) are
+masked, and the mask holds for both sides.
+"""
+
 from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-class Field: ...
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
-@dataclass(frozen=True)
-class Plane(Field):
-    stride: float = 1.0
-    origin: float | None = None
+from secli.scaling import SAMPLING_BLUR, apply_axes, axis_operator
 
-@dataclass(frozen=True)
-class ScaleSpace(Field):
-    scales: tuple[float, ...]
-    base_blur: float = 0.0
-    stride: float = 1.0
-    origin: float | None = None
-    truncated: int = 0
+Pair = float | tuple[float, float]
+
+LATTICE_TOLERANCE = 0.02
+"""A scale within 2 % of a level counts as that level, because published scales are rounded."""
+
+
+class Canvas(NamedTuple):
+    """The pictures that features come from.
+
+    Attributes
+    ----------
+    height, width
+        Pixels.
+    blur
+        The blur σ of the pictures in pixels, which L_s keeps when it shrinks them.
+    """
+
+    height: int
+    width: int
+    blur: float = SAMPLING_BLUR
+
+
+class Acted(NamedTuple):
+    """L_s of features.
+
+    Attributes
+    ----------
+    features
+        One tensor per resolution (one, but for a pyramid), shaped as the features themselves.
+    masks
+        For each of these, which cells are known, in a shape that broadcasts to it; None when all are.
+    levels_used, levels_total
+        Scale levels that are known, and all of them; None off a scale axis.
+    on_lattice
+        Whether s maps levels onto levels, so that nothing was interpolated; None off a scale axis.
+    """
+
+    features: list[Tensor]
+    masks: list[Bool[Tensor, "..."] | None]
+    levels_used: int | None = None
+    levels_total: int | None = None
+    on_lattice: bool | None = None
+
+
+class Field(ABC):
+    """How L_s acts on one kind of feature map."""
+
+    @abstractmethod
+    def act(self, features: Tensor | list[Tensor], factor: float, canvas: Canvas, steps: int = 1) -> Acted:
+        """Apply L_s.
+
+        Parameters
+        ----------
+        features : tensor or list of tensors
+            The features, as the field's table entry shapes them.
+        factor : float
+            Scale factor s > 0.
+        canvas : Canvas
+            The pictures that the features come from.
+        steps : int
+            Compose the spatial part from this many equal factors s^(1/steps). Two steps instead of one show how
+            far the grid keeps L_s from being an action: the floor. The level shift is applied once.
+        """
+
+    @property
+    def base_blur(self) -> float:
+        """The blur z that the features' first level shares with the picture, in pixels."""
+        return 0.0
+
+    @property
+    def lattice(self) -> tuple[float, ...]:
+        """The factors s < 1 that map levels onto levels; empty off a scale axis."""
+        return ()
+
+    def smallest_plane(self, features: Tensor | list[Tensor]) -> int | None:
+        """Return the smaller side of the feature plane in cells; None when there is no plane."""
+        tensor = features[0] if isinstance(features, list) else features
+        return min(tensor.shape[-2:])
+
+    def reads_as(self) -> str:
+        """Say in a few words what the field is."""
+        return type(self).__name__
+
 
 @dataclass(frozen=True)
 class Invariant(Field):
-    pass
+    """Features that do not change with scale, of any shape: logits, pooled vectors."""
+
+    def act(self, features: Tensor | list[Tensor], factor: float, canvas: Canvas, steps: int = 1) -> Acted:
+        """Return the features as they are."""
+        tensors = features if isinstance(features, list) else [features]
+        return Acted(list(tensors), [None] * len(tensors))
+
+    def smallest_plane(self, features: Tensor | list[Tensor]) -> int | None:
+        """Return None: there is no plane to be too small."""
+        return None
+
+
+@dataclass(frozen=True)
+class Plane(Field):
+    """A feature map (N, C, …, H, W) without a scale axis: (L_s F)(x) = F(x/s).
+
+    Attributes
+    ----------
+    stride
+        Image pixels per cell; a pair (rows, columns) when they differ.
+    origin
+        Image coordinate of cell 0 (pixel i has its centre at i); None when the grid centre is the image centre.
+    """
+
+    stride: Pair = 1.0
+    origin: Pair | None = None
+
+    def act(self, features: Tensor | list[Tensor], factor: float, canvas: Canvas, steps: int = 1) -> Acted:
+        """Rescale the plane about the point where the image centre falls."""
+        return Acted(
+            [rescale_plane(_single(features), factor, canvas, self.stride, self.origin, 0.0, steps)], [None]
+        )
+
+    def reads_as(self) -> str:
+        """Say in a few words what the field is."""
+        return f"plane, {_geometry(self.stride, self.origin)}"
+
+
+@dataclass(frozen=True)
+class ScaleSpace(Field):
+    """A scale space (N, C, S, …, H, W): (L_s F)(σ, x) = F(σ/s, x/s).
+
+    With levels σ_k = σ_0 q^k, level k of L_sF is level k + log_q(1/s) of F, rescaled: the content of a shrunk
+    picture moves down the stack. Off the lattice, levels are interpolated linearly in log σ.
+
+    Attributes
+    ----------
+    scales
+        σ_k of the S levels, increasing.
+    base_blur
+        z > 0 when level 0 is the picture itself (its blur z then shrinks with the picture, and the level shift
+        already supplies the blur z² that L_s would add); 0 otherwise.
+    stride, origin
+        As for ``Plane``.
+    truncated
+        Levels at the top that are fed by an interaction cut short by the end of the stack; never compared.
+    """
+
+    scales: tuple[float, ...]
+    base_blur: float = 0.0
+    stride: Pair = 1.0
+    origin: Pair | None = None
+    truncated: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.scales or any(b <= a for a, b in zip((0.0, *self.scales), self.scales, strict=False)):
+            raise ValueError(
+                f"the scales of a scale space must be positive and increasing, not {self.scales}"
+            )
+        if not 0 <= self.truncated <= len(self.scales):
+            raise ValueError(f"{self.truncated} truncated levels of {len(self.scales)}")
+
+    @property
+    def lattice(self) -> tuple[float, ...]:
+        """The factors that map the lowest level onto another."""
+        return tuple(self.scales[0] / scale for scale in self.scales[1:])
+
+    def sources(self, factor: float) -> list[LevelSource | None]:
+        """Return where each level of L_sF comes from; None for a level that is not known.
+
+        Level k is read at scale σ_k/s: one level when that lies within 2 % of it, a mixture of the two
+        neighbours otherwise. Nothing is known off the stack, or of truncated levels.
+        """
+        whole = len(self.scales) - self.truncated
+        logs = [math.log(scale) for scale in self.scales[:whole]]
+        return [
+            _level_source(logs, math.log(scale / factor)) if k < whole else None
+            for k, scale in enumerate(self.scales)
+        ]
+
+    def act(self, features: Tensor | list[Tensor], factor: float, canvas: Canvas, steps: int = 1) -> Acted:
+        """Move along the levels, rescale the plane, and mask the levels that are not known."""
+        tensor = _single(features)
+        total = len(self.scales)
+        if tensor.ndim < 5 or tensor.shape[2] != total:
+            raise ValueError(
+                f"a scale space of {total} levels is (N, C, {total}, …, H, W), not {tuple(tensor.shape)}"
+            )
+        sources = self.sources(factor)
+        used = [k for k, source in enumerate(sources) if source is not None]
+        moved = torch.zeros_like(tensor)
+        if used:
+            planes = torch.stack(
+                [_read_level(tensor, source) for source in sources if source is not None], dim=2
+            )
+            moved[:, :, used] = rescale_plane(
+                planes, factor, canvas, self.stride, self.origin, self.base_blur, steps
+            )
+        mask = None
+        if len(used) < total:
+            mask = torch.zeros(
+                (1, 1, total, *(1 for _ in tensor.shape[3:])), dtype=torch.bool, device=tensor.device
+            )
+            mask[:, :, used] = True
+        exact = all(source.weight == 0 for source in sources if source is not None)
+        return Acted([moved], [mask], len(used), total, exact)
+
+    def reads_as(self) -> str:
+        """Say in a few words what the field is."""
+        scales = ",".join(f"{scale:g}" for scale in self.scales)
+        blur = f", base blur {self.base_blur:g}" if self.base_blur else ""
+        cut = f", {self.truncated} truncated" if self.truncated else ""
+        return f"scale space {scales}, {_geometry(self.stride, self.origin)}{blur}{cut}"
+
+
+class LevelSource(NamedTuple):
+    """Level ``lower``, mixed with the one above it by ``weight`` (0: that level alone)."""
+
+    lower: int
+    weight: float
+
+
+def _level_source(logs: Sequence[float], target: float) -> LevelSource | None:
+    """Find log σ = target among increasing levels: on one of them, between two, or off the stack (None)."""
+    for j, level in enumerate(logs):
+        if abs(math.expm1(target - level)) < LATTICE_TOLERANCE:
+            return LevelSource(j, 0.0)
+    for j in range(len(logs) - 1):
+        if logs[j] < target < logs[j + 1]:
+            return LevelSource(j, (target - logs[j]) / (logs[j + 1] - logs[j]))
+    return None
+
+
+def _read_level(tensor: Tensor, source: LevelSource) -> Tensor:
+    if source.weight == 0:
+        return tensor[:, :, source.lower]
+    return torch.lerp(tensor[:, :, source.lower], tensor[:, :, source.lower + 1], source.weight)
+
+
+@dataclass(frozen=True)
+class Pyramid(Field):
+    """A list of planes (N, C, H_k, W_k), level k seeing the picture at factor f_k on a grid that spans the canvas.
+
+    Level k of L_sF sees the picture at s·f_k: it is the nearest level j by its actual factor, with the residual
+    factor s·f_k/f_j applied on the plane.
+
+    Attributes
+    ----------
+    factors
+        f_k of the levels, decreasing, each relative to the picture (1 is the picture's own resolution).
+    stride
+        Image pixels per cell of a level of factor 1.
+    """
+
+    factors: tuple[float, ...]
+    stride: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (
+            not self.factors
+            or min(self.factors) <= 0
+            or list(self.factors) != sorted(set(self.factors), reverse=True)
+        ):
+            raise ValueError(f"the factors of a pyramid must be positive and decreasing, not {self.factors}")
+
+    @property
+    def lattice(self) -> tuple[float, ...]:
+        """The factors that map the first level onto another."""
+        return tuple(factor / self.factors[0] for factor in self.factors[1:])
+
+    def source(self, k: int, factor: float) -> int | None:
+        """Return the level nearest to s·f_k; None when that lies off the pyramid (beyond half a step)."""
+        target = math.log(self.factors[k] * factor)
+        logs = [math.log(f) for f in self.factors]
+        j = min(range(len(logs)), key=lambda i: abs(logs[i] - target))
+        steps = [a - b for a, b in itertools.pairwise(logs)]
+        reach = max(steps, default=0.0) / 2 + LATTICE_TOLERANCE
+        return j if abs(logs[j] - target) <= reach else None
+
+    def act(self, features: Tensor | list[Tensor], factor: float, canvas: Canvas, steps: int = 1) -> Acted:
+        """Take each level from the nearest one, apply the residual factor, and mask levels off the pyramid."""
+        if not isinstance(features, list) or len(features) != len(self.factors):
+            raise ValueError(f"a pyramid of {len(self.factors)} levels is a list of that many tensors")
+        moved: list[Tensor] = []
+        masks: list[Bool[Tensor, "..."] | None] = []
+        used = 0
+        exact = True
+        for k, level in enumerate(features):
+            j = self.source(k, factor)
+            if j is None:
+                moved.append(torch.zeros_like(level))
+                masks.append(torch.zeros((1,) * level.ndim, dtype=torch.bool, device=level.device))
+                continue
+            residual = factor * self.factors[k] / self.factors[j]
+            used += 1
+            exact = exact and abs(residual - 1) < LATTICE_TOLERANCE
+            blur = canvas.blur / self.stride
+            moved.append(resample_plane(features[j], level.shape[-2:], residual, blur, steps))
+            masks.append(None)
+        return Acted(moved, masks, used, len(features), exact)
+
+    def smallest_plane(self, features: Tensor | list[Tensor]) -> int | None:
+        """Return the smaller side of the first (largest) level."""
+        return min(features[0].shape[-2:])
+
+    def reads_as(self) -> str:
+        """Say in a few words what the field is."""
+        return f"pyramid {','.join(f'{factor:g}' for factor in self.factors)}, stride {self.stride:g}"
+
+
+@dataclass(frozen=True)
+class VectorField(Field):
+    """Vectors (N, C, 2, …, H, W) whose angle is a scale: L_s rescales the plane and turns by log_a(s)·θ.
+
+    Marcos et al. (*Scale equivariance in CNNs with vector fields*, 2018): angle jθ stands for scale a^j.
+    Vectors whose turned angle leaves the range of levels are masked.
+
+    Attributes
+    ----------
+    base
+        a, the ratio of neighbouring scales.
+    angle_step
+        θ in radians.
+    levels
+        Lowest and highest j.
+    stride, origin
+        As for ``Plane``.
+    """
+
+    base: float
+    angle_step: float
+    levels: tuple[int, int]
+    stride: Pair = 1.0
+    origin: Pair | None = None
+
+    def act(self, features: Tensor | list[Tensor], factor: float, canvas: Canvas, steps: int = 1) -> Acted:
+        """Rescale the plane, turn every vector, and mask those that leave the range of angles."""
+        tensor = _single(features)
+        if tensor.ndim < 5 or tensor.shape[2] != 2:
+            raise ValueError(f"a vector field is (N, C, 2, …, H, W), not {tuple(tensor.shape)}")
+        planes = rescale_plane(tensor, factor, canvas, self.stride, self.origin, 0.0, steps)
+        turn = math.log(factor, self.base) * self.angle_step
+        u, v = planes.unbind(2)
+        cosine, sine = math.cos(turn), math.sin(turn)
+        moved = torch.stack([cosine * u - sine * v, sine * u + cosine * v], dim=2)
+        # the angle before the turn, so that no turn wraps around
+        angle = torch.atan2(v, u) + turn
+        slack = 1e-3 * self.angle_step
+        low, high = (level * self.angle_step for level in self.levels)
+        inside = (angle >= low - slack) & (angle <= high + slack)
+        known = (inside | ((u == 0) & (v == 0))).unsqueeze(2)
+        mask = None if factor == 1 else known
+        return Acted([moved], [mask])
+
+    def reads_as(self) -> str:
+        """Say in a few words what the field is."""
+        return f"vector field base {self.base:g}, {_geometry(self.stride, self.origin)}"
+
+
+def rescale_plane(
+    features: Float[Tensor, "*batch h w"],
+    factor: float,
+    canvas: Canvas,
+    stride: Pair = 1.0,
+    origin: Pair | None = None,
+    base_blur: float = 0.0,
+    steps: int = 1,
+) -> Float[Tensor, "*batch h w"]:
+    """Rescale feature planes about the point where the image centre falls.
+
+    The blur has variance (σ² − z²)(1/s² − 1)/stride² in cells, σ the pictures' blur and z the field's base blur.
+
+    Parameters
+    ----------
+    features : tensor (…, H, W)
+        The planes.
+    factor : float
+        Scale factor s > 0.
+    canvas : Canvas
+        The pictures that the features come from.
+    stride, origin : float or pair
+        Image pixels per cell, and the image coordinate of cell 0 (None: grid centre = image centre).
+    base_blur : float
+        z, in pixels.
+    steps : int
+        Compose from this many equal factors.
+    """
+    if factor == 1:
+        return features
+    each = factor ** (1 / steps)
+    operators = []
+    for axis, pixels in enumerate((canvas.height, canvas.width)):
+        n = features.shape[-2 + axis]
+        cell = _component(stride, axis)
+        start = None if origin is None else _component(origin, axis)
+        centre = (n - 1) / 2 if start is None else ((pixels - 1) / 2 - start) / cell
+        variance = (canvas.blur**2 - base_blur**2) * max(0.0, 1 / each**2 - 1) / cell**2
+        operators.append(
+            axis_operator(n, n, 1 / each, centre, centre, variance, features.dtype, features.device)
+        )
+    for _ in range(steps):
+        features = apply_axes(operators[0], features, operators[1])
+    return features
+
+
+def resample_plane(
+    features: Float[Tensor, "*batch h w"], size: Sequence[int], factor: float, blur: float, steps: int = 1
+) -> Float[Tensor, "*batch h_out w_out"]:
+    """Rescale planes by a factor of their own cells onto another grid about the same centre.
+
+    The first steps stay on the planes' own grid, the last one reads the new grid.
+
+    Parameters
+    ----------
+    features : tensor (…, H, W)
+        The planes.
+    size : pair
+        Cells of the new grid, whose spacing equals the old one's.
+    factor : float
+        Scale factor in cells.
+    blur : float
+        The planes' blur, in cells.
+    steps : int
+        Compose from this many equal factors.
+    """
+    each = factor ** (1 / steps)
+    variance = blur**2 * max(0.0, 1 / each**2 - 1)
+    for step in range(steps):
+        target = size if step == steps - 1 else features.shape[-2:]
+        rows, columns = (
+            axis_operator(
+                n_in,
+                n_out,
+                1 / each,
+                (n_in - 1) / 2,
+                (n_out - 1) / 2,
+                variance,
+                features.dtype,
+                features.device,
+            )
+            for n_in, n_out in zip(features.shape[-2:], target, strict=True)
+        )
+        features = apply_axes(rows, features, columns)
+    return features
+
+
+def _single(features: Tensor | list[Tensor]) -> Tensor:
+    if isinstance(features, list):
+        raise ValueError("this field acts on one tensor, not on a list of them")
+    return features
+
+
+def _component(value: Pair, axis: int) -> float:
+    return value[axis] if isinstance(value, tuple) else value
+
+
+def _geometry(stride: Pair, origin: Pair | None) -> str:
+    def read(value: Pair) -> str:
+        return "×".join(f"{v:g}" for v in value) if isinstance(value, tuple) else f"{value:g}"
+
+    return f"stride {read(stride)}" + ("" if origin is None else f", origin {read(origin)}")

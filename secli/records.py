@@ -12,13 +12,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from secli.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 RECORD_FILE = "record.json"
 CURVES_FILE = "equivariance.json"
 
@@ -35,7 +35,9 @@ class Provenance(Part):
     """Where a number comes from."""
 
     secli: str = Field(description="version of secli")
-    commit: str | None = Field(description="git commit of the secli checkout, '+' when it had changes; null if none")
+    commit: str | None = Field(
+        description="git commit of the secli checkout, '+' when it had changes; null if none"
+    )
     python: str = Field(description="version of Python")
     libraries: dict[str, str] = Field(description="versions of the libraries that the numbers depend on")
     platform: str = Field(description="operating system and processor")
@@ -48,11 +50,15 @@ class Provenance(Part):
 class DataInfo(Part):
     """Which images, as their manifest says."""
 
-    name: str = Field(description="dataset name, with its parameters' hash where they are not the standard ones")
+    name: str = Field(
+        description="dataset name, with its parameters' hash where they are not the standard ones"
+    )
     realisation: int = Field(description="realisation r (the seed of the split and of the factors)")
     digest: str = Field(description="sha256 over the digests of all files of the dataset directory")
     path: str = Field(description="directory as given")
-    lossy: bool = Field(default=False, description="whether the source was lossy (JPEG), so not the canonical images")
+    lossy: bool = Field(
+        default=False, description="whether the source was lossy (JPEG), so not the canonical images"
+    )
 
 
 class ModelInfo(Part):
@@ -68,7 +74,9 @@ class TrainingResults(Part):
 
     test_error: float | None = Field(description="fraction of test images misclassified by the kept weights")
     test_images: int = Field(description="number of test images")
-    validation_error: float | None = Field(description="validation error of the kept epoch; null without such a split")
+    validation_error: float | None = Field(
+        description="validation error of the kept epoch; null without such a split"
+    )
     best_epoch: int = Field(description="epoch whose weights were kept, from 1")
     epochs: int = Field(description="epochs trained")
     train_seconds: float = Field(description="wall time of the training epochs, summed over resumptions")
@@ -85,7 +93,9 @@ class TrainingRecord(Part):
     model: ModelInfo = Field(description="which network")
     data: DataInfo = Field(description="which images")
     training: dict[str, Any] = Field(description="all training settings, resolved")
-    results: TrainingResults | None = Field(default=None, description="results of a finished run; null otherwise")
+    results: TrainingResults | None = Field(
+        default=None, description="results of a finished run; null otherwise"
+    )
     provenance: Provenance = Field(description="where the numbers come from")
 
 
@@ -99,13 +109,21 @@ class CurveRow(Part):
     low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
     high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
     median: float | None = Field(description="median over images")
-    floor: float | None = Field(description="the error of composing two half-steps of the spatial action, same metric")
+    floor: float | None = Field(
+        description="the error of composing two half-steps of the spatial action, same metric"
+    )
     n: int = Field(description="images measured")
-    dropped: int = Field(default=0, description="images left out because their features vanish or are not finite")
+    dropped: int = Field(
+        default=0, description="images left out because their features vanish or are not finite"
+    )
     levels_used: int | None = Field(default=None, description="scale levels compared; null off a scale axis")
     levels_total: int | None = Field(default=None, description="scale levels in all; null off a scale axis")
-    on_lattice: bool | None = Field(default=None, description="whether s maps levels onto levels; null off a scale axis")
-    compared: float | None = Field(default=None, description="share of the tap's cells that are compared, 0 to 1")
+    on_lattice: bool | None = Field(
+        default=None, description="whether s maps levels onto levels; null off a scale axis"
+    )
+    compared: float | None = Field(
+        default=None, description="share of the tap's cells that are compared, 0 to 1"
+    )
     reason: str | None = Field(default=None, description="why the value is null")
 
 
@@ -155,13 +173,17 @@ def read_record(path: Path) -> TrainingRecord | EquivarianceRecord:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such record; is this a run directory that 'secli train' wrote?") from None
+        raise InputError(
+            f"{path}: no such record; is this a run directory that 'secli train' wrote?"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise InputError(f"{path}: damaged record (not JSON)") from None
     if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
         raise InputError(f"{path}: not a record of secli")
     if content["schema_version"] > SCHEMA_VERSION:
-        raise InputError(f"{path}: schema version {content['schema_version']} is newer than this secli; upgrade secli")
+        raise InputError(
+            f"{path}: schema version {content['schema_version']} is newer than this secli; upgrade secli"
+        )
     while content["schema_version"] < SCHEMA_VERSION:
         migrate = MIGRATIONS.get(content["schema_version"])
         if migrate is None:
