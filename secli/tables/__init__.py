@@ -1,0 +1,1 @@
+"""Aggregation, formats, plots and published figures; reads records only and never imports torch."""

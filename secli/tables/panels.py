@@ -1,0 +1,67 @@
+"""Which taps of which networks share a panel of a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from secli.records import EquivarianceRecord
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel: its title, and for each record the tap drawn there (None: it has none to compare)."""
+
+    title: str
+    taps: tuple[str | None, ...]
+
+
+def tap_panels(records: Sequence[EquivarianceRecord]) -> list[Panel]:
+    """Return the panels of a figure, from input to output.
+
+    Networks that name their taps alike share the panel of each name. Where most names differ, taps are put side
+    by side by relative depth (first with first, last with last) and the title says which taps meet there.
+    """
+    chains = [_taps(record) for record in records]
+    names = _merged(chains)
+    if _mostly_shared(chains):
+        return [Panel(name, tuple(name if name in chain else None for chain in chains)) for name in names]
+    depth = max(len(chain) for chain in chains)
+    columns = [_spread(chain, depth) for chain in chains]
+    panels = []
+    for position in range(depth):
+        taps = tuple(column[position] for column in columns)
+        distinct = list(dict.fromkeys(tap for tap in taps if tap is not None))
+        panels.append(Panel(f"depth {position + 1} of {depth}: {' | '.join(distinct)}", taps))
+    return panels
+
+
+def _taps(record: EquivarianceRecord) -> list[str]:
+    return list(dict.fromkeys(row.tap for row in record.rows))
+
+
+def _mostly_shared(chains: Sequence[Sequence[str]]) -> bool:
+    """Whether every network shares at least half of its tap names with some other network (or there is only one)."""
+    if len(chains) == 1:
+        return True
+    return all(
+        2 * max(len(set(chain) & set(other)) for j, other in enumerate(chains) if j != i) >= len(chain)
+        for i, chain in enumerate(chains)
+    )
+
+
+def _merged(chains: Sequence[Sequence[str]]) -> list[str]:
+    """Return all names by their mean relative depth (0 at the input, 1 at the output)."""
+    depths: dict[str, list[float]] = {}
+    for chain in chains:
+        for index, name in enumerate(chain):
+            depths.setdefault(name, []).append(index / max(len(chain) - 1, 1))
+    return sorted(depths, key=lambda name: sum(depths[name]) / len(depths[name]))
+
+
+def _spread(chain: Sequence[str], depth: int) -> list[str | None]:
+    """Spread a chain over ``depth`` places, first to first and last to last, in order."""
+    spread: list[str | None] = [None] * depth
+    for index, name in enumerate(chain):
+        spread[round(index * (depth - 1) / max(len(chain) - 1, 1))] = name
+    return spread
