@@ -64,7 +64,7 @@ PLAIN = "plain convolutional network (no scale structure)"
 
 
 def _ses(
-    name: str, mode: str, size: int, count: int, sigma: float, factor: float, scales: int, mult: float
+    name: str, mode: str, size: int, count: int, sigma: float, factor: float, levels: int, mult: float
 ) -> ModelSpec:
     options = {
         "mode": mode,
@@ -72,7 +72,7 @@ def _ses(
         "size": size,
         "min_scale": sigma,
         "factor": factor,
-        "scales": scales,
+        "levels": levels,
         "mult": mult,
     }
     return ModelSpec(name, "ses", SESN, "secli.models.sesn:mnist_ses", count, options, MNIST)
@@ -125,13 +125,13 @@ MODELS: Registry[ModelSpec] = Registry(
             {"mode": "scalar", "upsampling": 2},
             MNIST,
         ),
-        _ses("mnist_ses_scalar_28", "scalar", 15, 494_549, sigma=1.7, factor=3, scales=4, mult=1.5),
-        _ses("mnist_ses_scalar_28p", "scalar", 13, 494_549, sigma=1.5, factor=3, scales=4, mult=1.4),
-        _ses("mnist_ses_scalar_56", "scalar", 15, 494_549, sigma=2.0, factor=2, scales=3, mult=1.4),
-        _ses("mnist_ses_scalar_56p", "scalar", 17, 494_549, sigma=1.0, factor=3, scales=3, mult=1.4),
-        _ses("mnist_ses_vector_28", "vector", 13, 494_549, sigma=1.5, factor=3, scales=3, mult=1.5),
-        _ses("mnist_ses_vector_28p", "vector", 15, 494_549, sigma=1.5, factor=3, scales=3, mult=1.4),
-        _ses("mnist_ses_vector_56", "vector", 15, 494_549, sigma=2.0, factor=2, scales=4, mult=1.5),
-        _ses("mnist_ses_vector_56p", "vector", 13, 494_549, sigma=1.5, factor=2, scales=4, mult=1.4),
+        _ses("mnist_ses_scalar_28", "scalar", 15, 494_549, sigma=1.7, factor=3, levels=4, mult=1.5),
+        _ses("mnist_ses_scalar_28p", "scalar", 13, 494_549, sigma=1.5, factor=3, levels=4, mult=1.4),
+        _ses("mnist_ses_scalar_56", "scalar", 15, 494_549, sigma=2.0, factor=2, levels=3, mult=1.4),
+        _ses("mnist_ses_scalar_56p", "scalar", 17, 494_549, sigma=1.0, factor=3, levels=3, mult=1.4),
+        _ses("mnist_ses_vector_28", "vector", 13, 494_549, sigma=1.5, factor=3, levels=3, mult=1.5),
+        _ses("mnist_ses_vector_28p", "vector", 15, 494_549, sigma=1.5, factor=3, levels=3, mult=1.4),
+        _ses("mnist_ses_vector_56", "vector", 15, 494_549, sigma=2.0, factor=2, levels=4, mult=1.5),
+        _ses("mnist_ses_vector_56p", "vector", 13, 494_549, sigma=1.5, factor=2, levels=4, mult=1.4),
     ],
 )

@@ -1,0 +1,1 @@
+"""The convolutions, one idea per file, usable without the rest of secli."""

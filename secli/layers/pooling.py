@@ -1,0 +1,71 @@
+"""Pooling and normalisation for images (N, C, H, W) and scale spaces (N, C, S, H, W) alike."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+ScalePooling = Literal["max", "mean"]
+
+
+def scale_pool(x: Float[Tensor, "n c s h w"], how: ScalePooling = "max") -> Float[Tensor, "n c h w"]:
+    """Take the maximum or the mean over the scale axis."""
+    return x.amax(dim=2) if how == "max" else x.mean(dim=2)
+
+
+class ScalePool(nn.Module):
+    """Project a scale space to a plane: the maximum or the mean over its levels."""
+
+    def __init__(self, how: ScalePooling = "max") -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Float[Tensor, "n c s h w"]) -> Float[Tensor, "n c h w"]:
+        """Return the pooled features."""
+        return scale_pool(x, self.how)
+
+    def extra_repr(self) -> str:
+        """Say which pooling."""
+        return self.how
+
+
+class SpatialPool(nn.Module):
+    """Max- or average-pooling over the plane; every level of a scale space is pooled alone.
+
+    Parameters
+    ----------
+    kernel : int
+        Side of the window and its step, in cells.
+    padding : int
+        Cells added on each side; they never win a maximum and count in no average.
+    how : "max" or "mean"
+        What is taken over the window.
+    """
+
+    def __init__(self, kernel: int, padding: int = 0, how: Literal["max", "mean"] = "max") -> None:
+        super().__init__()
+        self.kernel, self.padding, self.how = kernel, padding, how
+
+    def forward(self, x: Float[Tensor, "n c *s h w"]) -> Float[Tensor, "n c *s y x"]:
+        """Return the pooled features."""
+        planes = x.flatten(1, -3)  # a view: levels are further channels to a pooling window
+        if self.how == "max":
+            pooled = functional.max_pool2d(planes, self.kernel, padding=self.padding)
+        else:
+            pooled = functional.avg_pool2d(planes, self.kernel, padding=self.padding, count_include_pad=False)
+        return pooled.unflatten(1, x.shape[1:-2])
+
+    def extra_repr(self) -> str:
+        """Say kernel, padding and kind."""
+        return f"{self.how}, kernel={self.kernel}, padding={self.padding}"
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation per channel, over (N, H, W) of images and (N, S, H, W) of scale spaces."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() not in (4, 5):
+            raise ValueError(f"expected (N, C, H, W) or (N, C, S, H, W), got {input.dim()} axes")

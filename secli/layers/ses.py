@@ -1,0 +1,251 @@
+"""Scale-equivariant steerable convolutions: one learned combination of a fixed basis, sampled at every scale.
+
+Source: Sosnovik, Szmaja, Smeulders, "Scale-Equivariant Steerable Networks", ICLR 2020, section 4::
+
+    lift   y_k = f ⋆ Σ_b w_b ψ_b^{σ_k}
+    group  y_k = Σ_{j<I} x_{k+j} ⋆ Σ_b w_{j,b} ψ_b^{σ_k}        (levels past the end are zero)
+
+Each level is one dense convolution with the basis cropped to its support: the smallest of four scales of a
+15×15 basis costs 25 taps, not 225. Neighbouring levels are taken together by joining channels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from secli.layers.hermite import Basis
+
+
+class SteerableFilters(nn.Module):
+    """The filters Σ_b w_b ψ_b^{σ_k} of one layer: learned weights on a fixed basis.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (out, in) or (out, in, interaction), the axes of the weight before its last, b.
+    basis : Basis
+        The fixed functions. They are kept in a buffer that no checkpoint holds.
+    bias : bool
+        Whether a bias per output channel is learned.
+    device, dtype
+        As for any torch module; the basis is computed in float64 and rounded once.
+    """
+
+    basis: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        basis: Basis,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.size, self.scales, self.sides = basis.size, basis.scales, basis.sides
+        self.weight = nn.Parameter(torch.empty(*shape, basis.count, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(shape[0], device=device, dtype=dtype)) if bias else None
+        flat = torch.cat([torch.from_numpy(f).flatten(1) for f in basis.functions], dim=1)
+        self.register_buffer("basis", flat.to(self.weight), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights Kaiming-uniformly (a = √5), the bias uniformly in ±1/√fan-in."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def kernels(self) -> list[Tensor]:
+        """Return the cropped kernels, one (out, in[, interaction], K_k, K_k) per scale."""
+        lines = torch.matmul(self.weight, self.basis).split([side**2 for side in self.sides], dim=-1)
+        return [line.unflatten(-1, (side, side)) for line, side in zip(lines, self.sides, strict=True)]
+
+
+def cropped_conv2d(
+    x: Float[Tensor, "n c h w"],
+    kernel: Float[Tensor, "o c k k"],
+    size: int,
+    stride: int,
+    padding: int,
+) -> Float[Tensor, "n o y x"]:
+    """Convolve with a kernel that stands for its zero-padded version of side ``size``.
+
+    The zero border of width m = (size − k)/2 is never multiplied: the padding shrinks by m, and where it is
+    smaller than m the image itself loses m − padding pixels on each side.
+    """
+    inner = padding - (size - kernel.shape[-1]) // 2
+    if inner < 0:
+        x = x[:, :, -inner : x.shape[2] + inner, -inner : x.shape[3] + inner]
+    return functional.conv2d(x, kernel, stride=stride, padding=max(inner, 0))
+
+
+class SESLift(SteerableFilters):
+    """Lift an image to a scale space: y_k = f ⋆ Σ_b w_b ψ_b^{σ_k} + bias.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the image and of the lifted features.
+    basis : Basis
+        From :func:`secli.layers.hermite.basis_a` or ``basis_b``.
+    stride, padding : int
+        In space, as for a K×K convolution.
+    bias : bool
+        Whether a bias per output channel is learned.
+    device, dtype
+        As for any torch module.
+
+    Notes
+    -----
+    Weight (out, in, b). Maps (N, C, H, W) to (N, C', S, H', W').
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        basis: Basis,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__((out_channels, in_channels), basis, bias, device, dtype)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o s y x"]:
+        """Return the responses at every scale."""
+        levels = [
+            cropped_conv2d(x, kernel, self.size, self.stride, self.padding) for kernel in self.kernels()
+        ]
+        return _stack(levels, self.bias)
+
+
+class SESConv(SteerableFilters):
+    """Convolve a scale space with itself: y_k = Σ_{j<I} x_{k+j} ⋆ Σ_b w_{j,b} ψ_b^{σ_k} + bias.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels.
+    basis : Basis
+        Its scales are the levels of the input and of the output.
+    interaction : int
+        I ≥ 1, the number of neighbouring levels that are mixed; the top I − 1 levels have fewer terms.
+    stride, padding : int
+        In space, as for a K×K convolution.
+    bias : bool
+        Whether a bias per output channel is learned.
+    device, dtype
+        As for any torch module.
+
+    Raises
+    ------
+    ValueError
+        When the interaction is below 1 or above the number of levels, or (on use) the input has other levels.
+
+    Notes
+    -----
+    Weight (out, in, I, b). Maps (N, C, S, H, W) to (N, C', S, H', W').
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        basis: Basis,
+        interaction: int = 1,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if not 1 <= interaction <= len(basis.scales):
+            raise ValueError(f"interaction must be 1 to {len(basis.scales)} (the levels), not {interaction}")
+        super().__init__((out_channels, in_channels, interaction), basis, bias, device, dtype)
+        self.interaction, self.stride, self.padding = interaction, stride, padding
+
+    def forward(self, x: Float[Tensor, "n c s h w"]) -> Float[Tensor, "n o s y x"]:
+        """Return the responses at every scale."""
+        check_levels(x, len(self.scales))
+        levels = []
+        for k, kernel in enumerate(self.kernels()):
+            joined, weight = join_levels(x, kernel, k)
+            levels.append(cropped_conv2d(joined, weight, self.size, self.stride, self.padding))
+        return _stack(levels, self.bias)
+
+
+class SESPointwise(nn.Module):
+    """A 1×1 convolution whose weight all scales share: y_k = W x_k; it commutes with a shift of the levels.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels.
+    stride : int
+        In space.
+    bias : bool
+        Whether a bias per output channel is learned.
+    device, dtype
+        As for any torch module.
+
+    Notes
+    -----
+    Weight (out, in, 1, 1). Maps (N, C, S, H, W) to (N, C', S, H', W').
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights Kaiming-uniformly (a = √5), the bias uniformly in ±1/√fan-in."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight.shape[1])
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Float[Tensor, "n c s h w"]) -> Float[Tensor, "n o s y x"]:
+        """Return the mixed channels at every level."""
+        return functional.conv3d(x, self.weight.unsqueeze(2), self.bias, stride=(1, self.stride, self.stride))
+
+
+def check_levels(x: Tensor, levels: int) -> None:
+    """Raise ``ValueError`` unless the features (N, C, S, H, W) have the expected number of levels."""
+    if x.shape[2] != levels:
+        raise ValueError(f"the layer has {levels} levels, its input {x.shape[2]}")
+
+
+def join_levels(
+    x: Float[Tensor, "n c s h w"], kernel: Float[Tensor, "o c i k k"], level: int
+) -> tuple[Float[Tensor, "n cj h w"], Float[Tensor, "o cj k k"]]:
+    """Join levels k … k + I − 1 and their kernels along channels, so that one convolution sums over them.
+
+    Past the top of the stack there is nothing to add: fewer levels are joined there.
+    """
+    terms = min(kernel.shape[2], x.shape[2] - level)
+    return x[:, :, level : level + terms].flatten(1, 2), kernel[:, :, :terms].flatten(1, 2)
+
+
+def _stack(levels: list[Tensor], bias: Tensor | None) -> Tensor:
+    y = torch.stack(levels, dim=2)
+    return y if bias is None else y + bias.view(-1, 1, 1, 1)

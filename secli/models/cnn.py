@@ -1,0 +1,82 @@
+"""Plain convolutional networks: what the scale-equivariant ones are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from secli.fields import Invariant, Plane
+from secli.layers.pooling import BatchNorm
+from secli.models.contract import Stage, StagedModel
+from secli.models.entrance import chain, entrance
+from secli.models.grid import Grid
+from secli.models.mnist_body import CHANNELS, Block, mnist_body
+from secli.models.options import (
+    BodyImageSize,
+    Classes,
+    Dropout,
+    InChannels,
+    Mean,
+    PerChannel,
+    Std,
+    Upsample,
+    Upsampling,
+)
+
+WIDTHS = (8, 20, 40, 64)
+
+
+def cnn(
+    in_channels: InChannels = 1,
+    classes: Classes = 10,
+    mean: Mean = 0.0607,
+    std: Std = 0.2161,
+) -> StagedModel:
+    """Return the plain network of the scale curves: four 3×3 convolutions, each ReLU then batch norm.
+
+    Widths 8, 20, 40, 64, stride 1, padding 1, a bias in the second and fourth; average pool to 2×2, one linear
+    layer. Any image size.
+    """
+    inputs = (in_channels, *WIDTHS)
+    convolutions = [
+        nn.Conv2d(inputs[i], inputs[i + 1], 3, padding=1, bias=i % 2 == 1) for i in range(len(WIDTHS))
+    ]
+    return four_blocks(convolutions, in_channels, classes, mean, std)
+
+
+def four_blocks(
+    convolutions: Sequence[nn.Module],
+    in_channels: int,
+    classes: int,
+    mean: PerChannel,
+    std: PerChannel,
+) -> StagedModel:
+    """Put four convolutions of the widths above, which keep the plane's size, into the network of the curves."""
+    stages = []
+    for i, (convolution, width) in enumerate(zip(convolutions, WIDTHS, strict=True)):
+        before = entrance(in_channels, mean, std) if i == 0 else {}
+        block = chain(**before, conv=convolution, relu=nn.ReLU(), norm=BatchNorm(width))
+        stages.append(Stage(f"block{i + 1}", block, Plane()))
+    head = chain(
+        pool=nn.AdaptiveAvgPool2d(2), flatten=nn.Flatten(), classify=nn.Linear(4 * WIDTHS[-1], classes)
+    )
+    return StagedModel([*stages, Stage("logits", head, Invariant())])
+
+
+def mnist_cnn(
+    in_channels: InChannels = 1,
+    classes: Classes = 10,
+    mean: Mean = 0.0607,
+    std: Std = 0.2161,
+    image_size: BodyImageSize = 28,
+    upsampling: Upsampling = 1,
+    upsample: Upsample = "nearest",
+    dropout: Dropout = 0.7,
+) -> StagedModel:
+    """Return the plain network of the MNIST-scale comparison: the shared body with 7×7 convolutions."""
+    inputs = (in_channels, *CHANNELS)
+    blocks = [Block(nn.Conv2d(inputs[i], width, 7, padding=3), width) for i, width in enumerate(CHANNELS)]
+    before = entrance(in_channels, mean, std, upsampling, upsample)
+    grid = Grid.of_image(image_size).upsampled(upsampling)
+    return mnist_body(blocks, before, grid, classes, dropout)

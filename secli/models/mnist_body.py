@@ -1,0 +1,116 @@
+"""The body that all ``mnist_*`` networks share, so that only their convolutions differ.
+
+Source: Sosnovik, Szmaja, Smeulders, "Scale-Equivariant Steerable Networks", ICLR 2020, section 6.1: three blocks
+[convolution → ReLU → max-pool → batch norm], Linear → batch norm → ReLU → Dropout → Linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from torch import nn
+
+from secli.fields import Field, Invariant
+from secli.layers.pooling import BatchNorm, SpatialPool
+from secli.models.contract import Stage, StagedModel
+from secli.models.entrance import chain
+from secli.models.grid import Grid
+
+CHANNELS = (32, 63, 95)
+HIDDEN = 256
+POOLED = 2  # the third pooling leaves 2×2 cells
+LAST_PADDING = 2
+
+
+class Block(NamedTuple):
+    """What one family puts into one block of the body.
+
+    Attributes
+    ----------
+    convolution
+        Keeps the size of the plane; includes a lift before it and a maximum over scale behind it.
+    channels
+        Channels that it returns.
+    field
+        The field of what it returns, given the grid.
+    """
+
+    convolution: nn.Module
+    channels: int
+    field: Callable[[Grid], Field] = Grid.plane
+
+
+def mnist_body(
+    blocks: Sequence[Block],
+    before: Mapping[str, nn.Module],
+    grid: Grid,
+    classes: int,
+    dropout: float,
+    collapse: nn.Module | None = None,
+    linear_bias: bool = False,
+) -> StagedModel:
+    """Assemble a ``mnist_*`` network around three convolutions.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+        Three.
+    before : mapping
+        Named modules before the first convolution (normalisation, enlargement, a lift of all levels).
+    grid : Grid
+        The cells that the first convolution sees.
+    classes : int
+        Number of classes.
+    dropout : float
+        Probability that a hidden unit is dropped.
+    collapse : Module, optional
+        Takes the scale axis away behind the last batch norm.
+    linear_bias : bool
+        Whether the first linear layer has a bias.
+
+    Notes
+    -----
+    Taps: ``conv1`` (before ReLU), ``block1``, ``block2`` (after batch norm), ``conv3`` (after ReLU, before
+    pooling), ``block3``, ``logits``.
+    """
+    first, second, third = blocks
+    stages = [Stage("conv1", chain(**before, conv=first.convolution), first.field(grid))]
+    grid = grid.pooled(2)
+    stages.append(
+        Stage(
+            "block1",
+            chain(relu=nn.ReLU(), pool=SpatialPool(2), norm=BatchNorm(first.channels)),
+            first.field(grid),
+        )
+    )
+    grid = grid.pooled(2)
+    block2 = chain(
+        conv=second.convolution, relu=nn.ReLU(), pool=SpatialPool(2), norm=BatchNorm(second.channels)
+    )
+    stages.append(Stage("block2", block2, second.field(grid)))
+    stages.append(Stage("conv3", chain(conv=third.convolution, relu=nn.ReLU()), third.field(grid)))
+    kernel = last_window(grid.size)
+    grid = grid.pooled(kernel, LAST_PADDING)
+    block3 = chain(pool=SpatialPool(kernel, LAST_PADDING), norm=BatchNorm(third.channels))
+    if collapse is not None:
+        block3.add_module("collapse", collapse)
+    stages.append(Stage("block3", block3, grid.plane() if collapse is not None else third.field(grid)))
+    stages.append(Stage("logits", _head(third.channels, classes, dropout, linear_bias), Invariant()))
+    return StagedModel(stages)
+
+
+def last_window(size: int) -> int:
+    """Return the window of the third pooling: 4 on 7×7 and 8 on 14×14, as published; 2×2 cells on every size."""
+    return 4 * (size + 2 * LAST_PADDING) // 9
+
+
+def _head(channels: int, classes: int, dropout: float, bias: bool) -> nn.Sequential:
+    return chain(
+        flatten=nn.Flatten(),
+        linear=nn.Linear(POOLED**2 * channels, HIDDEN, bias=bias),
+        norm=nn.BatchNorm1d(HIDDEN),
+        relu=nn.ReLU(),
+        dropout=nn.Dropout(dropout),
+        classify=nn.Linear(HIDDEN, classes),
+    )
