@@ -1,0 +1,164 @@
+"""Equivariance curves: the error at every tap and factor, with floor, interval and accuracy, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from secli.config import MeasureSettings
+from secli.equivariance.accumulate import Cell
+from secli.equivariance.factors import default_factors
+from secli.equivariance.precision import measuring
+from secli.errors import InputError, UnknownNameError
+from secli.fields import Canvas, Field
+from secli.models.contract import Features, Model
+from secli.records import AccuracyRow, CurveRow
+from secli.scaling import SAMPLING_BLUR, rescale
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What was measured: one row per tap and factor, one accuracy row per factor."""
+
+    rows: list[CurveRow]
+    accuracy: list[AccuracyRow]
+
+
+def measure_curves(
+    model: Model,
+    images: Float[Tensor, "n c h w"],
+    settings: MeasureSettings,
+    *,
+    labels: Int64[Tensor, "n"] | None = None,
+    device: torch.device | str = "cpu",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Curves:
+    """Measure Δ at every wanted tap and factor, and the accuracy on the rescaled images.
+
+    ``Δ_s(f) = ‖L_s Φ(f) − Φ(L_s f)‖² / ‖L_s Φ(f)‖²``, with Φ(·) − Φ(0) for Φ(·) unless ``background`` is none,
+    and beside it ``floor_s = ‖L_√s L_√s Φ(f) − L_s Φ(f)‖² / ‖L_s Φ(f)‖²``: what the grid alone costs.
+
+    Parameters
+    ----------
+    model : Model
+        A network with declared taps; it is put on ``device`` and measured in eval mode.
+    images : tensor (N, C, H, W)
+        Pixels in [0, 1], at their own scale; the first ``settings.images`` are taken.
+    settings : MeasureSettings
+        Factors, taps, metric, background, number of images, batch size.
+    labels : tensor (N,), optional
+        Classes; without them the accuracy is null and the agreement remains.
+    device : torch.device
+        Where to compute.
+    on_progress : callable, optional
+        Called with (forward passes done, forward passes in all).
+
+    Returns
+    -------
+    Curves
+        Null values carry their reason; a mean is over the images that could be measured.
+
+    Raises
+    ------
+    UnknownNameError
+        When a wanted tap is not declared.
+    InputError
+        When there are no images.
+    """
+    if len(images) == 0:
+        raise InputError("there are no images to measure on")
+    images = images[: settings.images]
+    fields = wanted_taps(model, settings.taps)
+    factors = settings.factors or default_factors(fields.values())
+    cells = {
+        (tap, factor): Cell(fields[tap], factor, settings.metric) for tap in fields for factor in factors
+    }
+    # the pictures' blur that L_s keeps: that of sampling, or of the widest lift whose first level is the picture
+    blur = max([SAMPLING_BLUR, *(field.base_blur for field in fields.values())])
+    canvas = Canvas(images.shape[-2], images.shape[-1], blur)
+    passes = [1.0, *(factor for factor in factors if factor != 1)]
+    outputs: dict[float, list[Tensor]] = {factor: [] for factor in passes}
+    starts = range(0, len(images), settings.batch)
+    with measuring(model, device) as dtype:
+        empty = model.features(torch.zeros_like(images[:1]).to(device, dtype))
+        for done, start in enumerate(starts):
+            batch = images[start : start + settings.batch].to(device, dtype)
+            base = model.features(batch)
+            centred = {tap: _centred(base[tap], empty[tap], settings) for tap in fields}
+            for count, factor in enumerate(passes, start=1):
+                moved = base if factor == 1 else model.features(rescale(batch, factor, canvas.blur))
+                outputs[factor].append(_logits(moved).cpu())
+                if factor in factors:
+                    for tap in fields:
+                        actual = centred[tap] if factor == 1 else _centred(moved[tap], empty[tap], settings)
+                        cells[tap, factor].add(base[tap], centred[tap], actual, canvas)
+                if on_progress:
+                    on_progress(done * len(passes) + count, len(starts) * len(passes))
+    rows = [cells[tap, factor].row(tap, len(images)) for tap in fields for factor in factors]
+    logits = {factor: torch.cat(parts) for factor, parts in outputs.items()}
+    classes = None if labels is None else labels[: settings.images].cpu()
+    return Curves(rows, [accuracy_row(factor, logits[factor], logits[1.0], classes) for factor in factors])
+
+
+def wanted_taps(model: Model, names: Sequence[str] | None) -> dict[str, Field]:
+    """Return the fields of the wanted taps, in the order of the network; all of them when none is named.
+
+    Raises
+    ------
+    UnknownNameError
+        When the model declares no such tap.
+    """
+    taps = model.taps
+    for name in names or ():
+        if name not in taps:
+            raise UnknownNameError("tap", name, taps)
+    return {tap: field for tap, field in taps.items() if names is None or tap in names}
+
+
+def accuracy_row(
+    factor: float,
+    logits: Float[Tensor, "n classes"],
+    reference: Float[Tensor, "n classes"],
+    labels: Int64[Tensor, "n"] | None,
+) -> AccuracyRow:
+    """Return how often the rescaled images are classified rightly, and like the images at s = 1.
+
+    Parameters
+    ----------
+    factor : float
+        Scale factor s.
+    logits, reference : tensor (N, classes)
+        Outputs for the rescaled images, and for the images at s = 1.
+    labels : tensor (N,), optional
+        The classes.
+    """
+    predicted = logits.argmax(1)
+    agreement = float((predicted == reference.argmax(1)).double().mean())
+    accuracy, reason = None, None
+    if labels is None:
+        reason = "the images have no labels"
+    elif int(labels.max()) >= logits.shape[1]:
+        reason = f"the network has {logits.shape[1]} outputs, the images {int(labels.max()) + 1} classes"
+    else:
+        accuracy = float((predicted == labels).double().mean())
+    return AccuracyRow(factor=factor, accuracy=accuracy, agreement=agreement, n=len(logits), reason=reason)
+
+
+def _centred(features: Features, empty: Features, settings: MeasureSettings) -> Features:
+    """Take away the features of the empty picture, unless the bare formula is wanted."""
+    if settings.background == "none":
+        return features
+    if isinstance(features, list):
+        return [level - zero for level, zero in zip(features, empty, strict=True)]
+    assert isinstance(empty, Tensor)
+    return features - empty
+
+
+def _logits(features: dict[str, Features]) -> Tensor:
+    last = list(features.values())[-1]
+    assert isinstance(last, Tensor)
+    return last

@@ -1,0 +1,38 @@
+"""Which scale factors a curve is measured at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from secli.fields import LATTICE_TOLERANCE, Field
+
+LOWEST, COUNT, HIGHEST = 1 / 3, 9, 1.5
+
+
+def default_factors(fields: Iterable[Field]) -> tuple[float, ...]:
+    """Return nine geometric factors from 1/3 to 1, their inverses up to 1.5, and the model's own lattice.
+
+    Where a factor of the model's lattice lies within 2 % of one of the nine, the lattice's factor stands for both.
+
+    Parameters
+    ----------
+    fields : iterable of Field
+        The fields of the taps that will be measured.
+
+    Returns
+    -------
+    tuple of float
+        Decreasing; 1 is always among them.
+    """
+    ratio = LOWEST ** (1 / (COUNT - 1))
+    regular = [ratio**i for i in range(COUNT)]
+    regular += [1 / factor for factor in regular[1:] if 1 / factor <= HIGHEST]
+    chosen: list[float] = [1.0]
+    lattice = sorted(
+        {factor for field in fields for factor in field.lattice if factor >= LOWEST}, reverse=True
+    )
+    for factor in [*lattice, *regular]:
+        if all(abs(math.log(factor / other)) > LATTICE_TOLERANCE for other in chosen):
+            chosen.append(factor)
+    return tuple(sorted(chosen, reverse=True))
