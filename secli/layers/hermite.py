@@ -136,6 +136,5 @@ def _sample(size: int, scales: Sequence[float], functions: Sequence[tuple[int, i
 def _hermite_gauss(x: NDArray[np.int64], sigma: float, order: int) -> Array:
     """Return G_σ(x) He_n(x/σ)."""
     u = x / sigma
-    polynomial: Array = hermite_e.hermeval(u, [0.0] * order + [1.0])
-    values: Array = np.exp(-(u**2) / 2) / sigma * polynomial
-    return values
+    polynomial = hermite_e.hermeval(u, [0.0] * order + [1.0])
+    return np.asarray(np.exp(-(u**2) / 2) / sigma * polynomial, dtype=np.float64)

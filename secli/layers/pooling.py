@@ -56,7 +56,7 @@ class SpatialPool(nn.Module):
             pooled = functional.max_pool2d(planes, self.kernel, padding=self.padding)
         else:
             pooled = functional.avg_pool2d(planes, self.kernel, padding=self.padding, count_include_pad=False)
-        return pooled.unflatten(1, x.shape[1:-2])
+        return pooled.reshape(*x.shape[:-2], *pooled.shape[-2:])
 
     def extra_repr(self) -> str:
         """Say kernel, padding and kind."""

@@ -63,8 +63,10 @@ class SteerableFilters(nn.Module):
 
     def kernels(self) -> list[Tensor]:
         """Return the cropped kernels, one (out, in[, interaction], K_k, K_k) per scale."""
-        lines = torch.matmul(self.weight, self.basis).split([side**2 for side in self.sides], dim=-1)
-        return [line.unflatten(-1, (side, side)) for line, side in zip(lines, self.sides, strict=True)]
+        lines = torch.split(torch.matmul(self.weight, self.basis), [side**2 for side in self.sides], dim=-1)
+        return [
+            line.reshape(*line.shape[:-1], side, side) for line, side in zip(lines, self.sides, strict=True)
+        ]
 
 
 def cropped_conv2d(

@@ -1,0 +1,106 @@
+"""Deformable convolution: a parallel branch moves the taps of the kernel, pixel by pixel.
+
+Sources: Dai et al., "Deformable Convolutional Networks", ICCV 2017, section 2.1 (v1); Zhu et al., "Deformable
+ConvNets v2", CVPR 2019, section 3.2 (v2: each tap also gets a mask in [0, 1])::
+
+    y(p) = Σ_i w_i · m_i(p) · x(p + p_i + Δ_i(p))
+
+with Δ (and, through a sigmoid, m) predicted from x by a convolution that starts at zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+
+class DeformConv(nn.Module):
+    """Deformable convolution v1 or v2; at the start it is the plain one (v2: half of it, as sigmoid(0) = ½).
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels.
+    size : int
+        Side K of the kernel.
+    stride, padding, dilation : int
+        In space, also of the branch that predicts the offsets.
+    groups : int
+        Deformable groups: the input channels of one group share their offsets.
+    modulated : bool
+        v2: whether the branch also predicts a mask per tap.
+    bias : bool
+        Whether a bias per output channel is learned (the branch always has one).
+    device, dtype
+        As for any torch module.
+
+    Raises
+    ------
+    ValueError
+        When the groups do not divide the input channels.
+
+    Notes
+    -----
+    Weights: ``weight`` (out, in, K, K); ``offset`` predicts (2 or 3)·K²·groups channels: first 2K² offsets per
+    group (row, column in turn), then K² masks per group. Maps (N, C, H, W) to (N, C', H', W').
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: int,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        modulated: bool = False,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if groups < 1 or in_channels % groups:
+            raise ValueError(f"deformable groups {groups} do not divide the {in_channels} input channels")
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.shifts = 2 * groups * size**2
+        self.modulated = modulated
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, in_channels, size, size, device=device, dtype=dtype)
+        )
+        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        predicted = self.shifts + (groups * size**2 if modulated else 0)
+        self.offset = nn.Conv2d(
+            in_channels, predicted, size, stride, padding, dilation, device=device, dtype=dtype
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias as torch draws a convolution's; the branch starts at zero."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+        nn.init.zeros_(self.offset.weight)
+        if self.offset.bias is not None:
+            nn.init.zeros_(self.offset.bias)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o y x"]:
+        """Return the convolution at the predicted places."""
+        predicted = self.offset(x)
+        shifts, masks = predicted[:, : self.shifts], predicted[:, self.shifts :]
+        y: Tensor = deform_conv2d(
+            x,
+            shifts,
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            mask=masks.sigmoid() if self.modulated else None,
+        )
+        return y

@@ -1,0 +1,177 @@
+"""Deep scale spaces: a Gaussian lift, then convolutions whose tied kernel is dilated from level to level.
+
+Source: Worrall, Welling, "Deep Scale-spaces: Equivariance Over Scale", NeurIPS 2019.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from secli.fields import Invariant, ScaleSpace
+from secli.layers.dss import Dilation, DSSConv
+from secli.layers.gaussian import DSSLift
+from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
+from secli.models.contract import Stage, StagedModel
+from secli.models.entrance import chain, entrance
+from secli.models.grid import Grid
+from secli.models.mnist_body import CHANNELS, Block, mnist_body
+from secli.models.options import (
+    BodyImageSize,
+    Classes,
+    Dropout,
+    ImageSize,
+    InChannels,
+    Interaction,
+    Mean,
+    ScalePoolOption,
+    Std,
+    Upsample,
+    Upsampling,
+)
+
+Base = Annotated[float, Field(gt=1, le=8, description="base b: the ratio of neighbouring scales")]
+Z = Annotated[
+    float, Field(gt=0, le=8, description="blur z that the image is taken to have, in pixels it is lifted on")
+]
+Levels = Annotated[int, Field(ge=1, le=16, description="number S of scale levels")]
+Channels = Annotated[
+    int, Field(ge=1, le=1024, description="channels n of the first convolution; the second has 2n")
+]
+DilationOption = Annotated[
+    Dilation,
+    Field(description="b^k as a dilation: floor (as published), round, or exact (the tied kernel splatted)"),
+]
+DropTop = Annotated[
+    bool, Field(description="leave out the I − 1 top levels that an interaction feeds from fewer terms")
+]
+Mode = Annotated[
+    Literal["scalar", "vector"],
+    Field(description="scalar: lift and pool the scale axis in every block; vector: once, at the end"),
+]
+
+
+def _blocks_of_levels(levels: int, interaction: int, drop_top: bool, convolutions: int) -> list[int]:
+    """Return the levels that each convolution takes, and behind them those that the last one leaves."""
+    step = interaction - 1 if drop_top else 0
+    counts = [levels - i * step for i in range(convolutions + 1)]
+    if counts[-1] < 1:
+        raise ValueError(
+            f"{convolutions} convolutions with interaction {interaction} and drop_top leave no level of {levels}"
+        )
+    return counts
+
+
+def dss_v1(
+    in_channels: InChannels = 1,
+    classes: Classes = 10,
+    mean: Mean = 0.0607,
+    std: Std = 0.2161,
+    image_size: ImageSize = 28,
+    channels: Channels = 16,
+    base: Base = 2.0,
+    z: Z = 0.5,
+    levels: Levels = 4,
+    interaction: Interaction = 1,
+    dilation: DilationOption = "floor",
+    drop_top: DropTop = False,
+    scale_pool: ScalePoolOption = "max",
+) -> StagedModel:
+    """Return a small deep scale space: a Gaussian lift and two 3×3 scale convolutions, n and 2n channels.
+
+    Raises
+    ------
+    ValueError
+        When the interaction exceeds the levels, or leaves none with ``drop_top``.
+    """
+    counts = _blocks_of_levels(levels, interaction, drop_top, convolutions=2)
+    grid = Grid.of_image(image_size)
+
+    def space(at: Grid, layer: int) -> ScaleSpace:
+        return _space(at, base, z, counts[layer], 0 if drop_top else layer * (interaction - 1))
+
+    def conv(inputs: int, outputs: int, layer: int) -> DSSConv:
+        return DSSConv(inputs, outputs, 3, base, counts[layer], interaction, dilation, drop_top)
+
+    half, quarter = grid.pooled(2), grid.pooled(2).pooled(2)
+    lift = chain(**entrance(in_channels, mean, std), lift=DSSLift(base, z, levels))
+    stages = [
+        Stage("lift", lift, space(grid, 0)),
+        Stage("conv1", conv(in_channels, channels, 0), space(grid, 1)),
+        Stage("block1", _pool_norm(channels), space(half, 1)),
+        Stage("conv2", conv(channels, 2 * channels, 1), space(half, 2)),
+        Stage("block2", _pool_norm(2 * channels), space(quarter, 2)),
+        Stage("pool", chain(pool=ScalePool(scale_pool), relu=nn.ReLU()), quarter.plane()),
+    ]
+    features = 2 * channels * quarter.size**2
+    stages.append(
+        Stage("logits", chain(flatten=nn.Flatten(), classify=nn.Linear(features, classes)), Invariant())
+    )
+    return StagedModel(stages)
+
+
+def mnist_dss(
+    in_channels: InChannels = 1,
+    classes: Classes = 10,
+    mean: Mean = 0.0607,
+    std: Std = 0.2161,
+    image_size: BodyImageSize = 28,
+    upsampling: Upsampling = 1,
+    upsample: Upsample = "nearest",
+    dropout: Dropout = 0.7,
+    mode: Mode = "vector",
+    base: Base = 2.0,
+    z: Z = 0.25,
+    levels: Levels = 2,
+    interaction: Interaction = 1,
+    dilation: DilationOption = "floor",
+    drop_top: DropTop = False,
+    scale_pool: ScalePoolOption = "max",
+) -> StagedModel:
+    """Return a deep scale space in the shared body: 7×7 scale convolutions without bias on two levels.
+
+    Raises
+    ------
+    ValueError
+        When the interaction exceeds the levels, or leaves none with ``drop_top``.
+    """
+    grid = Grid.of_image(image_size).upsampled(upsampling)
+    before = entrance(in_channels, mean, std, upsampling, upsample)
+    inputs = (in_channels, *CHANNELS)
+
+    def conv(layer: int, at: int) -> DSSConv:
+        return DSSConv(inputs[layer], CHANNELS[layer], 7, base, at, interaction, dilation, drop_top)
+
+    if mode == "scalar":
+        _blocks_of_levels(levels, interaction, drop_top, convolutions=1)
+        blocks = [
+            Block(
+                chain(lift=DSSLift(base, z, levels), dss=conv(i, levels), pool=ScalePool(scale_pool)),
+                CHANNELS[i],
+            )
+            for i in range(3)
+        ]
+        return mnist_body(blocks, before, grid, classes, dropout)
+    counts = _blocks_of_levels(levels, interaction, drop_top, convolutions=3)
+    # the lift works on the enlarged image; a field's blur is in pixels of the image itself
+    blur = z / upsampling
+
+    def block(i: int) -> Block:
+        truncated = 0 if drop_top else (i + 1) * (interaction - 1)
+        return Block(
+            conv(i, counts[i]), CHANNELS[i], lambda at: _space(at, base, blur, counts[i + 1], truncated)
+        )
+
+    before["lift"] = DSSLift(base, z, levels)
+    return mnist_body([block(i) for i in range(3)], before, grid, classes, dropout, ScalePool(scale_pool))
+
+
+def _space(at: Grid, base: float, blur: float, levels: int, truncated: int) -> ScaleSpace:
+    scales = tuple(base**k for k in range(levels))
+    return at.scale_space(scales, base_blur=blur, truncated=min(truncated, levels))
+
+
+def _pool_norm(channels: int) -> nn.Sequential:
+    return chain(pool=SpatialPool(2, how="mean"), norm=BatchNorm(channels))
