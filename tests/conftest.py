@@ -1,19 +1,25 @@
 """Shapes and types are checked at run time in every test (jaxtyping + beartype); random tests are repeatable."""
 
 import os
+import sys
+import types
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["COLUMNS"] = "120"
 os.environ["NO_COLOR"] = "1"
 
-import hypothesis  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
+import hypothesis
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=25)
 hypothesis.settings.load_profile("repeatable")
 
+ROOMS_WITH_TENSORS = ("scaling", "fields", "datasets", "layers", "models", "training", "equivariance")
+
 if os.environ.get("SECLI_SHAPE_HOOK", "1") == "1":
-    install_import_hook(
-        ["secli.scaling", "secli.fields", "secli.layers", "secli.models", "secli.datasets", "secli.training", "secli.equivariance"],
-        "beartype.beartype",
-    )
+    # an int is a fine float, as everywhere in Python's typing (PEP 484)
+    checker = types.ModuleType("secli_shape_checker")
+    checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
+    sys.modules[checker.__name__] = checker
+    install_import_hook([f"secli.{room}" for room in ROOMS_WITH_TENSORS], "secli_shape_checker.check")
