@@ -82,8 +82,8 @@ MODELS: Registry[ModelSpec] = Registry(
     "model",
     [
         ModelSpec("cnn", "plain", PLAIN, "secli.models.cnn:cnn", 34_670, {}, CURVES),
-        ModelSpec("dcn", "deformable", DCN1, "secli.models.dcn:dcn", 0, {}, CURVES),
-        ModelSpec("dcn_v2", "deformable", DCN2, "secli.models.dcn:dcn", 0, {"modulated": True}, CURVES),
+        ModelSpec("dcn", "deformable", DCN1, "secli.models.dcn:dcn", 44_426, {}, CURVES),
+        ModelSpec("dcn_v2", "deformable", DCN2, "secli.models.dcn:dcn", 49_304, {"modulated": True}, CURVES),
         ModelSpec("dss_v1", "dss", DSS, "secli.models.dss:dss_v1", 20_538, {}, CURVES),
         ModelSpec("mnist_cnn_28", "plain", PLAIN, "secli.models.cnn:mnist_cnn", 494_549, {}, MNIST),
         ModelSpec(

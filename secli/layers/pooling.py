@@ -13,7 +13,8 @@ ScalePooling = Literal["max", "mean"]
 
 def scale_pool(x: Float[Tensor, "n c s h w"], how: ScalePooling = "max") -> Float[Tensor, "n c h w"]:
     """Take the maximum or the mean over the scale axis."""
-    return x.amax(dim=2) if how == "max" else x.mean(dim=2)
+    # not amax: its gradient, shared among ties, costs five times as much on a CPU
+    return x.max(dim=2).values if how == "max" else x.mean(dim=2)
 
 
 class ScalePool(nn.Module):
