@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from secli.cli.console import OneLineErrors, out
+from secli.cli.train import train
 
 app = typer.Typer(
     name="secli",
@@ -37,6 +38,9 @@ def root(
     """Measure how well vision networks keep their promise under change of scale."""
     if context.invoked_subcommand is None:
         out(context.get_help())
+
+
+app.command("train")(train)
 
 
 def main() -> None:

@@ -1,0 +1,192 @@
+"""``secli train``: one network, one dataset, one run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from secli.cli.console import note, out, progress
+
+if TYPE_CHECKING:
+    from secli.config import Config, ModelSettings, TrainingSettings
+    from secli.datasets.store import ScaleDataset
+    from secli.records import TrainingRecord
+    from secli.training.events import Event
+
+
+def train(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Registry name ('secli models' lists them); or model.name in --config.", show_default=False),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Dataset directory that 'secli make-data' wrote, e.g. data/mnist-scale/r0.", show_default=False),
+    ] = None,
+    runs: Annotated[Path, typer.Option("--out", help="Directory of runs.")] = Path("runs"),
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training images. \\[default: the model's]", show_default=False)
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Images per step, over all devices. \\[default: the model's]", show_default=False),
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Initial learning rate. \\[default: the model's]", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of weights, order, dropout and augmentation. \\[default: 0]", show_default=False),
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="none|scale",
+            help="'scale' rescales each training image by a factor from U\\[0.5, 2]. \\[default: none]",
+            show_default=False,
+        ),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="model.KEY=V|training.KEY=V",
+            help="Set an option of the model or of its training; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML with model, data, training; a run's config.yaml repeats it. Flags win.", show_default=False),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with this run if it stands there; settings must be the same.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace this run if it stands there.")] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="auto|cpu|cuda|mps", help="Where to train. \\[default: auto]", show_default=False),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="Devices that share each batch. \\[default: 1]", show_default=False)
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(metavar="32|tf32|bf16|16", help="Arithmetic of the steps. \\[default: 32]", show_default=False),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU threads, recorded; 0: one per core. \\[default: 0]", show_default=False),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
+) -> None:
+    """Train a network and print its run directory.
+
+    Writes OUT/MODEL/DATASET-rK-sSEED: config.yaml, metrics.jsonl, model.safetensors (best validation epoch),
+    state/ and record.json. Defaults are the model's published settings; flags win over --set and --config.
+    Ctrl-C saves the state and leaves with code 130; --resume goes on to the very same weights.
+    """
+    from secli.config import Config, ModelSettings, parse_assignments, read_config
+    from secli.datasets.store import open_dataset
+    from secli.errors import InputError
+
+    file = Config() if config is None else read_config(config)
+    given = parse_assignments(assignments or [], ["model", "training"])
+    name = model or (file.model.name if file.model else None)
+    if name is None:
+        raise InputError("no model: give its name ('secli models' lists them), or model.name in --config")
+    place = data or (Path(file.data) if file.data else None)
+    if place is None:
+        raise InputError("--data: give the dataset directory, for example data/mnist-scale/r0")
+    flags = {"epochs": epochs, "batch": batch, "lr": lr, "seed": seed, "augment": augment}
+    flags |= {"device": device, "devices": devices, "precision": precision, "threads": threads}
+    training = _training(name, file, config, given["training"], flags)
+    options = {**(file.model.options if file.model else {}), **given["model"]}
+    settings = ModelSettings(name=name, options=options)
+    run, record = run_training(settings, open_dataset(place), training, runs, resume=resume, force=force, quiet=quiet)
+    if not quiet:
+        note(summary(record))
+    out(str(run))
+
+
+def _training(
+    name: str, file: Config, path: Path | None, given: dict[str, Any], flags: dict[str, Any]
+) -> TrainingSettings:
+    """Merge the training settings: flag > --set > YAML > the model's default; each is checked where it stands."""
+    from secli.catalogue import MODELS
+    from secli.config import TrainingSettings, validated
+
+    chosen = {key: value for key, value in flags.items() if value is not None}
+    validated(TrainingSettings, file.training, f"--config {path}: training")
+    validated(TrainingSettings, given, "--set training")
+    for key, value in chosen.items():
+        validated(TrainingSettings, {key: value}, f"--{key}")
+    merged = {**MODELS[name].training, **file.training, **given, **chosen}
+    return validated(TrainingSettings, merged, "training")
+
+
+def run_training(
+    model: ModelSettings,
+    dataset: ScaleDataset,
+    training: TrainingSettings,
+    runs: Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    quiet: bool = False,
+) -> tuple[Path, TrainingRecord]:
+    """Train with a progress display on stderr; see ``secli.training.run.train``."""
+    from secli.training.run import train as train_model
+
+    with showing(model.name, training.epochs, quiet) as show:
+        return train_model(model, dataset, training, runs, resume=resume, force=force, on_event=show)
+
+
+@contextmanager
+def showing(model: str, epochs: int, quiet: bool) -> Iterator[Callable[[Event], None]]:
+    """Give a function that shows a run's events: a bar over all steps, with loss, error and images/s."""
+    from secli.training.events import Begun, EpochEnded, Remark, Stepped
+
+    with progress(quiet) as display:
+        task = display.add_task(model, total=epochs, unit="epochs", detail="")
+        steps = 1
+        validation = ""
+
+        def show(event: Event) -> None:
+            nonlocal steps, validation
+            if isinstance(event, Remark):
+                if not quiet:
+                    note(event.text)
+            elif isinstance(event, Begun):
+                steps = event.steps
+                done = event.epoch - 1 + event.step / steps
+                display.update(task, total=event.epochs, completed=done)
+            elif isinstance(event, Stepped):
+                detail = f"loss {event.loss:.3f} err {100 * event.error:.1f}%{validation} {event.images_per_second:.0f}/s"
+                display.update(task, completed=event.epoch - 1 + event.step / steps, detail=detail)
+            elif isinstance(event, EpochEnded):
+                if event.val_error is not None:
+                    validation = f" val {100 * event.val_error:.1f}%"
+                detail = (
+                    f"loss {event.train_loss:.3f} err {100 * event.train_error:.1f}%{validation}"
+                    f" {event.images_per_second:.0f}/s"
+                )
+                display.update(task, completed=event.epoch, detail=detail)
+
+        yield show
+
+
+def summary(record: TrainingRecord) -> str:
+    """Say in one line what a finished run came to; errors in per cent."""
+    results = record.results
+    assert results is not None
+    images = f"{results.test_images} images"
+    error = "no test images" if results.test_error is None else f"test error {100 * results.test_error:.2f} % ({images})"
+    return (
+        f"{record.model.name} on {record.data.name} r{record.data.realisation}, seed {record.training['seed']}: {error}, "
+        f"best epoch {results.best_epoch} of {results.epochs}, {results.train_seconds:.1f} s of training"
+    )

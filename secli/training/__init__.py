@@ -1,0 +1,1 @@
+"""Training: (dataset, model, settings) -> run directory; prints nothing, reports through events."""

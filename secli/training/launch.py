@@ -1,0 +1,97 @@
+"""Running the loop: in this process on one device, in one spawned process per device on several."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event as Flag
+
+import torch
+from lightning_fabric import Fabric
+from torch.multiprocessing.spawn import ProcessException
+
+from secli.errors import SecliError
+from secli.training.determinism import reproducible
+from secli.training.devices import make_fabric, quiet_fabric
+from secli.training.events import Event, Report, silent
+from secli.training.fit import Fit, Job, Outcome
+from secli.training.interruption import catching_signals
+
+
+def launch(job: Job, report: Report) -> Outcome:
+    """Train as the job says; the events reach ``report`` in this process.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        On the second signal.
+    SecliError
+        When the device has no memory left, or one of several processes died.
+    """
+    try:
+        if job.training.devices == 1:
+            return _alone(job, report)
+        return _together(job, report)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise SecliError(
+                f"out of memory on {job.training.device} with batches of {job.training.batch}; "
+                "give a smaller --batch (another setting, so another run)"
+            ) from None
+        raise
+
+
+def _alone(job: Job, report: Report) -> Outcome:
+    with reproducible(job.training), catching_signals() as interruption:
+        fabric = make_fabric(job.training)
+        fabric.launch()
+        return Fit(fabric, job, report, lambda: interruption.requested).run()
+
+
+def _together(job: Job, report: Report) -> Outcome:
+    context = multiprocessing.get_context("spawn")
+    events: Queue[Event | None] = context.Queue()
+    stop = context.Event()
+    others = set(multiprocessing.active_children())
+    with catching_signals(on_first=stop.set), _relaying(events, report):
+        try:
+            outcome = make_fabric(job.training).launch(partial(_work, job=job, events=events, stop=stop))
+        except ProcessException as error:
+            last = [line for line in str(error).splitlines() if line.strip()][-1]
+            raise SecliError(f"a training process of {job.training.devices} died: {last}") from None
+        finally:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def _work(fabric: Fabric, job: Job, events: Queue[Event | None], stop: Flag) -> Outcome:
+    """One of several processes: it listens to its parent's flag, and to Ctrl-C (sent also when the parent dies)."""
+    quiet_fabric()
+    report = events.put if fabric.is_global_zero else silent
+    with reproducible(job.training), catching_signals([signal.SIGINT]) as interruption:
+        return Fit(fabric, job, report, lambda: interruption.requested or stop.is_set()).run()
+
+
+@contextmanager
+def _relaying(events: Queue[Event | None], report: Report) -> Iterator[None]:
+    """Hand on the events of a queue while the body runs."""
+
+    def relay() -> None:
+        while (event := events.get()) is not None:
+            report(event)
+
+    thread = threading.Thread(target=relay, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        events.put(None)
+        thread.join()
+        events.close()

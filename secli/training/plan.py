@@ -1,0 +1,207 @@
+"""What a run will do, before it does it: settings resolved, the folder's name, the checks of model against data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic_core import to_jsonable_python
+from torch import nn
+
+from secli.catalogue import MODELS
+from secli.config import ModelSettings, TrainingSettings, settings_hash
+from secli.datasets.store import ScaleDataset
+from secli.errors import InputError
+from secli.models.building import build, count_parameters, resolve_options
+from secli.models.contract import StagedModel
+from secli.records import ModelInfo, TrainingRecord
+
+# Settings that do not distinguish runs by name: the seed has its own place there, the machine has none.
+UNNAMED = ("seed", "device", "devices", "threads")
+MACHINE = ("device", "devices", "threads")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Model options and training settings with every default filled in.
+
+    Attributes
+    ----------
+    model
+        Registry name.
+    options
+        All options of the builder, as JSON holds them.
+    training
+        All training settings.
+    """
+
+    model: str
+    options: dict[str, Any]
+    training: TrainingSettings
+
+
+def resolve(model: ModelSettings, training: TrainingSettings) -> Resolved:
+    """Fill in the model's options.
+
+    Raises
+    ------
+    UnknownNameError
+        When no model has this name.
+    InputError
+        When an option is unknown or out of range.
+    """
+    options = resolve_options(MODELS[model.name], model.options)
+    return Resolved(model.name, to_jsonable_python(options), training)
+
+
+def default_training(model_name: str) -> TrainingSettings:
+    """Return the training settings that the catalogue gives a model."""
+    return TrainingSettings(**MODELS[model_name].training)
+
+
+def run_directory(out: Path, model_name: str, dataset: ScaleDataset, resolved: Resolved) -> Path:
+    """Return ``<out>/<model>/<dataset>-r<k>-s<seed>[-<8 hexadecimal digits>]``.
+
+    The digits stand for whatever differs from the model's catalogue defaults, in its options or in its
+    training (the seed and the machine apart), and are left out where nothing does.
+    """
+    defaults = to_jsonable_python(resolve_options(MODELS[model_name]))
+    changed = {"options": _changes(resolved.options, defaults)}
+    usual = default_training(model_name).model_dump(mode="json", exclude=set(UNNAMED))
+    changed["training"] = _changes(resolved.training.model_dump(mode="json", exclude=set(UNNAMED)), usual)
+    name = f"{dataset.name}-r{dataset.realisation}-s{resolved.training.seed}"
+    suffix = f"-{settings_hash(changed)}" if any(changed.values()) else ""
+    return out / model_name / f"{name}{suffix}"
+
+
+def _changes(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in defaults or defaults[key] != value}
+
+
+def as_recorded(
+    resolved: Resolved, record: TrainingRecord, dataset: ScaleDataset, run: Path
+) -> TrainingSettings:
+    """Return the recorded settings for a resumption, after checking that nothing else was asked for.
+
+    Settings of the machine (device, devices, threads) that were not given are taken from the record; so are
+    ``device: auto`` and ``threads: 0``, which leave the choice open.
+
+    Raises
+    ------
+    InputError
+        When a setting, an option or the data differ from the recorded ones; the message names it.
+    """
+    asked = resolved.training.model_dump(mode="json")
+    given = resolved.training.model_fields_set
+    for key in MACHINE:
+        if key not in given or asked[key] in ("auto", 0):
+            asked[key] = record.training.get(key, asked[key])
+    pairs = [
+        ("data", dataset.digest, record.data.digest),
+        *((f"model.{key}", *pair) for key, pair in _pairs(resolved.options, record.model.options)),
+        *((f"training.{key}", *pair) for key, pair in _pairs(asked, record.training)),
+    ]
+    for name, now, then in pairs:
+        if now == then:
+            continue
+        if name == "data":
+            raise InputError(
+                f"--resume: the images in {dataset.path} are not those that {run} was started with "
+                f"({record.data.path}); give those, or --force to replace the run"
+            )
+        raise InputError(
+            f"--resume: {name} = {now}, but {run} was started with {then}; "
+            "leave the setting as it was, or give --force to replace the run"
+        )
+    return TrainingSettings.model_validate(asked)
+
+
+def _pairs(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:
+    return [(key, (now.get(key), then.get(key))) for key in sorted(now.keys() | then.keys())]
+
+
+def build_for(dataset: ScaleDataset, resolved: Resolved) -> StagedModel:
+    """Build the network and check that it takes this dataset's images and tells its classes apart.
+
+    Raises
+    ------
+    InputError
+        When channels, classes or image size do not fit, or a batch is too small for the batch norm.
+    """
+    _check_option(dataset, resolved, "in_channels", dataset.channels, "channel")
+    _check_option(dataset, resolved, "classes", len(dataset.classes), "class")
+    height, width = dataset.image_size
+    if height == width:
+        _check_option(dataset, resolved, "image_size", height, "pixel")
+    network = build(resolved.model, resolved.options, seed=resolved.training.seed)
+    picture = torch.zeros(1, dataset.channels, height, width)
+    try:
+        with torch.no_grad():
+            classes = network.eval()(picture).shape[1]
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{dataset.path}: model {resolved.model} cannot take its {dataset.channels}×{height}×{width} images "
+            f"({reason})"
+        ) from None
+    if classes != len(dataset.classes):
+        raise InputError(
+            f"{dataset.path}: {len(dataset.classes)} classes, but model {resolved.model} tells {classes} apart"
+        )
+    _check_batches(dataset, resolved, network)
+    return network.train()
+
+
+def _check_option(dataset: ScaleDataset, resolved: Resolved, option: str, needed: int, unit: str) -> None:
+    taken = resolved.options.get(option)
+    if not isinstance(taken, int) or taken == needed:
+        return
+    what = {
+        "channel": f"images of {needed} channel{'s' * (needed != 1)}",
+        "class": f"{needed} classes",
+        "pixel": f"images of {needed}×{needed} pixels",
+    }[unit]
+    raise InputError(
+        f"{dataset.path}: {what}, but model {resolved.model} takes {taken}; add --set model.{option}={needed}"
+    )
+
+
+def _check_batches(dataset: ScaleDataset, resolved: Resolved, network: nn.Module) -> None:
+    training = resolved.training
+    least = smallest_batch(network, training.devices)
+    images = dataset.manifest.sizes["train"]
+    if images < least:
+        raise InputError(f"{dataset.path}: {images} training images; at least {least} are needed")
+    if training.batch < least:
+        why = "one per device" if least == training.devices else "two per device for the batch norm"
+        raise InputError(f"training.batch = {training.batch}: at least {least} images are needed ({why})")
+
+
+def smallest_batch(network: nn.Module, devices: int) -> int:
+    """Return the fewest images of one step: a batch norm needs two on each device, for their variance."""
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    return devices * (2 if normed else 1)
+
+
+def batch_bounds(images: int, batch: int, least: int) -> list[tuple[int, int]]:
+    """Cut an epoch into batches; a remainder of fewer than ``least`` images joins the batch before it.
+
+    Examples
+    --------
+    >>> batch_bounds(10, 4, 1)
+    [(0, 4), (4, 8), (8, 10)]
+    >>> batch_bounds(9, 4, 2)
+    [(0, 4), (4, 9)]
+    """
+    starts = list(range(0, images, batch))
+    if len(starts) > 1 and images - starts[-1] < least:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], images], strict=True))
+
+
+def model_info(resolved: Resolved, network: nn.Module) -> ModelInfo:
+    """Return what the record says about the network."""
+    return ModelInfo(name=resolved.model, options=resolved.options, parameters=count_parameters(network))

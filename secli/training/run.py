@@ -1,0 +1,266 @@
+"""A run directory: named by what it holds, created whole, resumed, replaced only when asked, and read back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from secli.config import ModelSettings, TrainingSettings
+from secli.datasets.store import ScaleDataset
+from secli.errors import InputError, InterruptedRunError, SecliError
+from secli.models.building import build
+from secli.models.contract import StagedModel
+from secli.provenance import gather, library_versions
+from secli.records import (
+    RECORD_FILE,
+    TrainingRecord,
+    atomic_directory,
+    read_training_record,
+    write_record,
+    write_text,
+)
+from secli.training.checkpoint import STATE_FILE, WEIGHTS_FILE, load_state, load_weights
+from secli.training.devices import device_name, on_this_machine
+from secli.training.events import Remark, Report, silent
+from secli.training.fit import Job, Outcome
+from secli.training.launch import launch
+from secli.training.plan import Resolved, as_recorded, build_for, model_info, resolve, run_directory
+
+__all__ = ["CONFIG_FILE", "load_model", "run_directory", "train"]
+
+CONFIG_FILE = "config.yaml"
+
+
+def train(
+    model: ModelSettings,
+    dataset: ScaleDataset,
+    training: TrainingSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    on_event: Report | None = None,
+) -> tuple[Path, TrainingRecord]:
+    """Train a model on a dataset, keep the weights of the best validation epoch and test them once.
+
+    Parameters
+    ----------
+    model : ModelSettings
+        Registry name, and options that differ from the defaults.
+    dataset : ScaleDataset
+        Images and labels; the epoch with the strictly lowest validation error is kept (the first of equals),
+        or the last epoch without a validation split.
+    training : TrainingSettings
+        All settings; ``secli.training.plan.default_training`` gives the model's published ones.
+    out : Path
+        Where the run directory is made (see ``run_directory``).
+    resume : bool
+        Go on with the run that stands there; a finished one is left as it is, a missing one is started.
+    force : bool
+        Replace the run that stands there, once the new one is ready to start.
+    on_event : callable, optional
+        Receives ``secli.training.events``; with several devices it is called from another thread.
+
+    Returns
+    -------
+    Path, TrainingRecord
+        The run directory and its record, ``status: finished``.
+
+    Raises
+    ------
+    InputError
+        When something does not fit, or a run stands there and neither ``resume`` nor ``force`` is given.
+    InterruptedRunError
+        When a signal (SIGINT, SIGTERM) stopped the run; its state is saved.
+    SecliError
+        When the run failed (the loss is not finite, the disk is full); its record says why.
+
+    Notes
+    -----
+    On the CPU, equal settings give equal weights, byte for byte, interrupted or not. A last batch too small
+    for a batch norm joins the batch before it. Validation and test run in float32.
+    """
+    report = on_event or silent
+    if resume and force:
+        raise InputError("--resume and --force exclude each other: go on with the run, or replace it")
+    resolved = resolve(model, training)
+    run = run_directory(out, resolved.model, dataset, resolved)
+    going_on = resume and run.exists()
+    if run.exists():
+        if not (resume or force):
+            raise InputError(
+                f"{run}: a run stands here already; add --resume to go on, or --force to replace it"
+            )
+        if not (run / RECORD_FILE).is_file():
+            raise InputError(
+                f"{run}: not a run directory (no {RECORD_FILE}); move it away or give another --out"
+            )
+    if going_on:
+        record = read_training_record(run)
+        settings = as_recorded(resolved, record, dataset, run)
+        if record.status == "finished":
+            report(Remark(f"{run}: finished already, nothing to do"))
+            return run, record
+        resolved = Resolved(resolved.model, resolved.options, settings)
+    resolved = Resolved(resolved.model, resolved.options, on_this_machine(resolved.training))
+    network = build_for(dataset, resolved)
+    record = TrainingRecord(
+        status="running",
+        model=model_info(resolved, network),
+        data=dataset.info(),
+        training=resolved.training.model_dump(mode="json"),
+        provenance=gather(device_name(resolved.training.device), resolved.training.threads),
+    )
+    with contextlib.ExitStack() as locks:
+        if run.exists():
+            locks.enter_context(_alone_in(run))
+        if going_on:
+            usable = _inspect_state(run, report)
+            write_record(run / RECORD_FILE, record)
+        else:
+            usable = False
+            _create(run, record, locks)
+        job = Job(run, record.model, dataset, resolved.training, resume=usable)
+        return run, _carry_out(job, record, report)
+
+
+def load_model(run: Path) -> tuple[StagedModel, TrainingRecord]:
+    """Load the kept weights of a run into its network.
+
+    Parameters
+    ----------
+    run : Path
+        A run directory; the run need not be finished.
+
+    Returns
+    -------
+    StagedModel, TrainingRecord
+        The network in eval mode, on the CPU, float32, and the run's record.
+
+    Raises
+    ------
+    InputError
+        When the directory, its record or its weights are missing or damaged, or the weights are those of
+        another model than the record's.
+    """
+    record = read_training_record(run)
+    network = build(record.model.name, record.model.options)
+    load_weights(run / WEIGHTS_FILE, network, record.model)
+    return network.eval(), record
+
+
+def _carry_out(job: Job, record: TrainingRecord, report: Report) -> TrainingRecord:
+    """Run the loop and write down how it ended."""
+
+    def close(**changes: Any) -> TrainingRecord:
+        closed = record.model_copy(update=changes)
+        write_record(job.run / RECORD_FILE, closed)
+        return closed
+
+    try:
+        outcome: Outcome = launch(job, report)
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):
+            close(status="interrupted", reason="ended at once by a second signal")
+        raise
+    except Exception as error:
+        reason = _in_one_line(error)
+        with contextlib.suppress(OSError):
+            close(status="failed", reason=reason)
+        if isinstance(error, OSError):
+            raise SecliError(
+                f"{job.run}: the run stopped: {reason}; what was saved before stands: add --resume to go on"
+            ) from None
+        raise
+    closed = close(status=outcome.status, reason=outcome.reason, results=outcome.results)
+    if outcome.status == "interrupted":
+        raise InterruptedRunError(
+            f"{job.run}: {outcome.reason}; the state is saved: repeat the command with --resume to go on"
+        )
+    if outcome.status == "failed":
+        raise SecliError(f"{job.run}: {outcome.reason}; a lower --lr may help")
+    return closed
+
+
+def _in_one_line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _inspect_state(run: Path, report: Report) -> bool:
+    """Say whether the saved state can be used; a remark tells when it cannot, or may not repeat bit for bit."""
+    if load_state(run / STATE_FILE) is None:
+        report(Remark(f"{run}: no usable state; starting over"))
+        return False
+    before = read_training_record(run).provenance.libraries.get("torch")
+    now = library_versions().get("torch")
+    if before != now:
+        report(
+            Remark(
+                f"{run}: begun with torch {before}, going on with {now}; weights may differ in the last bits"
+            )
+        )
+    return True
+
+
+def _create(run: Path, record: TrainingRecord, locks: contextlib.ExitStack) -> None:
+    """Make the run directory, whole from the start; a run that stands there is removed only after."""
+    replaced = run.exists()
+    fresh = run.with_name(f".{run.name}.{os.getpid()}.new") if replaced else run
+    with atomic_directory(fresh) as temporary:
+        write_text(temporary / CONFIG_FILE, _config(record))
+        write_record(temporary / RECORD_FILE, record)
+        locks.enter_context(_alone_in(temporary))
+    if replaced:
+        old = run.with_name(f".{run.name}.{os.getpid()}.old")
+        run.rename(old)
+        try:
+            fresh.rename(run)
+        except OSError:
+            old.rename(run)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _config(record: TrainingRecord) -> str:
+    """Return the YAML that ``secli train --config`` repeats this run with."""
+    content = {
+        "model": {"name": record.model.name, "options": record.model.options},
+        "data": record.data.path,
+        "training": record.training,
+    }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+@contextlib.contextmanager
+def _alone_in(run: Path) -> Iterator[None]:
+    """Hold a run directory, so that no second process trains in it; the system lets go when this one dies.
+
+    Raises
+    ------
+    InputError
+        When another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        yield
+        return
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(f"{run}: another process is training here") from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(descriptor)
