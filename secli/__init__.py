@@ -1,1 +1,31 @@
-"""secli measures how well vision networks keep their promise under change of scale."""
+"""secli measures how well vision networks keep their promise under change of scale.
+
+Public names are loaded when they are first used, so that ``import secli`` is cheap:
+
+``measure``
+    The equivariance error of a network at its taps, as a table.
+``load_model``
+    A network from a run directory or a registry name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secli.equivariance.measure import measure as measure
+    from secli.training.loading import load_model as load_model
+
+_PUBLIC = {"measure": "secli.equivariance.measure", "load_model": "secli.training.loading"}
+__all__ = ["load_model", "measure"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'secli' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

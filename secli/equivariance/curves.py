@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from secli.config import MeasureSettings
+from secli.datasets.loading import pixels
 from secli.equivariance.accumulate import Cell
 from secli.equivariance.factors import default_factors
 from secli.equivariance.precision import measuring
@@ -30,7 +31,7 @@ class Curves:
 
 def measure_curves(
     model: Model,
-    images: Float[Tensor, "n c h w"],
+    images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
     settings: MeasureSettings,
     *,
     labels: Int64[Tensor, "n"] | None = None,
@@ -47,7 +48,7 @@ def measure_curves(
     model : Model
         A network with declared taps; it is put on ``device`` and measured in eval mode.
     images : tensor (N, C, H, W)
-        Pixels in [0, 1], at their own scale; the first ``settings.images`` are taken.
+        Pixels, float in [0, 1] or uint8, at their own scale; the first ``settings.images`` are taken.
     settings : MeasureSettings
         Factors, taps, metric, background, number of images, batch size.
     labels : tensor (N,), optional
@@ -84,9 +85,9 @@ def measure_curves(
     outputs: dict[float, list[Tensor]] = {factor: [] for factor in passes}
     starts = range(0, len(images), settings.batch)
     with measuring(model, device) as dtype:
-        empty = model.features(torch.zeros_like(images[:1]).to(device, dtype))
+        empty = model.features(_pixels(images[:1], device, dtype) * 0)
         for done, start in enumerate(starts):
-            batch = images[start : start + settings.batch].to(device, dtype)
+            batch = _pixels(images[start : start + settings.batch], device, dtype)
             base = model.features(batch)
             centred = {tap: _centred(base[tap], empty[tap], settings) for tap in fields}
             for count, factor in enumerate(passes, start=1):
@@ -146,6 +147,16 @@ def accuracy_row(
     else:
         accuracy = float((predicted == labels).double().mean())
     return AccuracyRow(factor=factor, accuracy=accuracy, agreement=agreement, n=len(logits), reason=reason)
+
+
+def _pixels(
+    images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> Float[Tensor, "n c h w"]:
+    if images.dtype == torch.uint8:
+        return pixels(images.to(device), dtype)
+    return images.to(device, dtype)
 
 
 def _centred(features: Features, empty: Features, settings: MeasureSettings) -> Features:

@@ -1,0 +1,58 @@
+"""A measurement as a record: the curves with what was measured, on what, and how."""
+
+from __future__ import annotations
+
+from secli.config import MeasureSettings
+from secli.equivariance.curves import Curves
+from secli.provenance import gather
+from secli.records import DataInfo, EquivarianceRecord, ModelInfo, TrainingRecord
+
+
+def equivariance_record(
+    curves: Curves,
+    settings: MeasureSettings,
+    data: DataInfo,
+    model: ModelInfo,
+    *,
+    seed: int,
+    device: str,
+    threads: int,
+    training: TrainingRecord | None = None,
+    run: str | None = None,
+) -> EquivarianceRecord:
+    """Put curves into a record.
+
+    Parameters
+    ----------
+    curves : Curves
+        What was measured.
+    settings : MeasureSettings
+        How.
+    data : DataInfo
+        On which images.
+    model : ModelInfo
+        Which network.
+    seed : int
+        Seed of the run, or of the fresh weights.
+    device : str
+        The device's own name.
+    threads : int
+        CPU threads.
+    training : TrainingRecord, optional
+        The run that the weights come from.
+    run : str, optional
+        Its directory.
+    """
+    return EquivarianceRecord(
+        model=model,
+        trained=training is not None,
+        run=run,
+        seed=seed,
+        trained_on=None if training is None else training.data,
+        data=data,
+        metric=settings.metric,
+        background=settings.background,
+        rows=curves.rows,
+        accuracy=curves.accuracy,
+        provenance=gather(device, threads),
+    )
