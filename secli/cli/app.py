@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from secli.cli.console import OneLineErrors, out
+from secli.cli.make_data import make_data
 from secli.cli.train import train
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ def root(
         out(context.get_help())
 
 
+app.command("make-data")(make_data)
 app.command("train")(train)
 
 

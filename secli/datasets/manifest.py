@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from secli.config import first_problem
 from secli.errors import InputError
 from secli.records import Part
+from secli.sources.contract import SourceInfo
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_VERSION: Literal[1] = 1
@@ -19,19 +20,6 @@ MANIFEST_VERSION: Literal[1] = 1
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 ARRAYS = ("images", "labels", "factors")
-
-
-class SourceInfo(Part):
-    """The raw pictures that a dataset was made from."""
-
-    name: str = Field(description="registry name of the source")
-    digests: dict[str, str] = Field(
-        description="sha256 of the content of each file that was read, by its name"
-    )
-    verified: bool = Field(description="whether the content was checked against a published checksum")
-    remark: str | None = Field(
-        default=None, description="what the checksums do or do not cover; null if all is checked"
-    )
 
 
 class Manifest(Part):

@@ -1,0 +1,295 @@
+"""From a protocol's name to verified dataset directories: read the source, draw, rescale, check, write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from secli.datasets.manifest import SPLITS, SplitName
+from secli.datasets.protocols import DATASETS, DatasetSpec, Factors, Parameters, Sizes
+from secli.datasets.published import first_difference, is_standard, published_digests
+from secli.datasets.splitting import Plan, plan
+from secli.datasets.store import ScaleDataset, Split, open_dataset, write_dataset
+from secli.datasets.workers import CHUNK, Batch, InProcess, Workers, workers
+from secli.errors import InputError, SecliError
+from secli.provenance import library_versions
+from secli.registry import Registry
+from secli.sources.contract import RawImages, Request
+from secli.sources.registry import SOURCES, read_source
+from secli.sources.resizing import resize_all
+
+MAX_REALISATION = 2**32 - 1  # what NumPy's generator takes as a seed
+WORTH_A_PROCESS = 8_000  # images: starting a worker takes as long as rescaling about so many
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One realisation on disk.
+
+    Attributes
+    ----------
+    path
+        Its directory.
+    made
+        True when it was made now, False when it stood there and was verified.
+    """
+
+    path: Path
+    made: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One realisation on its way: its plan, and the batches that are being rescaled."""
+
+    realisation: int
+    plans: dict[SplitName, Plan]
+    batches: dict[SplitName, list[Batch]]
+
+
+def make_dataset(
+    name: str,
+    out: Path,
+    realisations: Sequence[int] = (0,),
+    source: Path | None = None,
+    offline: bool = False,
+    factors: Factors | None = None,
+    sizes: Sizes | None = None,
+    image_size: int | None = None,
+    jobs: int | None = None,
+    on_progress: Progress | None = None,
+    show_download: bool = False,
+) -> list[Result]:
+    """Make realisations of a dataset, or verify those that stand there already.
+
+    Parameters
+    ----------
+    name : str
+        Registry name of the protocol.
+    out : Path
+        Directory in which ``<dataset>/r<k>/`` are written.
+    realisations : sequence of int
+        Which realisations r ≥ 0.
+    source : Path, optional
+        Directory with the raw pictures; none: the cache, then a download.
+    offline : bool
+        Never download.
+    factors, sizes, image_size : optional
+        Parameters that differ from the protocol's; they give the dataset a folder of its own.
+    jobs : int, optional
+        Worker processes; none: one per core, at most as many as there is work for.
+    on_progress : callable, optional
+        Called with (images done, images in all) from this thread.
+    show_download : bool
+        Let a download draw its progress on stderr.
+
+    Returns
+    -------
+    list of Result
+        In the order of ``realisations``.
+
+    Raises
+    ------
+    InputError
+        On a bad parameter, a missing or damaged source, or a standing directory that does not verify.
+    SecliError
+        When a download fails, a worker dies, or the images are not the published ones.
+    """
+    spec = DATASETS[name]
+    parameters = spec.parameters(factors, sizes, image_size)
+    _check_realisations(realisations)
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs {jobs}: at least one process is needed")
+    check_writable(out)
+    request = Request(source, offline, parameters.image_size, show_download)
+    raw: RawImages | None = None
+    digest = None
+    if not SOURCES[spec.source].published:
+        raw = read_source(spec.source, request)
+        digest = "".join(raw.info.digests.values())
+    home = out / spec.folder(parameters, digest)
+    paths = {realisation: home / f"r{realisation}" for realisation in realisations}
+    missing = [realisation for realisation in realisations if not os.path.lexists(paths[realisation])]
+    for realisation in realisations:
+        if realisation not in missing:
+            _check_asked(verify_dataset(paths[realisation]), spec, parameters, realisation)
+    if missing:
+        raw = _canvas(raw or read_source(spec.source, request), parameters)
+        _build(spec, parameters, raw, {r: paths[r] for r in missing}, jobs, on_progress)
+    return [Result(paths[realisation], realisation in missing) for realisation in realisations]
+
+
+def verify_dataset(path: Path, protocols: Registry[DatasetSpec] = DATASETS) -> ScaleDataset:
+    """Open a dataset directory; check every file, and of a standard realisation the published digests too.
+
+    Raises
+    ------
+    InputError
+        When something is missing or damaged; the message names the first such file.
+    """
+    dataset = open_dataset(path)
+    spec = protocols.get(dataset.manifest.protocol)
+    if spec is not None and is_standard(spec, dataset):
+        expected = published_digests(spec, dataset.realisation)
+        if expected is not None:
+            different = first_difference(expected, {name: dataset.split(name) for name in SPLITS})
+            if different is not None:
+                raise InputError(
+                    f"{path / f'{different}-images.npy'}: not the published images of {spec.name} "
+                    f"r{dataset.realisation}; remove {path} and make it again"
+                )
+    return dataset
+
+
+def check_writable(directory: Path) -> None:
+    """Refuse, before any work, a directory that cannot be written or made.
+
+    Raises
+    ------
+    InputError
+        When it, or the first directory above it that exists, is a file or may not be written.
+    """
+    standing = directory
+    while not standing.exists() and standing != standing.parent:
+        standing = standing.parent
+    if not standing.is_dir():
+        raise InputError(f"{standing}: is a file, not a directory to write into")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise InputError(f"{standing}: this directory cannot be written")
+
+
+def _check_realisations(realisations: Sequence[int]) -> None:
+    if not realisations:
+        raise InputError("--realisations: at least one is needed")
+    for realisation in realisations:
+        if not 0 <= realisation <= MAX_REALISATION:
+            raise InputError(f"--realisations: {realisation} is not between 0 and {MAX_REALISATION}")
+    if len(set(realisations)) < len(realisations):
+        raise InputError("--realisations: one of them is given twice")
+
+
+def _check_asked(dataset: ScaleDataset, spec: DatasetSpec, parameters: Parameters, realisation: int) -> None:
+    """Refuse a directory that verifies but holds something else than its name says."""
+    manifest = dataset.manifest
+    if (manifest.protocol, manifest.realisation, manifest.parameters) != (
+        spec.name,
+        realisation,
+        parameters.as_dict(),
+    ):
+        raise InputError(
+            f"{dataset.path}: holds {manifest.name} r{manifest.realisation} with parameters {manifest.parameters}, "
+            "not what its place says; move it away"
+        )
+
+
+def _canvas(raw: RawImages, parameters: Parameters) -> RawImages:
+    """Bring all pictures to the size that the protocol asks for."""
+    if parameters.image_size is None:
+        return raw
+    images = resize_all(raw.images, parameters.image_size)
+    return RawImages(images, raw.labels, raw.classes, raw.parts, raw.lossy, raw.info)
+
+
+def _build(
+    spec: DatasetSpec,
+    parameters: Parameters,
+    raw: RawImages,
+    paths: dict[int, Path],
+    jobs: int | None,
+    on_progress: Progress | None,
+) -> None:
+    """Make the realisations; while one is written the workers are busy with the next."""
+    plans = {realisation: plan(spec, parameters, raw, realisation) for realisation in paths}
+    total = sum(len(part.indices) for splits in plans.values() for part in splits.values())
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress is not None:
+            on_progress(done, total)
+
+    wanted = jobs if jobs is not None else min(os.cpu_count() or 1, total // WORTH_A_PROCESS)
+    with workers(wanted if parameters.factors is not None else 1) as pool:
+        waiting: list[_Job] = []
+        for realisation, splits in plans.items():
+            waiting.append(_Job(realisation, splits, _rescaled(spec, raw, splits, pool)))
+            if len(waiting) > 1:
+                job = waiting.pop(0)
+                _finish(spec, parameters, raw, job, paths[job.realisation], advance)
+        for job in waiting:
+            _finish(spec, parameters, raw, job, paths[job.realisation], advance)
+
+
+def _rescaled(
+    spec: DatasetSpec, raw: RawImages, splits: dict[SplitName, Plan], pool: Workers | InProcess
+) -> dict[SplitName, list[Batch]]:
+    """Hand out the images of a realisation in batches."""
+    if spec.factors is None:
+        return {name: [] for name in splits}
+    batches: dict[SplitName, list[Batch]] = {}
+    for name, part in splits.items():
+        batches[name] = [
+            pool.rescale(raw.images[part.indices[rows]], part.factors[rows])
+            for rows in _chunks(len(part.indices))
+        ]
+    return batches
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    return (slice(start, start + CHUNK) for start in range(0, count, CHUNK))
+
+
+def _finish(
+    spec: DatasetSpec,
+    parameters: Parameters,
+    raw: RawImages,
+    job: _Job,
+    path: Path,
+    advance: Callable[[int], None],
+) -> None:
+    """Collect the images of a realisation, check them against the published digests, and write them."""
+    splits: dict[SplitName, Split] = {}
+    for name, part in job.plans.items():
+        images = raw.images[part.indices]
+        if spec.factors is None:
+            advance(len(images))
+        for rows, batch in zip(_chunks(len(images)), job.batches[name], strict=False):
+            images[rows] = batch.result()
+            advance(len(images[rows]))
+        splits[name] = Split(images, raw.labels[part.indices], part.factors.astype(np.float32))
+    if parameters == spec.standard:
+        _check_published(spec, job.realisation, splits)
+    height, width = raw.images.shape[1:3]
+    write_dataset(
+        path,
+        splits,
+        {
+            "name": path.parent.name,
+            "protocol": spec.name,
+            "realisation": job.realisation,
+            "parameters": parameters.as_dict(),
+            "scaled": parameters.factors is not None,
+            "lossy": raw.lossy,
+            "classes": raw.classes,
+            "channels": 1 if raw.images.ndim == 3 else raw.images.shape[3],
+            "image_size": (height, width),
+            "source": raw.info,
+            "libraries": library_versions(),
+        },
+    )
+
+
+def _check_published(spec: DatasetSpec, realisation: int, splits: dict[SplitName, Split]) -> None:
+    expected = published_digests(spec, realisation)
+    if expected is not None and (different := first_difference(expected, splits)) is not None:
+        raise SecliError(
+            f"{spec.name} r{realisation}: split '{different}' is not the published one; "
+            "the installed Pillow or scikit-learn makes other images than those it was published with"
+        )

@@ -1,0 +1,86 @@
+"""Downloads through torchvision's downloader, into the cache; a file appears there only when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from http.client import HTTPException
+from pathlib import Path
+
+from secli.errors import SecliError
+from secli.sources.files import Download, Published, PublishedFile, unpack
+
+TIMEOUT_SECONDS = 30.0
+
+
+def download(
+    published: Published, missing: Sequence[PublishedFile], folder: Path, show_progress: bool
+) -> None:
+    """Download the missing files of a source into a folder of the cache.
+
+    Raises
+    ------
+    SecliError
+        When no address gives the file, or what it gives has another checksum.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {published.archive} if published.archive else {f"{file.name}.gz" for file in missing}
+    for item in published.downloads():
+        if item.filename not in wanted:
+            continue
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
+            _fetch(published.source, item, Path(temporary), folder, show_progress)
+            whole = Path(temporary) / item.filename
+            if published.archive:
+                unpack(whole, [file.name for file in missing], folder)
+            else:
+                whole.replace(folder / item.filename)
+
+
+def _fetch(source: str, item: Download, temporary: Path, home: Path, show_progress: bool) -> None:
+    """Try every address of a file in turn."""
+    from torchvision.datasets.utils import download_url
+
+    reasons = []
+    for url in item.urls:
+        try:
+            with _torchvision_output(show_progress), _timeout(TIMEOUT_SECONDS):
+                download_url(url, str(temporary), item.filename, item.md5)
+        except (OSError, HTTPException, RuntimeError, RecursionError) as error:
+            # RuntimeError: torchvision found another checksum; RecursionError: redirected in circles
+            (temporary / item.filename).unlink(missing_ok=True)
+            reason = (
+                "cut off, or with another checksum"
+                if isinstance(error, RuntimeError)
+                else str(error) or type(error).__name__
+            )
+            reasons.append(f"{url} ({reason})")
+        else:
+            return
+    raise SecliError(
+        f"{source}: cannot download {item.filename} from {', '.join(reasons)}; "
+        f"put that file (md5 {item.md5}) into {home}, or give its directory with --source"
+    )
+
+
+@contextlib.contextmanager
+def _torchvision_output(show: bool) -> Iterator[None]:
+    """Send what torchvision prints to stderr, never to stdout, or nowhere at all."""
+    target = sys.stderr if show else io.StringIO()
+    with contextlib.redirect_stdout(target), contextlib.redirect_stderr(target):
+        yield
+
+
+@contextlib.contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    """Give up on a silent server: torchvision's downloader sets no time limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
