@@ -1,0 +1,149 @@
+"""Settings: unknown keys, values out of range, factors, assignments, YAML files."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secli.config import (
+    Config,
+    MeasureSettings,
+    TrainingSettings,
+    parse_assignments,
+    parse_factors,
+    read_config,
+    settings_hash,
+    validated,
+)
+from secli.errors import InputError
+
+
+@given(low=st.floats(0.01, 0.9), count=st.integers(2, 20))
+def test_a_range_of_factors_is_geometric_and_ends_where_it_says(low: float, count: int) -> None:
+    factors = parse_factors(f"{low!r}:1:{count}")
+    assert len(factors) == count
+    assert factors[-1] == 1.0
+    assert factors[0] == low
+    ratios = [b / a for a, b in zip(factors, factors[1:], strict=False)]
+    assert max(ratios) == pytest.approx(min(ratios))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0", "greater than 0, not 0"),
+        ("1,-0.5", "greater than 0, not -0.5"),
+        ("nan", "finite and greater than 0, not nan"),
+        ("inf", "finite"),
+        ("", "write a list like"),
+        ("a,b", "write a list like"),
+        ("1:0.5:3", "LOW < HIGH"),
+        ("0.5:1", "write a list like"),
+        ("0.5:1:1", "at least 2"),
+        ("0.5:1:x", "write a list like"),
+    ],
+)
+def test_bad_factors_are_one_line_that_names_the_option(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse_factors(text)
+    assert str(caught.value).startswith("--factors")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_suggests_the_near_miss() -> None:
+    with pytest.raises(InputError, match="here: unknown key 'epoch'; did you mean 'epochs'\\?"):
+        validated(TrainingSettings, {"epoch": 3}, "here")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0}, "epochs = 0"),
+        ({"lr": math.nan}, "lr = nan"),
+        ({"optimizer": "adagrad"}, "optimizer = 'adagrad'"),
+        ({"milestones": [20, 10]}, "increasing order"),
+        ({"batch": "many"}, "batch = 'many'"),
+    ],
+)
+def test_values_out_of_range_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        validated(TrainingSettings, values, "training")
+
+
+def test_settings_are_frozen_and_factors_checked() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        TrainingSettings().epochs = 3  # type: ignore[misc]
+    with pytest.raises(InputError, match="greater than 0, not 0"):
+        validated(MeasureSettings, {"factors": [1, 0]}, "measure")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model.base", "SECTION.KEY=VALUE"),
+        ("base=2", "SECTION.KEY=VALUE"),
+        ("modle.base=2", "did you mean 'model'"),
+        ("model.base=[1", "not valid YAML"),
+    ],
+)
+def test_bad_assignments(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_assignments([text], ["model", "training"])
+
+
+def test_assignments_are_yaml() -> None:
+    given_values = parse_assignments(
+        ["model.base=1.5", "model.mode=vector", "training.milestones=[1, 2]"], ["model", "training"]
+    )
+    assert given_values == {"model": {"base": 1.5, "mode": "vector"}, "training": {"milestones": [1, 2]}}
+
+
+def test_config_files(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("model: {name: cnn, options: {classes: 3}}\ntraining: {epochs: 2}\n")
+    config = read_config(file)
+    assert config.model is not None
+    assert config.model.options == {"classes": 3}
+    assert config.training == {"epochs": 2}
+    file.write_text("")
+    assert read_config(file) == Config()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("modle: {name: cnn}", "unknown key 'modle'; did you mean 'model'"),
+        ("model: {nam: cnn}", "unknown key 'model.nam'|key 'model.name' is missing"),
+        ("a: [", "not valid YAML \\(line"),
+        ("- 1", "expected keys at the top level"),
+    ],
+)
+def test_bad_config_files_are_named(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_config(file)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_config_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_every_file_in_configs_is_valid() -> None:
+    files = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+    assert files
+    for file in files:
+        config = read_config(file)
+        validated(TrainingSettings, config.training, str(file))
+        validated(MeasureSettings, config.measure, str(file))
+
+
+def test_the_hash_of_settings_does_not_depend_on_their_order() -> None:
+    assert settings_hash({"a": 1, "b": [2]}) == settings_hash({"b": [2], "a": 1})
+    assert settings_hash({"a": 1}) != settings_hash({"a": 2})
+    assert len(settings_hash({})) == 8
