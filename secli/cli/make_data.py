@@ -14,7 +14,7 @@ import typer
 
 from secli.cli import console
 from secli.datasets.protocols import DATASETS
-from secli.errors import InputError
+from secli.errors import InputError, InterruptedRunError
 
 NAMES = ", ".join(DATASETS)
 
@@ -81,11 +81,16 @@ def make_data(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Draw no progress.")] = False,
 ) -> None:
-    """Make a dataset: DIR/DATASET/r<k>/ with train, val and test images, labels and factors, and a manifest.
+    """Make a dataset: raw pictures become verified directories.
 
-    Parameters other than the protocol's (--factors, --sizes, --image-size) give the dataset a folder of its
-    own, DATASET-<hash>. What stands there already is verified, not made again. The directories' paths go to
-    stdout, one per line.
+    Each realisation r<k> is a directory OUT/DATASET/r<k>/ with images, labels
+    and scale factors of train, val and test, and a manifest with the sha256 of
+    every file. What stands there already is verified, not made again.
+
+    Other parameters than the protocol's (--factors, --sizes, --image-size) give
+    the dataset a folder of its own, DATASET-<hash>.
+
+    The paths of the directories go to stdout, one per line.
     """
     from secli.datasets.build import make_dataset, verify_dataset
     from secli.datasets.preview import check_preview_path
@@ -102,8 +107,8 @@ def make_data(
             checked = verify_dataset(path)
             console.note(f"{checked.name} r{checked.realisation}: verified")
     else:
-        wanted = parse_realisations(realisations or "0")
-        with _termination_interrupts(), _bar("images", quiet) as advance:
+        wanted = parse_realisations("0" if realisations is None else realisations)
+        with _stoppable(), _bar("images", quiet) as advance:
             show_download = not quiet and sys.stderr.isatty()
             results = make_dataset(
                 dataset,
@@ -181,7 +186,7 @@ def _export(paths: list[Path], directory: Path, quiet: bool) -> None:
     for path in paths:
         export_path(directory, path.parent.name, int(path.name[1:]))
     for path in paths:
-        with _termination_interrupts(), _bar("PNG files", quiet) as advance:
+        with _stoppable(), _bar("PNG files", quiet) as advance:
             tree = export_png(open_dataset(path), directory, advance)
         console.note(f"{path.parent.name} {path.name}: exported to {tree}")
 
@@ -204,8 +209,8 @@ def _bar(unit: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, so that nothing half-made is left."""
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, so that nothing half-made is left, and say so."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -213,5 +218,7 @@ def _termination_interrupts() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted; what was whole is kept, the same command makes the rest") from None
     finally:
         signal.signal(signal.SIGTERM, before)

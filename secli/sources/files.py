@@ -143,7 +143,7 @@ def _missing(published: Published, file: PublishedFile, request: Request, cache:
     wanted = f" or {published.archive}" if published.archive else f" or {file.name}.gz"
     return (
         f"{published.source}: no file {file.name}{wanted} in {places}; "
-        "give its directory with --source, or leave --offline out to download it"
+        "put it there, give its directory with --source, or leave --offline out to download it"
     )
 
 
