@@ -1,0 +1,89 @@
+"""``secli compare``: runs and results side by side, one row per model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secli.cli.console import note, out
+
+
+def compare(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="(RUN|RESULT.json)...",
+            help="Run directories, directories that hold runs at any depth, or record files.",
+            show_default=False,
+        ),
+    ],
+    by: Annotated[
+        str,
+        typer.Option(
+            help="What makes a row, comma-separated: model, options, dataset, augment, seed, realisation, any training "
+            "setting (epochs, lr, ...), or an option of the model (model.base). The model is always part of it."
+        ),
+    ] = "model",
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published", help="Put published figures beside the measured ones, with their sources."
+        ),
+    ] = False,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            help="Column to sort by: model, error, delta, parameters, time, n, delta_0.5, ...; a '-' before it sorts "
+            "from the largest (--sort=-error). Default: the order given."
+        ),
+    ] = None,
+    format: Annotated[str, typer.Option(help="table, markdown, latex (booktabs), csv or json.")] = "table",
+    factors: Annotated[
+        str | None,
+        typer.Option(
+            help="Scale factors whose Δ gets a column, as 0.5,0.8 or LOW:HIGH:COUNT. Default: those measured nearest "
+            "to 0.5 and 0.8."
+        ),
+    ] = None,
+    tap: Annotated[
+        str | None,
+        typer.Option(
+            help="Tap at which Δ is read. Default: each network's deepest spatial tap that can be measured."
+        ),
+    ] = None,
+    accuracy: Annotated[
+        bool,
+        typer.Option("--accuracy", help="Also the accuracy (%) on images rescaled by each of the factors."),
+    ] = False,
+) -> None:
+    """Compare runs: mean ± standard deviation over realisations and seeds, one row per model.
+
+    Test error in per cent (fractions in JSON), equivariance error Δ where 'secli equivariance' measured it,
+    parameters and training time in seconds. Runs that failed or do not belong together are listed with the reason.
+    """
+    from shutil import get_terminal_size
+
+    from secli.config import parse_factors
+    from secli.tables.aggregate import summarise
+    from secli.tables.comparison import compare as lay_out
+    from secli.tables.formats import check_format, dump_json, render
+    from secli.tables.published import load_published
+
+    check_format(format)
+    chosen = None if factors is None else parse_factors(factors)
+    groups = [key.strip() for key in by.split(",") if key.strip()]
+    summary = summarise(paths, groups, chosen, tap)
+    comparison = lay_out(summary, load_published() if published else None, sort, accuracy)
+    width = get_terminal_size((100, 24)).columns
+    aside = [comparison.set_aside] if comparison.set_aside is not None else []
+    if format not in ("csv", "json"):
+        out(render([comparison.main, *comparison.others, *aside], format, width))
+        return
+    # one table only on stdout, for programs; the rest is for the person at the terminal
+    out(dump_json(comparison.as_json()) if format == "json" else render(comparison.main, format))
+    for line in comparison.main.notes:
+        note(line)
+    for table in (*comparison.others, *aside):
+        note("\n" + render(table, "table", width).rstrip("\n"))

@@ -1,0 +1,344 @@
+"""From runs to rows: mean ± standard deviation over realisations and seeds, and what was set aside."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secli.errors import InputError, UnknownNameError
+from secli.records import EquivarianceRecord
+from secli.tables.belonging import DRAW, MACHINE, check_by, facts, grouped, same_data, same_protocol
+from secli.tables.collect import Run, SetAside, collect
+from secli.tables.deltas import (
+    Measure,
+    accuracy_at,
+    common_factors,
+    deepest_tap,
+    mean_over,
+    measure_of,
+    same_factor,
+    value_at,
+)
+from secli.tables.statistic import NOTHING, Statistic, statistic
+
+if TYPE_CHECKING:
+    import pandas
+
+# Factors whose Δ gets a column unless the user names some, where they were measured.
+SHOWN_FACTORS = (0.5, 0.8)
+SHOWN_NEAR = 0.1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the comparison.
+
+    Attributes
+    ----------
+    model, trained
+        Which network, and whether its weights come from training.
+    by
+        The values of the grouping, the model among them.
+    n
+        Number of runs (realisations × seeds) in the row.
+    test_error
+        Fraction of test images misclassified.
+    delta
+        Mean of Δ over the summary's ``mean_factors`` at ``tap``.
+    delta_at, accuracy_at
+        Δ at ``tap``, and accuracy (a fraction), at the summary's ``factors``.
+    parameters
+        Number of learned parameters.
+    train_seconds
+        Wall time of training.
+    data, settings, options
+        What the runs share: name of the training data, training settings (None: unknown or untrained), options.
+    runs
+        Where the runs are.
+    """
+
+    model: str
+    trained: bool
+    by: Mapping[str, Any]
+    n: int
+    test_error: Statistic
+    tap: str | None
+    delta: Statistic
+    delta_at: Mapping[float, Statistic]
+    accuracy_at: Mapping[float, Statistic]
+    parameters: int
+    train_seconds: Statistic
+    data: str | None
+    settings: Mapping[str, Any] | None
+    options: Mapping[str, Any]
+    runs: tuple[str, ...]
+    curves: tuple[EquivarianceRecord, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The model's name; an untrained one says so."""
+        return self.model if self.trained else f"{self.model} (untrained)"
+
+    @property
+    def named(self) -> str:
+        """The label with the other values of the grouping: it tells the row from all others."""
+        rest = [f"{key} {value}" for key, value in self.by.items() if key != "model" and value is not None]
+        return ", ".join([self.label, *rest])
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The comparison: its rows, how Δ was summarised, and the runs that were set aside.
+
+    Attributes
+    ----------
+    rows
+        In order of first appearance among the paths.
+    by
+        The grouping, ``model`` first.
+    factors
+        Factors whose Δ and accuracy have a column.
+    mean_factors
+        Factors below 1 over which Δ is averaged: those that every row could measure at some spatial tap.
+    measure
+        Metric, background, data and number of images of all Δ; None when nothing was measured.
+    set_aside
+        Runs that entered no average, with the reason.
+    notes
+        What a reader must know beside the table.
+    """
+
+    rows: tuple[Row, ...]
+    by: tuple[str, ...]
+    factors: tuple[float, ...]
+    mean_factors: tuple[float, ...]
+    measure: Measure | None
+    set_aside: tuple[SetAside, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
+
+    def frame(self) -> pandas.DataFrame:
+        """Return the rows as a DataFrame: one column per number (fractions, seconds), NaN where there is none."""
+        import pandas
+
+        frame: pandas.DataFrame = pandas.DataFrame([_flat(row) for row in self.rows])
+        return frame
+
+
+def summarise(
+    paths: Sequence[Path],
+    by: Sequence[str] = ("model",),
+    factors: Sequence[float] | None = None,
+    tap: str | None = None,
+) -> Summary:
+    """Summarise runs and results: one row per model, mean ± standard deviation over realisations and seeds.
+
+    Runs enter one average only when they differ in nothing but seed, realisation and machine; where they differ,
+    the majority stays and the others are set aside with the reason. Δ is summarised as the arithmetic mean over
+    ``mean_factors`` at the deepest spatial tap that could be measured at all of them (or at ``tap``).
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Run directories, directories that hold runs, record files.
+    by : sequence of str
+        Grouping; ``model`` is always part of it.
+    factors : sequence of float, optional
+        Scale factors whose Δ and accuracy get a column; by default those measured nearest to 0.5 and 0.8.
+    tap : str, optional
+        Tap at which Δ is read.
+
+    Raises
+    ------
+    InputError
+        On a path without a record, a damaged record, an unknown grouping or tap, or when nothing is left to compare.
+    """
+    if not paths:
+        raise InputError("no runs given: name run directories, a directory that holds them, or result files")
+    runs, aside = collect(paths)
+    by = check_by(by, runs) if runs else ("model", *by)
+    members = [same_protocol(group, by, aside) for group in grouped(same_data(runs, by, aside), by)]
+    if not members:
+        first = f": {aside[0].path} ({aside[0].reason})" if aside else ""
+        raise InputError(f"nothing to compare, all {len(aside)} results were set aside, the first{first}")
+    members, measure = _same_measure(members, aside)
+    curves = [[run.curves for run in group if run.curves is not None] for group in members]
+    _check_tap(tap, curves)
+    mean_factors = _mean_factors(curves, tap)
+    shown = tuple(factors) if factors is not None else _shown_factors(curves)
+    rows = tuple(_row(group, by, shown, mean_factors, tap) for group in members)
+    notes = (*_version_notes(runs), *_training_notes(rows), *_missing_notes(rows, shown))
+    return Summary(rows, by, shown, mean_factors, measure, tuple(aside), notes)
+
+
+def _same_measure(
+    members: Sequence[Sequence[Run]], aside: list[SetAside]
+) -> tuple[list[list[Run]], Measure | None]:
+    """Drop the curves that were measured in another way than most; the runs keep their test error."""
+    counts = Counter(measure_of(run.curves) for group in members for run in group if run.curves is not None)
+    if not counts:
+        return [list(group) for group in members], None
+    chosen = counts.most_common(1)[0][0]
+    kept: list[list[Run]] = []
+    for group in members:
+        same: list[Run] = []
+        for run in group:
+            if run.curves is None or measure_of(run.curves) == chosen:
+                same.append(run)
+                continue
+            names = ("metric", "background", "data", "images")
+            found = zip(names, measure_of(run.curves), chosen, strict=True)
+            reason = ", ".join(
+                f"{name} {value}, not {other}" for name, value, other in found if value != other
+            )
+            aside.append(SetAside(str(run.path), f"its Δ does not belong with the others: {reason}"))
+            if run.training is not None:
+                same.append(Run(run.path, run.training, None))
+        if same:
+            kept.append(same)
+    return kept, chosen
+
+
+def _check_tap(tap: str | None, curves: Sequence[Sequence[EquivarianceRecord]]) -> None:
+    if tap is None:
+        return
+    known = list(dict.fromkeys(row.tap for group in curves for record in group for row in record.rows))
+    if not known:
+        raise InputError(
+            f"--tap {tap}: none of the runs was measured; run 'secli equivariance' on them first"
+        )
+    if tap not in known:
+        raise UnknownNameError("tap --tap", tap, known)
+
+
+def _mean_factors(curves: Sequence[Sequence[EquivarianceRecord]], tap: str | None) -> tuple[float, ...]:
+    """Return the factors below 1 that every row could measure (a row that could measure none is left out)."""
+    measured = [group for group in curves if group]
+    shared = [f for f in common_factors([record for group in measured for record in group]) if f < 1]
+    able = [[f for f in shared if _tap_for(group, (f,), tap) is not None] for group in measured]
+    able = [factors for factors in able if factors]
+    return tuple(f for f in shared if able and all(f in factors for factors in able))
+
+
+def _tap_for(group: Sequence[EquivarianceRecord], factors: Sequence[float], tap: str | None) -> str | None:
+    if tap is None:
+        return deepest_tap(group, factors)
+    ready = (
+        bool(group) and bool(factors) and all(mean_over(record, tap, factors) is not None for record in group)
+    )
+    return tap if ready else None
+
+
+def _shown_factors(curves: Sequence[Sequence[EquivarianceRecord]]) -> tuple[float, ...]:
+    shared = common_factors([record for group in curves for record in group])
+    chosen: list[float] = []
+    for wanted in SHOWN_FACTORS:
+        near = [f for f in shared if f < 1 and same_factor(f, wanted, SHOWN_NEAR)]
+        if near:
+            best = min(near, key=lambda f: abs(f - wanted))
+            chosen.extend([best] if best not in chosen else [])
+    return tuple(chosen)
+
+
+def _row(
+    group: Sequence[Run],
+    by: Sequence[str],
+    factors: Sequence[float],
+    mean_factors: Sequence[float],
+    tap: str | None,
+) -> Row:
+    curves = tuple(run.curves for run in group if run.curves is not None)
+    chosen = _tap_for(curves, mean_factors, tap)
+    read_at = chosen or tap or deepest_tap(curves, factors)
+    results = [
+        run.training.results for run in group if run.training is not None and run.training.results is not None
+    ]
+    known = facts(group[0])
+    return Row(
+        model=group[0].model.name,
+        trained=group[0].trained,
+        by={key: known.get(key) for key in by},
+        n=len(group),
+        test_error=statistic(result.test_error for result in results),
+        tap=read_at,
+        delta=NOTHING
+        if chosen is None
+        else statistic(mean_over(record, chosen, mean_factors) for record in curves),
+        delta_at={
+            f: NOTHING if read_at is None else statistic(value_at(record, read_at, f) for record in curves)
+            for f in factors
+        },
+        accuracy_at={f: statistic(accuracy_at(record, f) for record in curves) for f in factors},
+        parameters=group[0].model.parameters,
+        train_seconds=statistic(result.train_seconds for result in results),
+        data=group[0].trained_on.name if group[0].trained_on is not None else None,
+        settings=_shared(group[0].settings),
+        options=group[0].model.options,
+        runs=tuple(str(run.path) for run in group),
+        curves=curves,
+    )
+
+
+def _shared(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if settings is None:
+        return None
+    return {key: value for key, value in settings.items() if key not in (*DRAW, *MACHINE)}
+
+
+def _version_notes(runs: Iterable[Run]) -> list[str]:
+    counts = Counter(version for run in runs for version in run.versions)
+    if len(counts) < 2:
+        return []
+    said = ", ".join(f"{version} ({count})" for version, count in sorted(counts.items()))
+    return [f"The records come from several versions of secli: {said}."]
+
+
+def _training_notes(rows: Sequence[Row]) -> list[str]:
+    """Say where rows were trained differently in what decides an error as much as the architecture does."""
+    notes = []
+    for key in ("epochs", "augment", "precision"):
+        values: dict[Any, list[str]] = {}
+        for row in rows:
+            if row.settings is not None and key not in row.by:
+                values.setdefault(row.settings.get(key), []).append(row.model)
+        if len(values) > 1:
+            said = "; ".join(
+                f"{value} ({', '.join(dict.fromkeys(models))})" for value, models in values.items()
+            )
+            notes.append(f"The rows differ in {key}: {said}.")
+    return notes
+
+
+def _missing_notes(rows: Sequence[Row], factors: Sequence[float]) -> list[str]:
+    """Say why a factor that has a column has no value in some row."""
+    notes = []
+    for factor in factors:
+        reasons: dict[str, list[str]] = {}
+        for row in rows:
+            if row.curves and row.delta_at[factor].mean is None:
+                reasons.setdefault(_reason(row, factor), []).append(row.named)
+        for reason, labels in reasons.items():
+            notes.append(f"No Δ at s = {factor:.3g} for {'; '.join(labels)}: {reason}.")
+    return notes
+
+
+def _reason(row: Row, factor: float) -> str:
+    if row.tap is None:
+        return "no spatial tap could be measured at all the factors"
+    found = [r for c in row.curves for r in c.rows if r.tap == row.tap and same_factor(r.factor, factor)]
+    if not found:
+        return f"not measured at {row.tap}"
+    return f"{found[0].reason or 'not measurable'} at {row.tap}"
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    flat: dict[str, Any] = {**row.by, "trained": row.trained, "n": row.n}
+    numbers = {"test_error": row.test_error, "delta": row.delta}
+    numbers.update({f"delta_{f:.3g}": value for f, value in row.delta_at.items()})
+    numbers.update({f"accuracy_{f:.3g}": value for f, value in row.accuracy_at.items()})
+    numbers["train_seconds"] = row.train_seconds
+    for name, value in numbers.items():
+        flat.update({f"{name}_mean": value.mean, f"{name}_std": value.std, f"{name}_n": value.n})
+    return {**flat, "tap": row.tap, "parameters": row.parameters}

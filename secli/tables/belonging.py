@@ -1,0 +1,183 @@
+"""Which runs may be averaged: those that differ in seed, realisation and machine, and in nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from secli.config import TrainingSettings
+from secli.errors import UnknownNameError
+from secli.tables.collect import Run, SetAside
+
+# What may differ between runs of one row: the draw, and the machine that did the work.
+DRAW = ("seed", "realisation")
+MACHINE = ("device", "devices", "threads")
+UNKNOWN = "unknown"
+
+T = TypeVar("T")
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """Return all that sets a run apart, by the names that ``--by`` takes."""
+    data = run.trained_on
+    known: dict[str, Any] = {
+        "model": run.model.name,
+        "trained": run.trained,
+        "dataset": data.name if data is not None else None,
+        "realisation": run.realisation,
+        "seed": run.seed,
+        "options": _readable(run.model.options),
+        "parameters": run.model.parameters,
+    }
+    unsaid = UNKNOWN if run.trained else None
+    known.update({f"model.{key}": _readable(value) for key, value in run.model.options.items()})
+    for key in TrainingSettings.model_fields:
+        if key not in known:
+            known[key] = _readable(run.settings.get(key)) if run.settings is not None else unsaid
+    if run.training is not None and run.training.results is not None:
+        known["test images"] = run.training.results.test_images
+        known["lossy source"] = run.training.data.lossy
+    return known
+
+
+def groupings(runs: Sequence[Run]) -> list[str]:
+    """Return the names that ``--by`` takes for these runs."""
+    hidden = {"trained", "test images", "lossy source"}
+    return list(dict.fromkeys(key for run in runs for key in facts(run) if key not in hidden))
+
+
+def check_by(by: Sequence[str], runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the grouping with the model in front (rows never mix models), or raise on an unknown name.
+
+    Raises
+    ------
+    UnknownNameError
+        With the near miss.
+    """
+    known = groupings(runs)
+    for key in by:
+        if key not in known:
+            raise UnknownNameError("grouping --by", key, known)
+    return tuple(dict.fromkeys(("model", *by)))
+
+
+def grouped(runs: Sequence[Run], by: Sequence[str]) -> list[list[Run]]:
+    """Return the runs of each row, in order of first appearance; trained and fresh networks never share one."""
+    rows: dict[Hashable, list[Run]] = {}
+    for run in runs:
+        known = facts(run)
+        rows.setdefault((run.trained, *(known.get(key) for key in by)), []).append(run)
+    return list(rows.values())
+
+
+def same_data(runs: Sequence[Run], by: Sequence[str], aside: list[SetAside]) -> list[Run]:
+    """Keep the runs on one set of images: one data set (unless ``by`` parts them) with one content per realisation."""
+    kept = list(runs)
+    if "dataset" not in by:
+
+        def name(run: Run) -> str | None:
+            return run.trained_on.name if run.trained_on is not None else None
+
+        kept = _majority(
+            kept,
+            name,
+            lambda run, chosen: (
+                f"trained on {name(run)}, not {chosen}; '--by model,dataset' keeps them apart"
+            ),
+            aside,
+        )
+    contents: dict[tuple[str, int], list[Run]] = {}
+    for run in kept:
+        if run.trained_on is not None:
+            contents.setdefault((run.trained_on.name, run.trained_on.realisation), []).append(run)
+    wrong = {id(run) for sharing in contents.values() for run in _other_content(sharing, aside)}
+    return [run for run in kept if id(run) not in wrong]
+
+
+def _other_content(sharing: Sequence[Run], aside: list[SetAside]) -> list[Run]:
+    """Set aside the runs whose images differ from most of those that go by the same name and realisation."""
+    right = _majority(
+        sharing,
+        lambda run: run.trained_on.digest if run.trained_on is not None else None,
+        lambda run, _: (
+            f"its data ({_data_name(run)}) holds other images under the same name: the digest differs"
+        ),
+        aside,
+    )
+    return [run for run in sharing if run not in right]
+
+
+def _data_name(run: Run) -> str:
+    return "" if run.trained_on is None else f"{run.trained_on.name} r{run.trained_on.realisation}"
+
+
+def same_protocol(runs: Sequence[Run], by: Sequence[str], aside: list[SetAside]) -> list[Run]:
+    """Keep the runs of one row that were made the same way, each draw once; the majority decides what that is."""
+
+    def protocol(run: Run) -> str:
+        known = facts(run)
+        return json.dumps({key: known[key] for key in known if key not in (*DRAW, *MACHINE)}, default=str)
+
+    chosen = _chosen(runs, protocol)
+    model = next(run for run in runs if protocol(run) == chosen)
+    kept: dict[tuple[int, int | None], Run] = {}
+    for run in runs:
+        if protocol(run) != chosen:
+            aside.append(SetAside(str(run.path), _difference(facts(run), facts(model), by)))
+            continue
+        first = kept.setdefault((run.seed, run.realisation), run)
+        if first is not run:
+            where = "" if run.realisation is None else f" on r{run.realisation}"
+            aside.append(
+                SetAside(str(run.path), f"repeats seed {run.seed}{where}, which {first.path} stands for")
+            )
+    return list(kept.values())
+
+
+def _difference(found: Mapping[str, Any], chosen: Mapping[str, Any], by: Sequence[str]) -> str:
+    """Say in what a run differs from those that are averaged."""
+    keys = [
+        key
+        for key in dict.fromkeys((*chosen, *found))
+        if key not in (*DRAW, *MACHINE, "options") and found.get(key, UNKNOWN) != chosen.get(key, UNKNOWN)
+    ]
+    if all(found.get(key, UNKNOWN) == UNKNOWN for key in keys):
+        return "its training settings are unknown: give the run directory, not the result alone"
+    said = ", ".join(f"{key} {found.get(key, UNKNOWN)}, not {chosen.get(key, UNKNOWN)}" for key in keys[:4])
+    more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
+    apart = next((key for key in keys if key not in ("parameters", "test images", "lossy source")), None)
+    hint = f"; '--by {','.join((*by, apart))}' keeps them apart" if apart is not None else ""
+    return said + more + hint
+
+
+def _majority(
+    runs: Sequence[Run],
+    key: Callable[[Run], Hashable],
+    reason: Callable[[Run, Hashable], str],
+    aside: list[SetAside],
+) -> list[Run]:
+    """Keep the runs that share the most frequent key; those without one (fresh networks) stay."""
+    keyed = [run for run in runs if key(run) is not None]
+    if not keyed:
+        return list(runs)
+    chosen = _chosen(keyed, key)
+    for run in keyed:
+        if key(run) != chosen:
+            aside.append(SetAside(str(run.path), reason(run, chosen)))
+    return [run for run in runs if key(run) in (None, chosen)]
+
+
+def _chosen(runs: Sequence[Run], key: Callable[[Run], T]) -> T:
+    """Return the most frequent key, the first of equals."""
+    return Counter(key(run) for run in runs).most_common(1)[0][0]
+
+
+def _readable(value: Any) -> Any:
+    """Return a hashable form of an option or setting that reads well."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_readable(part)}" for key, part in sorted(value.items())) or "defaults"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(str(part) for part in value) + "]"
+    return value

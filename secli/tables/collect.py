@@ -1,0 +1,209 @@
+"""From the paths that a user names to the runs that stand there, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from secli.errors import InputError
+from secli.records import (
+    CURVES_FILE,
+    RECORD_FILE,
+    DataInfo,
+    EquivarianceRecord,
+    ModelInfo,
+    TrainingRecord,
+    read_record,
+    read_training_record,
+)
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A result that enters no average, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network, trained or fresh, and what is known of it.
+
+    Attributes
+    ----------
+    path
+        Where it was found, as the user knows it.
+    training
+        Its training record; None for a result of ``secli equivariance`` that stands alone.
+    curves
+        Its equivariance curves; None when it was not measured.
+    """
+
+    path: Path
+    training: TrainingRecord | None
+    curves: EquivarianceRecord | None
+
+    @property
+    def model(self) -> ModelInfo:
+        """Which network."""
+        return self._record.model
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weights come from training."""
+        return self.training is not None or (self.curves is not None and self.curves.trained)
+
+    @property
+    def trained_on(self) -> DataInfo | None:
+        """The images that a trained network saw."""
+        if self.training is not None:
+            return self.training.data
+        return self.curves.trained_on if self.curves is not None else None
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """The training settings; None where no training record tells them."""
+        return self.training.training if self.training is not None else None
+
+    @property
+    def seed(self) -> int:
+        """Seed of the initial weights."""
+        if self.curves is not None:
+            return self.curves.seed
+        return int((self.settings or {}).get("seed", 0))
+
+    @property
+    def realisation(self) -> int | None:
+        """Realisation of the images that it was trained on, or, untrained, measured on."""
+        if self.trained_on is not None:
+            return self.trained_on.realisation
+        return self.curves.data.realisation if self.curves is not None else None
+
+    @property
+    def versions(self) -> set[str]:
+        """The versions of secli that wrote its records."""
+        return {record.provenance.secli for record in (self.training, self.curves) if record is not None}
+
+    @property
+    def _record(self) -> TrainingRecord | EquivarianceRecord:
+        record = self.training if self.training is not None else self.curves
+        if record is None:
+            raise ValueError(f"{self.path}: a run needs at least one record")
+        return record
+
+
+def collect(paths: Sequence[Path]) -> tuple[list[Run], list[SetAside]]:
+    """Read all runs and results at the given paths.
+
+    A path is a run directory, a directory that holds runs at any depth, or the file of one record. A run that is
+    reached twice, or was copied, counts once; a result measured on a run that is also given joins it.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        What the user named.
+
+    Returns
+    -------
+    tuple
+        The finished runs in the order found, and what was set aside with the reason (failed or unfinished runs, and
+        damaged records below a directory).
+
+    Raises
+    ------
+    InputError
+        When a path does not exist, a record that was named is damaged, or a directory holds no record.
+    """
+    runs: list[Run] = []
+    aside: list[SetAside] = []
+    for path in paths:
+        named, found = _expand(path)
+        for place in found:
+            try:
+                run = _read(place)
+            except InputError as error:
+                if named:
+                    raise
+                aside.append(SetAside(str(place), str(error).removeprefix(f"{place}: ")))
+            else:
+                _admit(run, runs, aside)
+    return runs, aside
+
+
+def _expand(path: Path) -> tuple[bool, list[Path]]:
+    """Return whether the path names one result, and the run directories and record files that it stands for."""
+    if path.is_file():
+        in_run = path.name in (RECORD_FILE, CURVES_FILE) and (path.parent / RECORD_FILE).is_file()
+        return True, [path.parent if in_run else path]
+    if (path / RECORD_FILE).is_file():
+        return True, [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: no such run directory or record file")
+    found = sorted(set(_below(path)))
+    if not found:
+        raise InputError(
+            f"{path}: no record here or below; is this a run directory that 'secli train' wrote?"
+        )
+    return False, found
+
+
+def _below(path: Path) -> Iterator[Path]:
+    for name in (RECORD_FILE, CURVES_FILE):
+        for record in path.rglob(name):
+            # a name that begins with a dot is a directory still being written
+            if not any(part.startswith(".") for part in record.relative_to(path).parts):
+                yield record.parent if (record.parent / RECORD_FILE).is_file() else record
+
+
+def _read(place: Path) -> Run:
+    if place.is_dir():
+        return Run(place, read_training_record(place), _curves_of(place))
+    record = read_record(place)
+    if isinstance(record, TrainingRecord):
+        return Run(place, record, None)
+    return Run(place, _training_of(record), record)
+
+
+def _curves_of(run: Path) -> EquivarianceRecord | None:
+    file = run / CURVES_FILE
+    if not file.is_file():
+        return None
+    record = read_record(file)
+    if not isinstance(record, EquivarianceRecord):
+        raise InputError(f"{file}: a record of kind '{record.kind}', not of equivariance curves")
+    return record
+
+
+def _training_of(curves: EquivarianceRecord) -> TrainingRecord | None:
+    """Return the training record of the run that was measured, if it still stands where the result says."""
+    if not curves.trained or curves.run is None:
+        return None
+    try:
+        training = read_training_record(Path(curves.run))
+    except InputError:
+        return None
+    same = training.model == curves.model and training.training.get("seed") == curves.seed
+    return training if same and training.data == curves.trained_on else None
+
+
+def _admit(run: Run, runs: list[Run], aside: list[SetAside]) -> None:
+    """Add a run, unless it is there already or did not finish; two results of one run become one."""
+    training = run.training
+    if training is not None and (training.status != "finished" or training.results is None):
+        reason = f": {training.reason}" if training.reason else ""
+        aside.append(SetAside(str(run.path), f"{training.status}{reason}"))
+        return
+    for index, other in enumerate(runs):
+        if training != other.training or (training is None and run.curves != other.curves):
+            continue
+        if other.curves is None:
+            runs[index] = replace(other, curves=run.curves)
+        elif run.curves is not None and run.curves != other.curves:
+            aside.append(
+                SetAside(str(run.path), f"another measurement of {other.path}, which is counted once")
+            )
+        return
+    runs.append(run)

@@ -1,0 +1,76 @@
+"""Reading numbers off equivariance curves: at a factor, over common factors, at the deepest tap that has them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from secli.records import CurveRow, EquivarianceRecord
+
+# Published factors are rounded (0.58 for 1/√3); what lies closer than this is the same factor.
+SAME_FACTOR = 0.02
+
+Measure = tuple[str, str, str, int]
+
+
+def same_factor(one: float, other: float, tolerance: float = SAME_FACTOR) -> bool:
+    """Whether two scale factors agree to a relative tolerance."""
+    return abs(math.log(one / other)) <= tolerance
+
+
+def measure_of(record: EquivarianceRecord) -> Measure:
+    """Return what must agree before Δ may be averaged: metric, background, data set, number of images."""
+    images = max([row.n for row in record.rows] + [row.n for row in record.accuracy], default=0)
+    return record.metric, record.background, record.data.name, images
+
+
+def common_factors(records: Sequence[EquivarianceRecord]) -> list[float]:
+    """Return the factors at which all records were measured, increasing (networks may add their own lattice)."""
+    if not records:
+        return []
+    grids = [sorted({row.factor for row in record.rows}) for record in records]
+    first, rest = grids[0], grids[1:]
+    return [f for f in first if all(any(same_factor(f, g, 1e-6) for g in grid) for grid in rest)]
+
+
+def value_at(record: EquivarianceRecord, tap: str, factor: float) -> float | None:
+    """Return the mean error at a tap and the factor measured nearest to the one asked for; None if there is none."""
+    rows = [row for row in record.rows if row.tap == tap and same_factor(row.factor, factor)]
+    if not rows:
+        return None
+    return _finite(min(rows, key=lambda row: abs(math.log(row.factor / factor))).mean)
+
+
+def accuracy_at(record: EquivarianceRecord, factor: float) -> float | None:
+    """Return the accuracy at the factor measured nearest to the one asked for; None if there is none."""
+    rows = [row for row in record.accuracy if same_factor(row.factor, factor)]
+    if not rows:
+        return None
+    return _finite(min(rows, key=lambda row: abs(math.log(row.factor / factor))).accuracy)
+
+
+def mean_over(record: EquivarianceRecord, tap: str, factors: Sequence[float]) -> float | None:
+    """Return the arithmetic mean of the error over factors; None unless it was measured at every one."""
+    values = [value_at(record, tap, factor) for factor in factors]
+    there = [value for value in values if value is not None]
+    return statistics.fmean(there) if there and len(there) == len(values) else None
+
+
+def deepest_tap(records: Sequence[EquivarianceRecord], factors: Sequence[float]) -> str | None:
+    """Return the last tap with a spatial field that all records could measure at all factors; None if there is none."""
+    if not records or not factors:
+        return None
+    for tap in reversed(list(dict.fromkeys(row.tap for row in records[0].rows))):
+        if all(_spatial(record, tap) and mean_over(record, tap, factors) is not None for record in records):
+            return tap
+    return None
+
+
+def _spatial(record: EquivarianceRecord, tap: str) -> bool:
+    rows: list[CurveRow] = [row for row in record.rows if row.tap == tap]
+    return bool(rows) and not any(row.field.lower().startswith("invariant") for row in rows)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
