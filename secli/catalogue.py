@@ -21,6 +21,8 @@ class ModelSpec:
     ----------
     name
         Registry name.
+    idea
+        What the network is, in one short line.
     family
         The idea that its convolutions follow.
     paper
@@ -38,6 +40,7 @@ class ModelSpec:
     """
 
     name: str
+    idea: str
     family: str
     paper: str
     builder: str
@@ -51,87 +54,101 @@ class ModelSpec:
         object.__setattr__(self, "training", MappingProxyType(dict(self.training)))
 
 
-# FIELD.md section 4: SGD with momentum 0.9, rate 0.01, halved every 20 epochs.
+# The scale curves: SGD with momentum 0.9, rate 0.01, halved every 20 epochs.
 CURVES = {"optimizer": "sgd", "lr": 0.01, "batch": 32, "epochs": 60, "milestones": (20, 40), "gamma": 0.5}
-# FIELD.md section 3: Adam, rate 0.01, divided by ten at epochs 20 and 40 of 60, batch 128.
+# Sosnovik et al. 2020, section 6.1: Adam, rate 0.01, divided by ten at epochs 20 and 40 of 60, batch 128.
 MNIST = {"optimizer": "adam", "lr": 0.01, "batch": 128, "epochs": 60, "milestones": (20, 40), "gamma": 0.1}
 
 SESN = "Sosnovik, Szmaja, Smeulders, Scale-Equivariant Steerable Networks, ICLR 2020"
 DSS = "Worrall, Welling, Deep Scale-spaces: Equivariance Over Scale, NeurIPS 2019"
 DCN1 = "Dai et al., Deformable Convolutional Networks, ICCV 2017"
 DCN2 = "Zhu et al., Deformable ConvNets v2, CVPR 2019"
-PLAIN = "plain convolutional network (no scale structure)"
+PLAIN = "no paper: the baseline without scale structure"
+
+
+def _enlarged(name: str) -> bool:
+    """Say whether a ``mnist_*`` network sees its images enlarged to 56×56, as its name has it."""
+    return name.endswith(("_56", "_56p"))
+
+
+def _cnn(name: str) -> ModelSpec:
+    idea = "7×7 convolutions" + "; 56×56" * _enlarged(name)
+    options = {"upsampling": 2 if _enlarged(name) else 1}
+    return ModelSpec(name, idea, "plain", PLAIN, "secli.models.cnn:mnist_cnn", 494_549, options, MNIST)
+
+
+def _dss(name: str, mode: str) -> ModelSpec:
+    kept = "to the end" if mode == "vector" else "in each block"
+    idea = f"7×7 scale convolutions, 2 levels {kept}" + "; 56×56" * _enlarged(name)
+    options = {"mode": mode, "upsampling": 2 if _enlarged(name) else 1}
+    return ModelSpec(name, idea, "dss", DSS, "secli.models.dss:mnist_dss", 494_359, options, MNIST)
 
 
 def _ses(
-    name: str, mode: str, size: int, count: int, sigma: float, factor: float, levels: int, mult: float
+    name: str, mode: str, *, size: int, sigma: float, factor: float, levels: int, mult: float
 ) -> ModelSpec:
+    kept = "to layer 3" if mode == "vector" else "in each layer"
+    idea = f"steerable filters, {levels} scales {kept}"
+    idea += "; 56×56" * _enlarged(name) + "; for augmented training" * name.endswith("p")
     options = {
         "mode": mode,
-        "upsampling": 2 if "_56" in name else 1,
+        "upsampling": 2 if _enlarged(name) else 1,
         "size": size,
         "min_scale": sigma,
         "factor": factor,
         "levels": levels,
         "mult": mult,
     }
-    return ModelSpec(name, "ses", SESN, "secli.models.sesn:mnist_ses", count, options, MNIST)
+    return ModelSpec(name, idea, "ses", SESN, "secli.models.sesn:mnist_ses", 494_549, options, MNIST)
 
 
 MODELS: Registry[ModelSpec] = Registry(
     "model",
     [
-        ModelSpec("cnn", "plain", PLAIN, "secli.models.cnn:cnn", 34_670, {}, CURVES),
-        ModelSpec("dcn", "deformable", DCN1, "secli.models.dcn:dcn", 44_426, {}, CURVES),
-        ModelSpec("dcn_v2", "deformable", DCN2, "secli.models.dcn:dcn", 49_304, {"modulated": True}, CURVES),
-        ModelSpec("dss_v1", "dss", DSS, "secli.models.dss:dss_v1", 20_538, {}, CURVES),
-        ModelSpec("mnist_cnn_28", "plain", PLAIN, "secli.models.cnn:mnist_cnn", 494_549, {}, MNIST),
+        ModelSpec("cnn", "four 3×3 convolutions", "plain", PLAIN, "secli.models.cnn:cnn", 34_670, {}, CURVES),
         ModelSpec(
-            "mnist_cnn_56", "plain", PLAIN, "secli.models.cnn:mnist_cnn", 494_549, {"upsampling": 2}, MNIST
+            "dcn",
+            "cnn, its last two convolutions deformable",
+            "deformable",
+            DCN1,
+            "secli.models.dcn:dcn",
+            44_426,
+            {},
+            CURVES,
         ),
         ModelSpec(
-            "mnist_dss_vector_28",
+            "dcn_v2",
+            "dcn with a mask per tap",
+            "deformable",
+            DCN2,
+            "secli.models.dcn:dcn",
+            49_304,
+            {"modulated": True},
+            CURVES,
+        ),
+        ModelSpec(
+            "dss_v1",
+            "two 3×3 scale convolutions, 4 levels",
             "dss",
             DSS,
-            "secli.models.dss:mnist_dss",
-            494_359,
-            {"mode": "vector"},
-            MNIST,
+            "secli.models.dss:dss_v1",
+            20_538,
+            {},
+            CURVES,
         ),
-        ModelSpec(
-            "mnist_dss_vector_56",
-            "dss",
-            DSS,
-            "secli.models.dss:mnist_dss",
-            494_359,
-            {"mode": "vector", "upsampling": 2},
-            MNIST,
-        ),
-        ModelSpec(
-            "mnist_dss_scalar_28",
-            "dss",
-            DSS,
-            "secli.models.dss:mnist_dss",
-            494_359,
-            {"mode": "scalar"},
-            MNIST,
-        ),
-        ModelSpec(
-            "mnist_dss_scalar_56",
-            "dss",
-            DSS,
-            "secli.models.dss:mnist_dss",
-            494_359,
-            {"mode": "scalar", "upsampling": 2},
-            MNIST,
-        ),
-        _ses("mnist_ses_scalar_28", "scalar", 15, 494_549, sigma=1.7, factor=3, levels=4, mult=1.5),
-        _ses("mnist_ses_scalar_28p", "scalar", 13, 494_549, sigma=1.5, factor=3, levels=4, mult=1.4),
-        _ses("mnist_ses_scalar_56", "scalar", 15, 494_549, sigma=2.0, factor=2, levels=3, mult=1.4),
-        _ses("mnist_ses_scalar_56p", "scalar", 17, 494_549, sigma=1.0, factor=3, levels=3, mult=1.4),
-        _ses("mnist_ses_vector_28", "vector", 13, 494_549, sigma=1.5, factor=3, levels=3, mult=1.5),
-        _ses("mnist_ses_vector_28p", "vector", 15, 494_549, sigma=1.5, factor=3, levels=3, mult=1.4),
-        _ses("mnist_ses_vector_56", "vector", 15, 494_549, sigma=2.0, factor=2, levels=4, mult=1.5),
-        _ses("mnist_ses_vector_56p", "vector", 13, 494_549, sigma=1.5, factor=2, levels=4, mult=1.4),
+        _cnn("mnist_cnn_28"),
+        _cnn("mnist_cnn_56"),
+        _dss("mnist_dss_vector_28", "vector"),
+        _dss("mnist_dss_vector_56", "vector"),
+        _dss("mnist_dss_scalar_28", "scalar"),
+        _dss("mnist_dss_scalar_56", "scalar"),
+        _ses("mnist_ses_scalar_28", "scalar", size=15, sigma=1.7, factor=3, levels=4, mult=1.5),
+        _ses("mnist_ses_scalar_28p", "scalar", size=13, sigma=1.5, factor=3, levels=4, mult=1.4),
+        _ses("mnist_ses_scalar_56", "scalar", size=15, sigma=2.0, factor=2, levels=3, mult=1.4),
+        _ses("mnist_ses_scalar_56p", "scalar", size=17, sigma=1.0, factor=3, levels=3, mult=1.4),
+        _ses("mnist_ses_vector_28", "vector", size=13, sigma=1.5, factor=3, levels=3, mult=1.5),
+        _ses("mnist_ses_vector_28p", "vector", size=15, sigma=1.5, factor=3, levels=3, mult=1.4),
+        _ses("mnist_ses_vector_56", "vector", size=15, sigma=2.0, factor=2, levels=4, mult=1.5),
+        _ses("mnist_ses_vector_56p", "vector", size=13, sigma=1.5, factor=2, levels=4, mult=1.4),
     ],
 )

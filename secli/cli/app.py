@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from secli.cli.compare import compare
 from secli.cli.console import OneLineErrors, out
 from secli.cli.make_data import make_data
+from secli.cli.models import models
 from secli.cli.train import train
 
 app = typer.Typer(
@@ -43,6 +45,8 @@ def root(
 
 app.command("make-data")(make_data)
 app.command("train")(train)
+app.command("compare")(compare)
+app.command("models")(models)
 
 
 def main() -> None:

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 PerChannel = float | tuple[float, ...]
-Positive = Annotated[float, Field(gt=0)]
+
+
+def _finite(value: Any) -> Any:
+    """Refuse what is no finite number, nor a list of such, in one sentence (a union's own errors name its arms)."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    numbers = [each for each in values if isinstance(each, (int, float)) and math.isfinite(each)]
+    if not values or len(numbers) < len(values):
+        raise ValueError("give a finite number, or a list with one per channel")
+    return value
+
+
+def _positive(value: Any) -> Any:
+    """Refuse what is no positive number, nor a list of such."""
+    values = _finite(value) if isinstance(value, (list, tuple)) else [_finite(value)]
+    if min(values) <= 0:
+        raise ValueError("must be greater than 0")
+    return value
+
 
 InChannels = Annotated[int, Field(ge=1, le=1024, description="channels of the images")]
 Classes = Annotated[int, Field(ge=1, le=100_000, description="number of classes")]
 Mean = Annotated[
-    PerChannel, Field(description="mean that is subtracted from the pixels, one or one per channel")
+    PerChannel,
+    Field(description="mean that is subtracted from the pixels, one or one per channel"),
+    BeforeValidator(_finite),
 ]
 Std = Annotated[
-    Positive | tuple[Positive, ...],
-    Field(description="deviation that the pixels are divided by, one or one per channel"),
+    PerChannel,
+    Field(description="deviation > 0 that the pixels are divided by, one or one per channel"),
+    BeforeValidator(_positive),
 ]
 ImageSize = Annotated[int, Field(ge=4, le=1024, description="side of the images in pixels")]
 BodyImageSize = Annotated[int, Field(ge=24, le=1024, description="side of the images in pixels")]
