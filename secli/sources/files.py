@@ -96,7 +96,7 @@ def obtain(published: Published, request: Request) -> tuple[dict[str, bytes], So
         missing = _absent(published, found)
         if found and missing:
             raise InputError(
-                f"{folder / missing[0].name}: missing, while other files of {published.source} are there"
+                f"{folder / missing[0].name} (or .gz): missing, while other files of {published.source} are there"
             )
         if found:
             return _read(published, found)
