@@ -1,5 +1,6 @@
 """Settings: unknown keys, values out of range, factors, assignments, YAML files."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def test_a_range_of_factors_is_geometric_and_ends_where_it_says(low: float, coun
     assert len(factors) == count
     assert factors[-1] == 1.0
     assert factors[0] == low
-    ratios = [b / a for a, b in zip(factors, factors[1:], strict=False)]
+    ratios = [b / a for a, b in itertools.pairwise(factors)]
     assert max(ratios) == pytest.approx(min(ratios))
 
 

@@ -8,6 +8,9 @@ import typer
 
 from secli.cli.compare import compare
 from secli.cli.console import OneLineErrors, out
+from secli.cli.demo import demo
+from secli.cli.doctor import doctor
+from secli.cli.equivariance import equivariance
 from secli.cli.make_data import make_data
 from secli.cli.models import models
 from secli.cli.train import train
@@ -45,8 +48,11 @@ def root(
 
 app.command("make-data")(make_data)
 app.command("train")(train)
+app.command("equivariance")(equivariance)
 app.command("compare")(compare)
 app.command("models")(models)
+app.command("demo")(demo)
+app.command("doctor")(doctor)
 
 
 def main() -> None:

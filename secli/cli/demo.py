@@ -19,6 +19,7 @@ class DemoRun(NamedTuple):
 
 RUNS = (DemoRun("cnn", 40), DemoRun("dcn", 40), DemoRun("dss_v1", 40), DemoRun("mnist_ses_vector_28", 8))
 FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+SHOWN = (0.8, 0.6, 0.5)
 
 
 def demo(
@@ -34,12 +35,16 @@ def demo(
     Trains on digits-scale (digits shrunk by random factors), measures on digits (the same at their own scale).
     A second call finds what is there and only measures again. The last line is the path of the plot.
     """
-    from secli.cli.compare import comparison
+    from shutil import get_terminal_size
+
     from secli.cli.equivariance import measure_subject, write_results
     from secli.cli.train import run_training, summary
     from secli.config import MeasureSettings, ModelSettings, TrainingSettings, validated
     from secli.datasets.build import make_dataset
     from secli.datasets.store import open_dataset
+    from secli.tables.aggregate import summarise
+    from secli.tables.comparison import compare
+    from secli.tables.formats import render
     from secli.tables.plots import plot_curves
     from secli.training.loading import load_subject
     from secli.training.plan import default_training
@@ -71,7 +76,8 @@ def demo(
         runs.append(run)
         records.append(curves)
     say("3/4  compare")
-    out(comparison(runs, factors=(0.8, 0.6, 0.5)))
+    table = compare(summarise(runs, factors=SHOWN)).main
+    out(render(table, "table", get_terminal_size((100, 24)).columns))
     picture = directory / "curves.png"
     plot_curves(records, picture, title="secli demo: digits, trained at factors 0.3 to 1")
     say("4/4  the curves are in")

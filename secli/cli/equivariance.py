@@ -92,8 +92,11 @@ def equivariance(
     interval, beside it the floor that the grid alone costs, and the accuracy on the rescaled images. A run's
     results are written into it as equivariance.csv, .json and .png.
     """
+    from shutil import get_terminal_size
+
     from secli.config import Config, parse_assignments, read_config
     from secli.datasets.store import open_dataset
+    from secli.tables.curves import render_curves
     from secli.tables.formats import check_format
     from secli.tables.plots import check_plot_path
 
@@ -119,7 +122,7 @@ def equivariance(
         )
         records.append(record)
         write_results(subject, record, save, quiet)
-    _print(records, format)
+    out(render_curves(records, format, get_terminal_size((100, 24)).columns))
     if plot is not None:
         from secli.tables.plots import plot_curves
 
@@ -185,11 +188,12 @@ def measure_subject(
     from secli.datasets.loading import to_device
     from secli.equivariance.curves import measure_curves
     from secli.equivariance.result import equivariance_record
-    from secli.training.devices import device_name, on_this_machine
     from secli.training.determinism import reproducible
-    from secli.training.plan import check_fit
+    from secli.training.devices import device_name, on_this_machine
+    from secli.training.plan import check_images, outputs
 
-    check_fit(subject.info, dataset)
+    check_images(dataset, subject.info.name, subject.info.options)
+    outputs(dataset, subject.info.name, subject.model)
     if dataset.scaled and not quiet:
         note(f"remark: the images of {dataset.path} are rescaled already; factors count on top of that")
     where = on_this_machine(
@@ -222,7 +226,7 @@ def measure_subject(
 def write_results(subject: Subject, record: EquivarianceRecord, save: Path | None, quiet: bool) -> None:
     """Write a run's results into the run, and any network's into the ``--save`` directory."""
     from secli.records import CURVES_FILE, write_record, write_text
-    from secli.tables.curves import curves_csv
+    from secli.tables.curves import render_curves
     from secli.tables.plots import plot_curves
 
     places = []
@@ -235,13 +239,7 @@ def write_results(subject: Subject, record: EquivarianceRecord, save: Path | Non
         places.append(save / f"{name}.json")
     for place in places:
         write_record(place, record)
-        write_text(place.with_suffix(".csv"), curves_csv(record))
+        write_text(place.with_suffix(".csv"), render_curves([record], "csv"))
         plot_curves([record], place.with_suffix(".png"))
         if not quiet:
             note(f"results: {place} (and .csv, .png)")
-
-
-def _print(records: Sequence[EquivarianceRecord], format: str) -> None:
-    from secli.tables.curves import render_curves
-
-    out(render_curves(records, format))

@@ -77,6 +77,6 @@ def measure(
     wanted = {"factors": factors, "taps": taps, "metric": metric, "background": background, "batch": batch}
     settings = validated(MeasureSettings, {**wanted, "images": max(1, len(images))}, "measure")
     curves = measure_curves(model, images, settings, labels=labels, device=device)
-    frame = pd.DataFrame([row.model_dump() for row in curves.rows])
+    frame: pd.DataFrame = pd.DataFrame([row.model_dump() for row in curves.rows])
     frame.attrs["accuracy"] = [row.model_dump() for row in curves.accuracy]
     return frame

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from pydantic_core import to_jsonable_python
-from torch import nn
+from torch import Tensor, nn
 
 from secli.catalogue import MODELS
 from secli.config import ModelSettings, TrainingSettings, settings_hash
@@ -131,22 +131,10 @@ def build_for(dataset: ScaleDataset, resolved: Resolved) -> StagedModel:
     InputError
         When channels, classes or image size do not fit, or a batch is too small for the batch norm.
     """
-    _check_option(dataset, resolved, "in_channels", dataset.channels, "channel")
-    _check_option(dataset, resolved, "classes", len(dataset.classes), "class")
-    height, width = dataset.image_size
-    if height == width:
-        _check_option(dataset, resolved, "image_size", height, "pixel")
+    check_images(dataset, resolved.model, resolved.options)
+    _check_option(dataset, resolved.model, resolved.options, "classes", len(dataset.classes), "class")
     network = build(resolved.model, resolved.options, seed=resolved.training.seed)
-    picture = torch.zeros(1, dataset.channels, height, width)
-    try:
-        with torch.no_grad():
-            classes = network.eval()(picture).shape[1]
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{dataset.path}: model {resolved.model} cannot take its {dataset.channels}×{height}×{width} images "
-            f"({reason})"
-        ) from None
+    classes = outputs(dataset, resolved.model, network)
     if classes != len(dataset.classes):
         raise InputError(
             f"{dataset.path}: {len(dataset.classes)} classes, but model {resolved.model} tells {classes} apart"
@@ -155,8 +143,44 @@ def build_for(dataset: ScaleDataset, resolved: Resolved) -> StagedModel:
     return network.train()
 
 
-def _check_option(dataset: ScaleDataset, resolved: Resolved, option: str, needed: int, unit: str) -> None:
-    taken = resolved.options.get(option)
+def check_images(dataset: ScaleDataset, model: str, options: Mapping[str, Any]) -> None:
+    """Check that a model's options say the channels and the size of a dataset's images.
+
+    Raises
+    ------
+    InputError
+        When they do not; the message says which option to set.
+    """
+    _check_option(dataset, model, options, "in_channels", dataset.channels, "channel")
+    height, width = dataset.image_size
+    if height == width:
+        _check_option(dataset, model, options, "image_size", height, "pixel")
+
+
+def outputs(dataset: ScaleDataset, model: str, network: StagedModel) -> int:
+    """Return how many classes a network tells apart, by trying it on one empty picture.
+
+    Raises
+    ------
+    InputError
+        When it cannot take the dataset's images.
+    """
+    height, width = dataset.image_size
+    try:
+        with torch.no_grad():
+            logits: Tensor = network.eval()(torch.zeros(1, dataset.channels, height, width))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{dataset.path}: model {model} cannot take its {dataset.channels}×{height}×{width} images ({reason})"
+        ) from None
+    return logits.shape[1]
+
+
+def _check_option(
+    dataset: ScaleDataset, model: str, options: Mapping[str, Any], option: str, needed: int, unit: str
+) -> None:
+    taken = options.get(option)
     if not isinstance(taken, int) or taken == needed:
         return
     what = {
@@ -165,7 +189,7 @@ def _check_option(dataset: ScaleDataset, resolved: Resolved, option: str, needed
         "pixel": f"images of {needed}×{needed} pixels",
     }[unit]
     raise InputError(
-        f"{dataset.path}: {what}, but model {resolved.model} takes {taken}; add --set model.{option}={needed}"
+        f"{dataset.path}: {what}, but model {model} takes {taken}; add --set model.{option}={needed}"
     )
 
 
