@@ -46,19 +46,24 @@ def show(renderable: Any) -> None:
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Progress]:
-    """Give a progress display on stderr; it draws nothing with ``quiet`` or when stderr is no terminal."""
+def progress(quiet: bool, count: bool = True) -> Iterator[Progress]:
+    """Give a progress display on stderr; it draws nothing with ``quiet`` or when stderr is no terminal.
+
+    ``count=False`` leaves out the "done/total unit" column, for tasks whose description counts.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = stderr_console()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+        *([TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}")] if count else []),
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}"),
     )
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as display:
+    with Progress(
+        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
+    ) as display:
         yield display
 
 

@@ -21,15 +21,23 @@ if TYPE_CHECKING:
 def train(
     model: Annotated[
         str | None,
-        typer.Argument(help="Registry name ('secli models' lists them); or model.name in --config.", show_default=False),
+        typer.Argument(
+            metavar="MODEL",
+            help="Registry name ('secli models' lists them); or model.name in --config.",
+            show_default=False,
+        ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Dataset directory that 'secli make-data' wrote, e.g. data/mnist-scale/r0.", show_default=False),
+        typer.Option(
+            help="Dataset directory that 'secli make-data' wrote, e.g. data/mnist-scale/r0.",
+            show_default=False,
+        ),
     ] = None,
     runs: Annotated[Path, typer.Option("--out", help="Directory of runs.")] = Path("runs"),
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training images. \\[default: the model's]", show_default=False)
+        int | None,
+        typer.Option(help="Passes over the training images. \\[default: the model's]", show_default=False),
     ] = None,
     batch: Annotated[
         int | None,
@@ -40,7 +48,9 @@ def train(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Seed of weights, order, dropout and augmentation. \\[default: 0]", show_default=False),
+        typer.Option(
+            help="Seed of weights, order, dropout and augmentation. \\[default: 0]", show_default=False
+        ),
     ] = None,
     augment: Annotated[
         str | None,
@@ -61,22 +71,30 @@ def train(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML with model, data, training; a run's config.yaml repeats it. Flags win.", show_default=False),
+        typer.Option(
+            help="YAML with model, data, training; a run's config.yaml repeats it. Flags win.",
+            show_default=False,
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with this run if it stands there; settings must be the same.")
+        bool,
+        typer.Option("--resume", help="Go on with this run if it stands there; settings must be the same."),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace this run if it stands there.")] = False,
     device: Annotated[
         str | None,
-        typer.Option(metavar="auto|cpu|cuda|mps", help="Where to train. \\[default: auto]", show_default=False),
+        typer.Option(
+            metavar="auto|cpu|cuda|mps", help="Where to train. \\[default: auto]", show_default=False
+        ),
     ] = None,
     devices: Annotated[
         int | None, typer.Option(help="Devices that share each batch. \\[default: 1]", show_default=False)
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(metavar="32|tf32|bf16|16", help="Arithmetic of the steps. \\[default: 32]", show_default=False),
+        typer.Option(
+            metavar="32|tf32|bf16|16", help="Arithmetic of the steps. \\[default: 32]", show_default=False
+        ),
     ] = None,
     threads: Annotated[
         int | None,
@@ -94,7 +112,7 @@ def train(
     from secli.datasets.store import open_dataset
     from secli.errors import InputError
 
-    file = Config() if config is None else read_config(config)
+    file = Config.model_validate({}) if config is None else read_config(config)
     given = parse_assignments(assignments or [], ["model", "training"])
     name = model or (file.model.name if file.model else None)
     if name is None:
@@ -107,7 +125,9 @@ def train(
     training = _training(name, file, config, given["training"], flags)
     options = {**(file.model.options if file.model else {}), **given["model"]}
     settings = ModelSettings(name=name, options=options)
-    run, record = run_training(settings, open_dataset(place), training, runs, resume=resume, force=force, quiet=quiet)
+    run, record = run_training(
+        settings, open_dataset(place), training, runs, resume=resume, force=force, quiet=quiet
+    )
     if not quiet:
         note(summary(record))
     out(str(run))
@@ -142,19 +162,24 @@ def run_training(
     """Train with a progress display on stderr; see ``secli.training.run.train``."""
     from secli.training.run import train as train_model
 
-    with showing(model.name, training.epochs, quiet) as show:
+    with showing(training.epochs, quiet) as show:
         return train_model(model, dataset, training, runs, resume=resume, force=force, on_event=show)
 
 
 @contextmanager
-def showing(model: str, epochs: int, quiet: bool) -> Iterator[Callable[[Event], None]]:
+def showing(epochs: int, quiet: bool) -> Iterator[Callable[[Event], None]]:
     """Give a function that shows a run's events: a bar over all steps, with loss, error and images/s."""
     from secli.training.events import Begun, EpochEnded, Remark, Stepped
 
-    with progress(quiet) as display:
-        task = display.add_task(model, total=epochs, unit="epochs", detail="")
-        steps = 1
-        validation = ""
+    with progress(quiet, count=False) as display:
+        task = display.add_task(f"epoch 1/{epochs}", total=epochs, detail="")
+        steps, validation = 1, ""
+
+        def where(epoch: int, done: float, detail: str = "") -> None:
+            display.update(task, description=f"epoch {epoch}/{epochs}", completed=done, detail=detail)
+
+        def progress_of(loss: float, error: float, rate: float) -> str:
+            return f"loss {loss:.3f} err {100 * error:.1f}%{validation} {rate:.0f} img/s"
 
         def show(event: Event) -> None:
             nonlocal steps, validation
@@ -163,19 +188,18 @@ def showing(model: str, epochs: int, quiet: bool) -> Iterator[Callable[[Event], 
                     note(event.text)
             elif isinstance(event, Begun):
                 steps = event.steps
-                done = event.epoch - 1 + event.step / steps
-                display.update(task, total=event.epochs, completed=done)
+                where(min(event.epoch, epochs), event.epoch - 1 + event.step / steps)
             elif isinstance(event, Stepped):
-                detail = f"loss {event.loss:.3f} err {100 * event.error:.1f}%{validation} {event.images_per_second:.0f}/s"
-                display.update(task, completed=event.epoch - 1 + event.step / steps, detail=detail)
+                detail = progress_of(event.loss, event.error, event.images_per_second)
+                where(event.epoch, event.epoch - 1 + event.step / steps, detail)
             elif isinstance(event, EpochEnded):
                 if event.val_error is not None:
                     validation = f" val {100 * event.val_error:.1f}%"
-                detail = (
-                    f"loss {event.train_loss:.3f} err {100 * event.train_error:.1f}%{validation}"
-                    f" {event.images_per_second:.0f}/s"
+                where(
+                    event.epoch,
+                    event.epoch,
+                    progress_of(event.train_loss, event.train_error, event.images_per_second),
                 )
-                display.update(task, completed=event.epoch, detail=detail)
 
         yield show
 
@@ -184,9 +208,11 @@ def summary(record: TrainingRecord) -> str:
     """Say in one line what a finished run came to; errors in per cent."""
     results = record.results
     assert results is not None
-    images = f"{results.test_images} images"
-    error = "no test images" if results.test_error is None else f"test error {100 * results.test_error:.2f} % ({images})"
+    error = "no test images"
+    if results.test_error is not None:
+        error = f"test error {100 * results.test_error:.2f} % ({results.test_images} images)"
+    data = f"{record.data.name} r{record.data.realisation}"
     return (
-        f"{record.model.name} on {record.data.name} r{record.data.realisation}, seed {record.training['seed']}: {error}, "
+        f"{record.model.name} on {data}, seed {record.training['seed']}: {error}, "
         f"best epoch {results.best_epoch} of {results.epochs}, {results.train_seconds:.1f} s of training"
     )

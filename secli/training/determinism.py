@@ -39,6 +39,15 @@ def generator_of(purpose: Draw, seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(purpose, seed, epoch))
 
 
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed the default generators of the CPU and of the device that trains (and of no other: that is slow)."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 @contextmanager
 def reproducible(training: TrainingSettings) -> Iterator[None]:
     """Set threads, deterministic algorithms and float32 arithmetic; restore all and the random state after.

@@ -13,6 +13,10 @@ from lightning_fabric import Fabric
 from secli.config import TrainingSettings
 from secli.errors import InputError
 
+# Fabric writes remarks to stderr, where only the command line prints. Set on import: a spawned process imports
+# this module before Fabric says anything there.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
 _PRECISIONS = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -51,19 +55,12 @@ def on_this_machine(training: TrainingSettings) -> TrainingSettings:
 
 def make_fabric(training: TrainingSettings) -> Fabric:
     """Return the Fabric for resolved settings; several devices are driven by one spawned process each."""
-    quiet_fabric()
     return Fabric(
         accelerator=training.device,
         devices=training.devices,
         strategy="auto" if training.devices == 1 else "ddp_spawn",
         precision=_PRECISIONS[training.precision],  # type: ignore[arg-type]
     )
-
-
-def quiet_fabric() -> None:
-    """Keep Fabric from writing its own remarks to stderr: only the command line prints."""
-    for name in ("lightning_fabric", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def device_name(device: str) -> str:

@@ -31,7 +31,7 @@ from secli.training.checkpoint import (
     save_weights,
     weights_of,
 )
-from secli.training.determinism import Draw, allow_what_must_be, generator_of, seed_of
+from secli.training.determinism import Draw, allow_what_must_be, generator_of, seed_device, seed_of
 from secli.training.devices import device_name
 from secli.training.evaluate import count_errors
 from secli.training.events import Begun, EpochEnded, Remark, Report, Stepped
@@ -176,7 +176,7 @@ class Fit:
         images, labels = pixels(self.train_images[chosen]), self.train_labels[chosen]
         if factors is not None:
             images = rescale(images, factors[mine])
-        torch.manual_seed(seed_of(Draw.STEP, self.training.seed, self.epoch, self.step, rank))
+        seed_device(self.fabric.device, seed_of(Draw.STEP, self.training.seed, self.epoch, self.step, rank))
         self.optimizer.zero_grad()
         logits = self.model(images)
         loss = F.cross_entropy(logits, labels, reduction="sum") / (end - start)

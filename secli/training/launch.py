@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 from secli.errors import SecliError
 from secli.training.determinism import reproducible
-from secli.training.devices import make_fabric, quiet_fabric
+from secli.training.devices import make_fabric
 from secli.training.events import Event, Report, silent
 from secli.training.fit import Fit, Job, Outcome
 from secli.training.interruption import catching_signals
@@ -73,7 +73,6 @@ def _together(job: Job, report: Report) -> Outcome:
 
 def _work(fabric: Fabric, job: Job, events: Queue[Event | None], stop: Flag) -> Outcome:
     """One of several processes: it listens to its parent's flag, and to Ctrl-C (sent also when the parent dies)."""
-    quiet_fabric()
     report = events.put if fabric.is_global_zero else silent
     with reproducible(job.training), catching_signals([signal.SIGINT]) as interruption:
         return Fit(fabric, job, report, lambda: interruption.requested or stop.is_set()).run()
