@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,7 @@ CHUNK = 2_000  # images per message: some milliseconds of transport to a tenth o
 COMMAND = "from secli.datasets.worker import main; main()"
 
 
+@runtime_checkable
 class Batch(Protocol):
     """A batch of images that will be rescaled."""
 
