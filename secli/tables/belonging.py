@@ -145,7 +145,7 @@ def _difference(found: Mapping[str, Any], chosen: Mapping[str, Any], by: Sequenc
     ]
     if all(found.get(key, UNKNOWN) == UNKNOWN for key in keys):
         return "its training settings are unknown: give the run directory, not the result alone"
-    said = ", ".join(f"{key} {found.get(key, UNKNOWN)}, not {chosen.get(key, UNKNOWN)}" for key in keys[:4])
+    said = ", ".join(f"{key} {found.get(key, 'unset')}, not {chosen.get(key, 'unset')}" for key in keys[:4])
     more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
     apart = next((key for key in keys if key not in ("parameters", "test images", "lossy source")), None)
     hint = f"; '--by {','.join((*by, apart))}' keeps them apart" if apart is not None else ""

@@ -1,0 +1,194 @@
+"""The figure: axes, units, legend, zeros and nulls; and a failure leaves what stood there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from secli.errors import InputError
+from secli.records import EquivarianceRecord
+from secli.tables.labels import distinct_labels
+from secli.tables.panels import tap_panels
+from secli.tables.plots import draw_curves, plot_curves
+from tests.tables.fabricate import FACTORS, curve_row, curves, data
+
+
+def texts(figure: Any) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def legend(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def wide(name: str = "cnn", **changes: Any) -> EquivarianceRecord:
+    """Curves whose Δ spans three decades."""
+    rows = [curve_row("conv1", f, math.log(f) ** 2 * (0.001 if f > 0.5 else 1), **changes) for f in FACTORS]
+    return curves(name, rows=rows)
+
+
+def test_a_figure_has_a_panel_per_tap_and_one_for_the_accuracy() -> None:
+    figure = draw_curves([curves(taps=["conv1", "conv2", "conv3"])])
+    assert [axes.get_title() for axes in figure.axes] == [
+        "conv1",
+        "conv2",
+        "conv3",
+        "accuracy on rescaled images",
+    ]
+    assert "squared, relative to" in figure.axes[0].get_ylabel()
+    assert figure.axes[3].get_ylabel() == "accuracy (%)"
+    assert all(axes.get_xscale() == "log" for axes in figure.axes)
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["1/3", "0.5", "0.7", "1"]
+    assert "scale factor" in figure.axes[3].get_xlabel()
+
+
+def test_without_accuracy_there_is_no_panel_for_it() -> None:
+    figure = draw_curves([curves(taps=["conv1"], accuracy=False)])
+    assert [axes.get_title() for axes in figure.axes] == ["conv1"]
+
+
+def test_a_wide_range_is_logarithmic_with_a_place_for_zero() -> None:
+    axes = draw_curves([wide()]).axes[0]
+    assert axes.get_yscale() == "symlog"
+    assert axes.get_yticklabels()[0].get_text() == "0"
+    bottom, _ = axes.get_ylim()
+    assert bottom < 0  # the point at s = 1, where Δ is 0, is seen whole
+
+
+def test_a_narrow_range_is_linear() -> None:
+    rows = [curve_row("conv1", f, 0.2 + f / 10) for f in FACTORS]
+    assert draw_curves([curves(rows=rows)]).axes[0].get_yscale() == "linear"
+
+
+def test_null_is_not_drawn_and_said_below() -> None:
+    rows = [
+        curve_row("conv1", f, None if f < 0.6 else 0.3, reason="fewer than 4 cells" if f < 0.6 else None)
+        for f in FACTORS
+    ]
+    figure = draw_curves([curves(rows=rows)])
+    drawn = [float(y) for line in figure.axes[0].lines for y in np.asarray(line.get_ydata())]
+    assert sum(math.isnan(y) for y in drawn) >= 2
+    assert not any(y == 0 for y in drawn)
+    assert "conv1 at s = 0.333–0.5 (fewer than 4 cells)" in texts(figure).replace("\n", " ")
+
+
+def test_points_off_the_lattice_are_hollow() -> None:
+    rows = [curve_row("lift", f, 0.1, on_lattice=f in (0.5, 1.0)) for f in FACTORS]
+    figure = draw_curves([curves(rows=rows)])
+    faces = {
+        str(line.get_markerfacecolor()): np.size(line.get_xdata())
+        for line in figure.axes[0].lines
+        if line.get_marker() != "None"
+    }
+    assert faces["white"] == 3
+    assert "hollow: off the lattice of scales" in legend(figure)
+
+
+def test_legend_names_networks_interval_and_floor() -> None:
+    names = legend(draw_curves([curves("cnn"), curves("dss_v1")]))
+    assert names == ["cnn", "dss_v1", "95 % interval of the mean", "floor of the resampling"]
+
+
+def test_networks_have_colours_of_their_own() -> None:
+    figure = draw_curves([curves(seed=seed) for seed in range(7)])
+    colours = {line.get_color() for line in figure.axes[0].lines}
+    assert len(colours) == 7
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf", ".PNG"])
+def test_files_are_written_whole(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "new" / f"curves{suffix}"
+    plot_curves([wide(), curves("dcn")], path, title="A title")
+    head = path.read_bytes()[:8]
+    assert {".png": head[:4] == b"\x89PNG", ".svg": head[:5] == b"<?xml", ".pdf": head[:4] == b"%PDF"}[
+        suffix.lower()
+    ]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    if suffix == ".png":
+        with Image.open(path) as image:
+            assert image.width > 1000
+
+
+def test_the_same_records_give_the_same_file(tmp_path: Path) -> None:
+    for suffix in (".svg", ".png"):
+        first, second = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+        plot_curves([curves()], first)
+        plot_curves([curves()], second)
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_users_settings_of_matplotlib_stay(tmp_path: Path) -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plot_curves([curves()], tmp_path / "a.png")
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("records", "name", "message"),
+    [
+        ([curves()], "curves.jpg", "a figure is written as .png, .svg, .pdf"),
+        ([curves()], "curves", "choose one of these suffixes"),
+        ([], "curves.png", "no curves to draw"),
+        ([curves(), curves(metric="relative")], "curves.png", "different metrics"),
+        ([curves(rows=[curve_row("conv1", 0.5, None)], accuracy=False)], "curves.png", "every value is null"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line_and_leaves_the_old_file(
+    tmp_path: Path, records: Sequence[EquivarianceRecord], name: str, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_text("old")
+    with pytest.raises(InputError, match=message):
+        plot_curves(records, path)
+    assert path.read_text() == "old"
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OSError, match=r"file/curves\.png"):
+        plot_curves([curves()], tmp_path / "file" / "curves.png")
+    with pytest.raises(InputError, match="is a directory"):
+        plot_curves([curves()], tmp_path / "folder.png")
+
+
+def test_common_names_share_panels_in_order_of_depth() -> None:
+    panels = tap_panels(
+        [curves(taps=["conv1", "conv2", "logits"]), curves("dcn", taps=["conv1", "conv2", "conv3", "logits"])]
+    )
+    assert [panel.title for panel in panels] == ["conv1", "conv2", "conv3", "logits"]
+    assert panels[2].taps == (None, "conv3")
+
+
+def test_other_names_meet_by_depth() -> None:
+    panels = tap_panels([curves(taps=["a", "b", "c"]), curves("dcn", taps=["x", "y"])])
+    assert [panel.title for panel in panels] == [
+        "depth 1 of 3: a | x",
+        "depth 2 of 3: b",
+        "depth 3 of 3: c | y",
+    ]
+    assert panels[2].taps == ("c", "y")
+
+
+def test_labels_say_only_what_tells_records_apart() -> None:
+    assert distinct_labels([curves("cnn"), curves("dcn")]) == ["cnn", "dcn"]
+    assert distinct_labels([curves(seed=0), curves(seed=1)]) == ["cnn s0", "cnn s1"]
+    assert distinct_labels([curves(), curves(trained=False)]) == ["cnn", "cnn (untrained)"]
+    wide_option, narrow = {"base": 2, "n": 1}, {"base": 1.5, "n": 1}
+    assert distinct_labels([curves(options=wide_option), curves(options=narrow)]) == [
+        "cnn base=2",
+        "cnn base=1.5",
+    ]
+    assert distinct_labels([curves(trained_on=data("a")), curves(trained_on=data("b"))]) == [
+        "cnn trained on a",
+        "cnn trained on b",
+    ]
+    assert distinct_labels([curves(), curves()]) == ["cnn #1", "cnn #2"]

@@ -1,0 +1,134 @@
+"""Published figures: carried whole, matched only to runs of their protocol, marked where the setting differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from secli.catalogue import MODELS
+from secli.records import write_record
+from secli.tables.aggregate import Row, summarise
+from secli.tables.published import Published, elsewhere, load_published, reported
+from tests.tables.fabricate import curves, training, write_run
+
+SES = {
+    "mnist_ses_scalar_28": ("none", 2.10, 0.10, 1.95, 0.17),
+    "mnist_ses_scalar_28p": ("scale", 1.79, 0.09, 1.98, 0.14),
+    "mnist_ses_scalar_56": ("none", 1.74, 0.09, 1.68, 0.12),
+    "mnist_ses_scalar_56p": ("scale", 1.50, 0.07, 1.67, 0.18),
+    "mnist_ses_vector_28": ("none", 2.08, 0.09, 2.00, 0.20),
+    "mnist_ses_vector_28p": ("scale", 1.76, 0.08, 2.00, 0.21),
+    "mnist_ses_vector_56": ("none", 1.68, 0.06, 1.66, 0.17),
+    "mnist_ses_vector_56p": ("scale", 1.42, 0.07, 1.59, 0.16),
+}
+
+
+def row_of(tmp_path: Path, *args: Any, **kwargs: Any) -> Row:
+    return summarise([write_run(tmp_path / "run", training(*args, **kwargs))]).rows[0]
+
+
+@pytest.mark.parametrize("name", SES)
+def test_ses_figures_stand_beside_the_run_of_their_setting(tmp_path: Path, name: str) -> None:
+    augment, paper, paper_std, reproduction, reproduction_std = SES[name]
+    found = reported(row_of(tmp_path, name, augment=augment), load_published())
+    assert [r.source.kind for r in found] == ["paper", "reproduction"]
+    assert [r.figure.value for r in found] == pytest.approx([paper / 100, reproduction / 100])
+    assert [r.figure.std for r in found] == pytest.approx([paper_std / 100, reproduction_std / 100])
+    assert all(not r.departures for r in found)
+
+
+def test_the_other_crossings_have_no_published_figure(tmp_path: Path) -> None:
+    for name, augment in (("mnist_ses_scalar_28", "scale"), ("mnist_ses_scalar_28p", "none")):
+        assert not reported(row_of(tmp_path / augment, name, augment=augment), load_published())
+
+
+def test_other_data_has_no_published_figure(tmp_path: Path) -> None:
+    for name in ("digits-scale", "mnist-scale-1a2b3c4d"):
+        assert not reported(row_of(tmp_path / name, "mnist_ses_scalar_28", dataset=name), load_published())
+
+
+def test_another_setting_is_marked(tmp_path: Path) -> None:
+    found = reported(row_of(tmp_path / "a", "mnist_ses_scalar_28", epochs=2), load_published())
+    assert found[0].departures == ("epochs 60 there, 2 here",)
+    found = reported(row_of(tmp_path / "b", "mnist_ses_scalar_28", options={"size": 9}), load_published())
+    assert found[0].departures == ("option size 15 there, 9 here",)
+    found = reported(row_of(tmp_path / "c", "cnn", epochs=2), load_published())
+    assert found[0].departures == ("epochs 60 to 100 there, 2 here",)
+
+
+def test_an_untrained_network_has_no_published_figure(tmp_path: Path) -> None:
+    write_record(tmp_path / "fresh.json", curves("mnist_ses_scalar_28", trained=False))
+    assert not reported(summarise([tmp_path / "fresh.json"]).rows[0], load_published())
+
+
+def test_accuracies_over_scale_are_at_the_inverse_of_the_downscaling(tmp_path: Path) -> None:
+    (found,) = reported(row_of(tmp_path, "dss_v1"), load_published())
+    assert found.figure.by_factor == {
+        1.0: 0.957, 1 / 1.1: 0.968, 1 / 1.5: 0.972, 0.5: 0.963, 0.4: 0.947, 1 / 3: 0.914,
+    }  # fmt: skip
+    assert found.figure.uncertainty == 0.002
+
+
+def test_other_protocols_never_stand_beside_a_run(tmp_path: Path) -> None:
+    published = load_published()
+    apart = elsewhere([row_of(tmp_path, "mnist_ses_vector_28")], published)
+    values = {(r.figure.system, r.figure.metric): r.figure.value for r in apart}
+    assert values[("Fourier layers", "equivariance_error")] == 0.0
+    assert values[("learned scales 56", "test_error")] == pytest.approx(0.017)
+    assert values[("InvarPDEs-Net", "accuracy")] == 0.8962
+    for entry in apart:
+        assert not entry.protocol.comparable or entry.figure.metric == "parameters"
+
+
+def test_every_figure_is_of_a_network_we_have_or_will_have() -> None:
+    later = {
+        "dss_v2", "deform_dss", "so2_cnn", "mnist_ss_28", "mnist_ss_56", "mnist_xu_28", "mnist_kanazawa_28",
+        "mnist_sevf_vector_28", "mnist_sevf_vector_56",
+    }  # fmt: skip
+    named = {model for figure in load_published().figures for model in figure.models}
+    assert named <= set(MODELS) | later
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"values": 3}, "Extra inputs"),
+        ({"value": None}, "either value or by_downscaling"),
+        ({"value": 2.1}, "is a fraction"),
+        ({"source": "nobody"}, "no source 'nobody'"),
+        ({"protocol": "nothing"}, "no protocol 'nothing'"),
+    ],
+)
+def test_the_schema_is_strict(change: dict[str, Any], message: str) -> None:
+    figure = {
+        "system": "X", "models": [], "metric": "test_error", "value": 0.1, "source": "s", "protocol": "p", **change,
+    }  # fmt: skip
+    content = {
+        "sources": {"s": {"text": "S", "year": 2020, "kind": "paper"}},
+        "protocols": {"p": {"dataset": "d", "augment": "none", "comparable": True, "description": "d"}},
+        "figures": [figure],
+    }
+    with pytest.raises(ValidationError, match=message):
+        Published.model_validate(content)
+
+
+def test_a_protocol_names_only_known_settings() -> None:
+    with pytest.raises(ValidationError, match="unknown training settings"):
+        Published.model_validate(
+            {
+                "sources": {},
+                "protocols": {
+                    "p": {
+                        "dataset": "d",
+                        "augment": "none",
+                        "comparable": True,
+                        "description": "d",
+                        "training": {"epoch": 3},
+                    }
+                },
+                "figures": [],
+            }
+        )
