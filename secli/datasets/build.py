@@ -17,7 +17,6 @@ from secli.datasets.store import ScaleDataset, Split, open_dataset, write_datase
 from secli.datasets.workers import CHUNK, Batch, InProcess, Workers, workers
 from secli.errors import InputError, SecliError
 from secli.provenance import library_versions
-from secli.registry import Registry
 from secli.sources.contract import RawImages, Request
 from secli.sources.registry import SOURCES, read_source
 from secli.sources.resizing import resize_all
@@ -125,7 +124,7 @@ def make_dataset(
     return [Result(paths[realisation], realisation in missing) for realisation in realisations]
 
 
-def verify_dataset(path: Path, protocols: Registry[DatasetSpec] = DATASETS) -> ScaleDataset:
+def verify_dataset(path: Path) -> ScaleDataset:
     """Open a dataset directory; check every file, and of a standard realisation the published digests too.
 
     Raises
@@ -134,7 +133,7 @@ def verify_dataset(path: Path, protocols: Registry[DatasetSpec] = DATASETS) -> S
         When something is missing or damaged; the message names the first such file.
     """
     dataset = open_dataset(path)
-    spec = protocols.get(dataset.manifest.protocol)
+    spec = DATASETS.get(dataset.manifest.protocol)
     if spec is not None and is_standard(spec, dataset):
         expected = published_digests(spec, dataset.realisation)
         if expected is not None:

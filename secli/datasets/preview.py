@@ -61,7 +61,7 @@ def samples_by_factor(dataset: ScaleDataset) -> Any:
     """Draw one row per class; along it, samples from the smallest factor to the largest."""
     name = next(name for name in SPLITS if dataset.manifest.sizes[name])
     split = dataset.split(name)
-    labels = np.unique(split.labels)[:MAX_ROWS]
+    labels: list[int] = np.unique(split.labels)[:MAX_ROWS].tolist()
     chosen = [_spread(split, label) for label in labels]
     figure, axes = _grid(len(labels), COLUMNS, dataset.image_size)
     for row, indices in enumerate(chosen):
