@@ -144,7 +144,7 @@ def _measured(summary: Summary, accuracy: bool) -> tuple[list[Column], list[list
     specs += [
         (Column("parameters", "parameters"), lambda row: row.parameters, True),
         (
-            Column("train_seconds", "training (s)", digits=0, statistic=True),
+            Column("train_seconds", "training (s)", statistic=True),
             lambda row: row.train_seconds,
             any(row.train_seconds.n for row in rows),
         ),
@@ -185,7 +185,7 @@ def _measured_notes(summary: Summary, accuracy: bool) -> list[str]:
             factors = ", ".join(f"{f:.3g}" for f in summary.mean_factors)
             notes.append(
                 f"Δ: mean of Δ(s) over s = {factors}, the factors below 1 that all rows could measure, "
-                "at the deepest spatial tap measured at all of them unless --tap names one."
+                "at the deepest spatial tap measured at all of them unless --tap names one; factors within 2 % are one."
             )
         unmeasured = list(dict.fromkeys(row.named for row in rows if not row.curves))
         if unmeasured:

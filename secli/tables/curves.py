@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from secli.records import CurveRow, EquivarianceRecord
 from secli.tables.formats import MISSING, Cell, Column, Table, check_format, dump_json, render
 from secli.tables.labels import distinct_labels
+from secli.tables.reasons import merged, pattern
 
 OFF_LATTICE = "°"
 METRIC_TITLES = {
@@ -115,12 +116,11 @@ def _notes(record: EquivarianceRecord) -> list[str]:
     notes = [f"Mean over {images} images of {record.data.name} r{record.data.realisation}; {kept}."]
     if any(row.on_lattice is False and row.mean is not None for row in record.rows):
         notes.append(f"{OFF_LATTICE} s lies off the lattice of scales: levels are interpolated.")
-    reasons: dict[str, dict[str, list[str]]] = {}
-    for row in record.rows:
-        if row.mean is None:
-            taps = reasons.setdefault(row.reason or "no reason given", {})
+    for form in dict.fromkeys(pattern(row.reason) for row in record.rows if row.mean is None):
+        same = [row for row in record.rows if row.mean is None and pattern(row.reason) == form]
+        taps: dict[str, list[str]] = {}
+        for row in same:
             taps.setdefault(row.tap, []).append(f"{row.factor:.3g}")
-    for reason, taps in reasons.items():
         places = "; ".join(f"{tap} at s = {', '.join(factors)}" for tap, factors in taps.items())
-        notes.append(f"{MISSING} {reason}: {places}.")
+        notes.append(f"{MISSING} {merged([row.reason for row in same])}: {places}.")
     return notes

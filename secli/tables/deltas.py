@@ -26,12 +26,20 @@ def measure_of(record: EquivarianceRecord) -> Measure:
 
 
 def common_factors(records: Sequence[EquivarianceRecord]) -> list[float]:
-    """Return the factors at which all records were measured, increasing (networks may add their own lattice)."""
+    """Return the factors at which all records were measured, increasing.
+
+    Networks add the lattices of their own levels to the grid, so 0.5 in one record meets 0.503 in another; of such
+    neighbours the one that is written shortest stands for both.
+    """
     if not records:
         return []
     grids = [sorted({row.factor for row in record.rows}) for record in records]
-    first, rest = grids[0], grids[1:]
-    return [f for f in first if all(any(same_factor(f, g, 1e-6) for g in grid) for grid in rest)]
+    common: list[float] = []
+    for factor in sorted(set().union(*grids), key=lambda f: (len(f"{f:.3g}"), f)):
+        taken = any(same_factor(factor, other) for other in common)
+        if not taken and all(any(same_factor(factor, other) for other in grid) for grid in grids):
+            common.append(factor)
+    return sorted(common)
 
 
 def value_at(record: EquivarianceRecord, tap: str, factor: float) -> float | None:

@@ -165,10 +165,10 @@ def cell_parts(cell: Cell, column: Column) -> tuple[str, ...]:
 
 
 def number(value: float, digits: int) -> str:
-    """Write a number with fixed decimals, or in scientific form when these would show nothing of it."""
+    """Write a number with fixed decimals; a small one that three or more would not show, in scientific form."""
     if value == 0:
         return "0" if digits > 2 else f"{0:.{digits}f}"
-    if abs(value) < 0.5 * 10.0**-digits:
+    if digits > 2 and abs(value) < 0.5 * 10.0**-digits:
         return f"{value:.1e}".replace("e-0", "e-")
     return f"{value:.{digits}f}"
 

@@ -15,7 +15,7 @@ _DETAILS: tuple[Callable[[EquivarianceRecord], str], ...] = (
     lambda record: f"on {record.data.name}",
     lambda record: "" if record.background == "empty" else "background kept",
     lambda record: "" if record.trained_on is None else f"r{record.trained_on.realisation}",
-    lambda record: f"s{record.seed}",
+    lambda record: f"seed {record.seed}",
     lambda record: "" if record.run is None else Path(record.run).name,
 )
 

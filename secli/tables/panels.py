@@ -51,12 +51,21 @@ def _mostly_shared(chains: Sequence[Sequence[str]]) -> bool:
 
 
 def _merged(chains: Sequence[Sequence[str]]) -> list[str]:
-    """Return all names by their mean relative depth (0 at the input, 1 at the output)."""
+    """Return all names so that each chain keeps its order; what that leaves open is settled by mean relative depth."""
     depths: dict[str, list[float]] = {}
+    before: dict[str, set[str]] = {}
     for chain in chains:
         for index, name in enumerate(chain):
             depths.setdefault(name, []).append(index / max(len(chain) - 1, 1))
-    return sorted(depths, key=lambda name: sum(depths[name]) / len(depths[name]))
+            before.setdefault(name, set()).update(chain[:index])
+    merged: list[str] = []
+    left = sorted(depths, key=lambda name: sum(depths[name]) / len(depths[name]))
+    while left:
+        # chains that contradict each other leave no name free: then the shallowest goes first
+        name = next((name for name in left if before[name] <= set(merged)), left[0])
+        merged.append(name)
+        left.remove(name)
+    return merged
 
 
 def _spread(chain: Sequence[str], depth: int) -> list[str | None]:

@@ -13,6 +13,7 @@ from secli.errors import InputError
 from secli.records import AccuracyRow, CurveRow, EquivarianceRecord, atomic_path
 from secli.tables.labels import distinct_labels
 from secli.tables.panels import Panel, tap_panels
+from secli.tables.reasons import merged, pattern
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -354,21 +355,25 @@ def _default_title(records: Sequence[EquivarianceRecord]) -> str:
 
 def _notes(records: Sequence[EquivarianceRecord], looks: Sequence[_Look], columns: int) -> list[str]:
     """Say below the figure which values are null and why, wrapped to ``columns`` characters."""
-    missing: dict[tuple[str, str, str], list[str]] = {}
+    missing: dict[tuple[str, str, str], list[str]] = {}  # (tap, factors, reason) -> networks
     for record, look in zip(records, looks, strict=True):
         for tap in dict.fromkeys(row.tap for row in record.rows):
             rows = sorted((row for row in record.rows if row.tap == tap), key=lambda row: row.factor)
             null = [row for row in rows if _value(row) is None]
-            for reason in dict.fromkeys(row.reason or "no reason given" for row in null):
-                chosen = [row in null and (row.reason or "no reason given") == reason for row in rows]
-                where = _ranges([row.factor for row in rows], chosen)
-                missing.setdefault((tap, where, reason), []).append(look.label)
+            for form in dict.fromkeys(pattern(row.reason) for row in null):
+                same = [row for row in null if pattern(row.reason) == form]
+                where = _ranges([row.factor for row in rows], [row in same for row in rows])
+                missing.setdefault((tap, where, merged([row.reason for row in same])), []).append(look.label)
     if not missing:
         return []
-    parts = []
+    taps: dict[tuple[str, str, str], list[str]] = {}  # (networks, factors, reason) -> taps
     for (tap, where, reason), labels in missing.items():
         owner = "" if len(labels) == len(looks) else f"{', '.join(labels)}: "
-        parts.append(f"{owner}{tap} at s = {where} ({reason})")
+        taps.setdefault((owner, where, reason), []).append(tap)
+    parts = [
+        f"{owner}{', '.join(names)} at s = {where} ({reason})"
+        for (owner, where, reason), names in taps.items()
+    ]
     rest = len(parts) - MAX_NOTES
     text = (
         "Not measurable, not drawn: "

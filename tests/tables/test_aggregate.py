@@ -173,6 +173,15 @@ def test_a_factor_one_network_cannot_measure_is_left_out_of_the_mean_for_all(tmp
     assert summarise([tmp_path]).mean_factors == pytest.approx((0.5, 0.8))
 
 
+def test_neighbouring_factors_are_one(tmp_path: Path) -> None:
+    near = [curve_row("conv1", f, 0.2) for f in (1 / 3, 0.5032, 0.8)]
+    write_run(tmp_path / "a", training("cnn"), curves("cnn", rows=near))
+    write_run(tmp_path / "b", training("dss_v1"), curves("dss_v1"))
+    summary = summarise([tmp_path])
+    assert summary.mean_factors == pytest.approx((1 / 3, 0.5, 0.8))
+    assert summary.rows[0].delta_at[0.5].mean == 0.2
+
+
 @pytest.mark.parametrize(
     ("odd", "expected"),
     [

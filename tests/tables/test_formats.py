@@ -110,11 +110,12 @@ def test_unknown_format_suggests_the_near_miss() -> None:
         render(table(), "markdwn")
 
 
-def test_numbers_are_never_rounded_to_nothing() -> None:
+def test_small_numbers_are_not_rounded_to_nothing_unless_decimals_are_fixed() -> None:
     assert number(0.00002, 4) == "2.0e-5"
     assert number(0.123456, 3) == "0.123"
     assert number(0.0, 3) == "0"
     assert number(0.0, 2) == "0.00"
+    assert number(0.004, 2) == "0.00"
     assert number(-0.5, 1) == "-0.5"
 
 

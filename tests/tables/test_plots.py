@@ -168,6 +168,27 @@ def test_common_names_share_panels_in_order_of_depth() -> None:
     assert panels[2].taps == (None, "conv3")
 
 
+def test_each_network_keeps_the_order_of_its_taps() -> None:
+    panels = tap_panels(
+        [curves(taps=["block1", "block2"]), curves("dss_v1", taps=["lift", "conv1", "block1", "block2"])]
+    )
+    assert [panel.title for panel in panels] == ["lift", "conv1", "block1", "block2"]
+    against = tap_panels([curves(taps=["a", "b"]), curves("dcn", taps=["b", "a"])])
+    assert sorted(panel.title for panel in against) == ["a", "b"]
+
+
+def test_reasons_that_differ_in_numbers_are_said_once() -> None:
+    rows = [
+        curve_row("pool", f, None, reason=f"covers {7 * f:.1f} cells, fewer than 4") for f in (1 / 3, 0.5)
+    ]
+    rows += [
+        curve_row("block", f, None, reason=f"covers {7 * f:.1f} cells, fewer than 4") for f in (1 / 3, 0.5)
+    ]
+    rows += [curve_row("pool", 1.0, 0.1), curve_row("block", 1.0, 0.1)]
+    said = texts(draw_curves([curves(rows=rows)])).replace("\n", " ")
+    assert "pool, block at s = 0.333–0.5 (covers 2.3–3.5 cells, fewer than 4)" in said
+
+
 def test_other_names_meet_by_depth() -> None:
     panels = tap_panels([curves(taps=["a", "b", "c"]), curves("dcn", taps=["x", "y"])])
     assert [panel.title for panel in panels] == [
@@ -180,7 +201,7 @@ def test_other_names_meet_by_depth() -> None:
 
 def test_labels_say_only_what_tells_records_apart() -> None:
     assert distinct_labels([curves("cnn"), curves("dcn")]) == ["cnn", "dcn"]
-    assert distinct_labels([curves(seed=0), curves(seed=1)]) == ["cnn s0", "cnn s1"]
+    assert distinct_labels([curves(seed=0), curves(seed=1)]) == ["cnn seed 0", "cnn seed 1"]
     assert distinct_labels([curves(), curves(trained=False)]) == ["cnn", "cnn (untrained)"]
     wide_option, narrow = {"base": 2, "n": 1}, {"base": 1.5, "n": 1}
     assert distinct_labels([curves(options=wide_option), curves(options=narrow)]) == [
