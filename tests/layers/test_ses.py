@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from secli.layers.hermite import Basis, basis_a, basis_b
 from secli.layers.ses import SESConv, SESLift, SESPointwise
@@ -209,3 +210,17 @@ def test_layers_follow_dtype_and_device() -> None:
     layer = SESLift(1, 2, basis_a(5, (1.0, 1.5), 2), padding=2).to(torch.float64)
     assert layer(torch.zeros(1, 1, 8, 8, dtype=torch.float64)).dtype == torch.float64
     assert SESLift(1, 2, basis_a(5, (1.0,), 2), device="meta").basis.device.type == "meta"
+
+
+def test_only_the_taps_of_the_support_are_multiplied() -> None:
+    """Multiply–adds of level k: K_k² taps and the levels that exist, whatever K and I say."""
+    basis = basis_b(15, (1.7, 2.45, 3.54, 5.1), 7, 1.5)
+    x = torch.randn(2, 3, 4, 14, 14)
+    layer = SESConv(3, 5, basis, interaction=2, padding=7)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        layer(x)
+    convolutions = sum(
+        count for key, count in counter.get_flop_counts()["Global"].items() if "convolution" in str(key)
+    )
+    taps = sum(side**2 * min(2, 4 - k) for k, side in enumerate((5, 7, 11, 15)))
+    assert convolutions == 2 * taps * 3 * 5 * 2 * 14 * 14
