@@ -100,6 +100,8 @@ class OneLineErrors(TyperGroup):
             code = fail(_usage_message(error), EXIT_USAGE)
         else:
             code = result if isinstance(result, int) else 0
+            if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C
+                fail("interrupted", code)
         if not standalone_mode:
             return code
         sys.exit(code)

@@ -55,11 +55,10 @@ class SteerableFilters(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights Kaiming-uniformly (a = √5), the bias uniformly in ±1/√fan-in."""
+        """Draw the weights Kaiming-uniformly (a = √5); the bias starts at zero."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
-            bound = 1 / math.sqrt(self.weight[0].numel())
-            nn.init.uniform_(self.bias, -bound, bound)
+            nn.init.zeros_(self.bias)
 
     def kernels(self) -> list[Tensor]:
         """Return the cropped kernels, one (out, in[, interaction], K_k, K_k) per scale."""
