@@ -35,7 +35,7 @@ from secli.training.determinism import Draw, allow_what_must_be, generator_of, s
 from secli.training.devices import device_name
 from secli.training.evaluate import count_errors
 from secli.training.events import Begun, EpochEnded, Remark, Report, Stepped
-from secli.training.optim import make_optimizer, make_schedule
+from secli.training.optim import learning_rate, make_optimizer, set_learning_rate
 from secli.training.plan import batch_bounds, smallest_batch
 
 METRICS_FILE = "metrics.jsonl"
@@ -103,7 +103,6 @@ class Fit:
         if remark is not None and fabric.is_global_zero:
             report(Remark(f"weights will not repeat bit for bit on this device: {remark}"))
         optimizer = make_optimizer(self.network.parameters(), self.training)
-        self.schedule = make_schedule(optimizer, self.training)
         self.model, self.optimizer = fabric.setup(self.network, optimizer)
 
         self.epoch, self.step = 1, 0
@@ -152,6 +151,7 @@ class Fit:
         if self.training.augment == "scale":
             factors = draw_factors(count, generator_of(Draw.AUGMENT, seed, self.epoch)).to(device)
         self.network.train()
+        set_learning_rate(self.optimizer.optimizer, self._lr())
         self._question(0)
         began, before, first = time.perf_counter(), self.seconds, self.step
         reported = began
@@ -221,7 +221,7 @@ class Fit:
     # ---- between epochs
 
     def _lr(self) -> float:
-        return float(self.schedule.get_last_lr()[0])
+        return learning_rate(self.training, self.epoch)
 
     def _error(self, images: Tensor, labels: Tensor) -> float | None:
         """Return the fraction misclassified, each process counting its share; None of no images."""
@@ -250,7 +250,7 @@ class Fit:
         return self._error(self.val_images, self.val_labels)
 
     def _end_epoch(self, val_error: float | None) -> None:
-        """Keep the weights if they are the best, step the schedule, write the state and what follows from it."""
+        """Keep the weights if they are the best, write the state and what follows from it."""
         losses = self._sum(self.losses).cpu().double()
         sizes = torch.tensor([end - start for start, end in self.bounds])
         count = len(self.train_labels)
@@ -269,7 +269,6 @@ class Fit:
         if best:
             self.best_epoch, self.best_weights = self.epoch, weights_of(self.network)
             self.best_error = float("inf") if val_error is None else val_error
-        self.schedule.step()
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.losses.zero_()
         self.wrong.zero_()
@@ -308,7 +307,6 @@ class Fit:
         state = {
             "network": weights_of(self.network),
             "optimizer": self.optimizer.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
@@ -328,7 +326,6 @@ class Fit:
             return
         self.network.load_state_dict(state["network"])
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.history = state["history"]

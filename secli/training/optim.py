@@ -1,12 +1,12 @@
-"""The optimiser and the schedule of the learning rate, as the settings say."""
+"""The optimiser and the step schedule of the learning rate, as the settings say."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import MultiStepLR
 
 from secli.config import TrainingSettings
 
@@ -24,6 +24,20 @@ def make_optimizer(parameters: Iterable[nn.Parameter], training: TrainingSetting
     )
 
 
-def make_schedule(optimizer: Optimizer, training: TrainingSettings) -> MultiStepLR:
-    """Return the step schedule: the rate is multiplied by ``gamma`` after each of the ``milestones`` (epochs)."""
-    return MultiStepLR(optimizer, milestones=list(training.milestones), gamma=training.gamma)
+def learning_rate(training: TrainingSettings, epoch: int) -> float:
+    """Return the rate of an epoch: η γ^m, m the number of milestones that lie before it.
+
+    Parameters
+    ----------
+    training : TrainingSettings
+        η is ``lr``, γ is ``gamma``; a milestone is the last epoch before the rate is multiplied.
+    epoch : int
+        From 1.
+    """
+    return training.lr * training.gamma ** bisect_left(training.milestones, epoch)
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

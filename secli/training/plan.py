@@ -51,9 +51,11 @@ def resolve(model: ModelSettings, training: TrainingSettings) -> Resolved:
     UnknownNameError
         When no model has this name.
     InputError
-        When an option is unknown or out of range.
+        When an option is unknown or out of range, or two settings contradict each other.
     """
     options = resolve_options(MODELS[model.name], model.options)
+    if training.optimizer == "sgd" and training.nesterov and training.momentum == 0:
+        raise InputError("training.nesterov = True: needs training.momentum greater than 0")
     return Resolved(model.name, to_jsonable_python(options), training)
 
 

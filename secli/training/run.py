@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,44 +88,25 @@ def train(
     for a batch norm joins the batch before it. Validation and test run in float32.
     """
     report = on_event or silent
-    if resume and force:
-        raise InputError("--resume and --force exclude each other: go on with the run, or replace it")
     resolved = resolve(model, training)
     run = run_directory(out, resolved.model, dataset, resolved)
-    going_on = resume and run.exists()
-    if run.exists():
-        if not (resume or force):
-            raise InputError(
-                f"{run}: a run stands here already; add --resume to go on, or --force to replace it"
-            )
-        if not (run / RECORD_FILE).is_file():
-            raise InputError(
-                f"{run}: not a run directory (no {RECORD_FILE}); move it away or give another --out"
-            )
+    going_on = _may_go_on(run, resume, force)
+    settings = resolved.training
     if going_on:
         record = read_training_record(run)
         settings = as_recorded(resolved, record, dataset, run)
         if record.status == "finished":
             report(Remark(f"{run}: finished already, nothing to do"))
             return run, record
-        resolved = Resolved(resolved.model, resolved.options, settings)
-    resolved = Resolved(resolved.model, resolved.options, on_this_machine(resolved.training))
-    network = build_for(dataset, resolved)
-    record = TrainingRecord(
-        status="running",
-        model=model_info(resolved, network),
-        data=dataset.info(),
-        training=resolved.training.model_dump(mode="json"),
-        provenance=gather(device_name(resolved.training.device), resolved.training.threads),
-    )
+    resolved = replace(resolved, training=on_this_machine(settings))
+    record = _new_record(resolved, dataset)
     with contextlib.ExitStack() as locks:
         if run.exists():
             locks.enter_context(_alone_in(run))
+        usable = going_on and _inspect_state(run, report)
         if going_on:
-            usable = _inspect_state(run, report)
             write_record(run / RECORD_FILE, record)
         else:
-            usable = False
             _create(run, record, locks)
         job = Job(run, record.model, dataset, resolved.training, resume=usable)
         return run, _carry_out(job, record, report)
@@ -153,6 +135,32 @@ def load_model(run: Path) -> tuple[StagedModel, TrainingRecord]:
     network = build(record.model.name, record.model.options)
     load_weights(run / WEIGHTS_FILE, network, record.model)
     return network.eval(), record
+
+
+def _may_go_on(run: Path, resume: bool, force: bool) -> bool:
+    """Say whether a run stands there to go on with; refuse one that may neither be resumed nor replaced."""
+    if resume and force:
+        raise InputError("--resume and --force exclude each other: go on with the run, or replace it")
+    if not run.exists():
+        return False
+    if not (resume or force):
+        raise InputError(f"{run}: a run stands here already; add --resume to go on, or --force to replace it")
+    if not (run / RECORD_FILE).is_file():
+        raise InputError(f"{run}: not a run directory (no {RECORD_FILE}); move it away or give another --out")
+    return resume
+
+
+def _new_record(resolved: Resolved, dataset: ScaleDataset) -> TrainingRecord:
+    """Return the record of a run that is about to start, after checking that model and data fit."""
+    network = build_for(dataset, resolved)
+    training = resolved.training
+    return TrainingRecord(
+        status="running",
+        model=model_info(resolved, network),
+        data=dataset.info(),
+        training=training.model_dump(mode="json"),
+        provenance=gather(device_name(training.device), training.threads),
+    )
 
 
 def _carry_out(job: Job, record: TrainingRecord, report: Report) -> TrainingRecord:
