@@ -157,7 +157,11 @@ def load_subjects(targets: Sequence[str], options: Mapping[str, Any], seed: int)
 
 
 def _data_of(subject: Subject, given: Path | None, targets: Sequence[str]) -> Path:
-    """Return the dataset directory to measure on: the one given, or the unscaled twin of what a run was trained on."""
+    """Return the dataset directory to measure on: the one given, or the unscaled twin of what a run was trained on.
+
+    The twin has the same splits, so that no test image was seen in training.
+    """
+    from secli.datasets.protocols import DATASETS
     from secli.errors import InputError
 
     if given is not None:
@@ -165,7 +169,10 @@ def _data_of(subject: Subject, given: Path | None, targets: Sequence[str]) -> Pa
     if subject.record is None:
         raise InputError(f"--data: give the images to measure {targets[0]} on, for example data/mnist/r0")
     trained = Path(subject.record.data.path)
-    twin = trained.parent.parent / subject.record.data.name.split("-scale")[0] / trained.name
+    name = subject.record.data.name
+    twin = trained.parent.parent / name.removesuffix("-scale") / trained.name
+    if name not in DATASETS:
+        raise InputError(f"--data: {trained} is not of standard size, so say which unscaled images are its twins")
     if not twin.is_dir():
         raise InputError(
             f"--data: {twin}, the pictures of {trained} at their own scale, does not exist; make it with "
@@ -194,8 +201,9 @@ def measure_subject(
 
     check_images(dataset, subject.info.name, subject.info.options)
     outputs(dataset, subject.info.name, subject.model)
-    if dataset.scaled and not quiet:
-        note(f"remark: the images of {dataset.path} are rescaled already; factors count on top of that")
+    if not quiet:
+        for remark in remarks(subject, dataset):
+            note(f"remark: {remark}")
     where = on_this_machine(
         validated(TrainingSettings, {"device": device, "threads": threads}, "equivariance")
     )
@@ -221,6 +229,17 @@ def measure_subject(
         training=subject.record,
         run=None if subject.run is None else str(subject.run),
     )
+
+
+def remarks(subject: Subject, dataset: ScaleDataset) -> list[str]:
+    """Return what a reader of the numbers must know about the images."""
+    found = []
+    if dataset.scaled:
+        found.append(f"the images of {dataset.path} are rescaled already; factors count on top of that")
+    if subject.record is not None and subject.record.data.realisation != dataset.realisation:
+        trained = f"r{subject.record.data.realisation}"
+        found.append(f"{subject.run} was trained on {trained}, whose training images may be among these test images")
+    return found
 
 
 def write_results(subject: Subject, record: EquivarianceRecord, save: Path | None, quiet: bool) -> None:

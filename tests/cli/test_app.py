@@ -1,0 +1,126 @@
+"""The command line as a whole: help, versions, exit codes, doctor, and the demo from end to end."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import secli.cli.demo
+from secli.cli.app import app
+from secli.cli.demo import DemoRun
+
+COMMANDS = ("make-data", "train", "equivariance", "compare", "models", "demo", "doctor")
+
+
+def test_help_names_every_command_and_needs_no_argument() -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0
+        assert all(command in result.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert command in result.stdout
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.stdout.startswith("secli 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "Did you mean 'train'?"),
+        (["train", "--epoch", "3"], "No such option: --epoch"),
+        (["--colour"], "No such option: --colour"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_2(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x"),
+            1,
+            "error: runs/x: No space left on device",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "runs"), 2, "error: runs: Permission denied"),
+        (KeyboardInterrupt(), 130, "error: interrupted"),
+    ],
+)
+def test_the_system_s_errors_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("secli.tables.aggregate.summarise", fail)
+    result = CliRunner().invoke(app, ["compare", "runs"])
+    assert result.exit_code == code
+    assert result.stderr == f"{message}\n"
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("secli.tables.aggregate.summarise", fail)
+    assert isinstance(CliRunner().invoke(app, ["compare", "runs"]).exception, ZeroDivisionError)
+
+
+def test_python_dash_m_and_a_reader_that_goes_away() -> None:
+    command = f"{sys.executable} -m secli models --format json | head -c 1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, env={**os.environ}
+    )
+    assert done.stdout == "["
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_says_what_secli_runs_on() -> None:
+    result = CliRunner().invoke(app, ["doctor", "--format", "json"])
+    report = json.loads(result.stdout)
+    assert report["libraries"]["torch"]
+    assert report["devices"][0]["device"] == "cpu"
+    assert (result.exit_code == 1) == bool(report["problems"])
+    table = CliRunner().invoke(app, ["doctor"])
+    assert "torchvision" in table.stdout
+    assert CliRunner().invoke(app, ["doctor", "--format", "xml"]).exit_code == 2
+
+
+def test_doctor_names_what_is_in_the_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SECLI_CACHE", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "cannot be written" in " ".join(result.stdout.split())
+
+
+def test_the_demo_goes_all_the_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(secli.cli.demo, "RUNS", (DemoRun("cnn", 1), DemoRun("dss_v1", 1)))
+    monkeypatch.chdir(tmp_path)
+    first = CliRunner().invoke(app, ["demo", "--threads", "1"])
+    assert first.exit_code == 0, first.stderr
+    assert "cnn" in first.stdout
+    assert "Δ(0.5)" in first.stdout
+    plot = Path(first.stdout.splitlines()[-1])
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    again = CliRunner().invoke(app, ["demo", "--threads", "1"])
+    assert again.exit_code == 0
+    # the time of training would differ had anything been trained again
+    assert again.stdout == first.stdout

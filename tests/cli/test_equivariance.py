@@ -1,0 +1,165 @@
+"""``secli equivariance``: runs and registry names, results written into the run, bad input refused in one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from secli.cli.app import app
+from secli.datasets.build import make_dataset
+from secli.records import EquivarianceRecord, read_record
+
+Measure = Callable[..., Result]
+
+FEW = ["--factors", "1,0.5", "--images", "12", "--batch", "5"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits at their own scale and rescaled, and one run on the latter."""
+    home = tmp_path_factory.mktemp("measure")
+    for name in ("digits", "digits-scale"):
+        make_dataset(name, home / "data", jobs=1)
+    trained = CliRunner().invoke(
+        app,
+        [
+            "train",
+            "dss_v1",
+            "--data",
+            f"{home}/data/digits-scale/r0",
+            "--epochs",
+            "1",
+            "--out",
+            f"{home}/runs",
+            "-q",
+            "--threads",
+            "1",
+        ],
+    )
+    assert trained.exit_code == 0, trained.stderr
+    (home / "run").symlink_to(trained.stdout.strip())
+    return home
+
+
+@pytest.fixture
+def measure(place: Path, monkeypatch: pytest.MonkeyPatch) -> Measure:
+    monkeypatch.chdir(place)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["equivariance", *arguments, "--threads", "1"])
+
+    return run
+
+
+def refused(result: Result, text: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert text in result.stderr
+
+
+def test_a_run_is_measured_on_the_unscaled_twin_of_its_data(measure: Measure, place: Path) -> None:
+    result = measure("run", *FEW)
+    assert result.exit_code == 0, result.stderr
+    record = read_record(place / "run" / "equivariance.json")
+    assert isinstance(record, EquivarianceRecord)
+    assert record.data.name == "digits"
+    assert record.trained
+    assert record.trained_on is not None
+    assert record.trained_on.name == "digits-scale"
+    assert {row.tap for row in record.rows} == {
+        "lift",
+        "conv1",
+        "block1",
+        "conv2",
+        "block2",
+        "pool",
+        "logits",
+    }
+    assert [row.factor for row in record.accuracy] == [1.0, 0.5]
+    assert record.accuracy[0].agreement == 1.0
+    assert all(row.mean == 0 for row in record.rows if row.factor == 1 and row.mean is not None)
+    assert (place / "run" / "equivariance.png").read_bytes().startswith(b"\x89PNG")
+    lines = (place / "run" / "equivariance.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(record.rows)
+    assert "block2" in result.stdout
+    assert "Accuracy" in result.stdout
+    # and compare reads it
+    table = CliRunner().invoke(app, ["compare", "run", "--format", "json"])
+    assert json.loads(table.stdout)[0]["delta_at"][0]["factor"] == 0.5
+
+
+def test_a_registry_name_needs_data_and_takes_options(measure: Measure, place: Path, tmp_path: Path) -> None:
+    refused(measure("cnn", *FEW), "--data: give the images to measure cnn on")
+    result = measure(
+        "dss_v1", "--set", "model.channels=4", "--data", "data/digits/r0", *FEW, "--save", str(tmp_path / "out"),
+        "--format", "json", "--seed", "3",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    content = json.loads(result.stdout)
+    assert content["model"]["options"]["channels"] == 4
+    assert content["seed"] == 3
+    assert content["trained"] is False
+    assert set(content["rows"][0]) >= {"tap", "field", "factor", "mean", "low", "high", "floor", "n", "levels_used",
+                                       "levels_total", "on_lattice", "reason"}  # fmt: skip
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        f"dss_v1-s3.{end}" for end in ("csv", "json", "png")
+    ]
+
+
+def test_several_networks_share_table_and_plot(measure: Measure, tmp_path: Path) -> None:
+    plot = tmp_path / "curves.svg"
+    result = measure("run", "cnn", "--data", "data/digits/r0", *FEW, "--format", "json", "--plot", str(plot))
+    assert result.exit_code == 0, result.stderr
+    assert [entry["model"]["name"] for entry in json.loads(result.stdout)] == ["dss_v1", "cnn"]
+    assert plot.read_text().startswith("<?xml")
+
+
+def test_the_same_seed_reads_the_same(measure: Measure) -> None:
+    readings = []
+    for _ in range(2):
+        result = measure("cnn", "--data", "data/digits/r0", *FEW, "--format", "csv", "-q")
+        readings.append(result.stdout)
+    assert readings[0] == readings[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dss-v1"], "'dss-v1' is neither a run directory nor a registered model; did you mean 'dss_v1'?"),
+        (["data"], "no record.json in it"),
+        (["cnn", "--data", "nowhere"], "nowhere"),
+        (["cnn", "--data", "data/digits/r0", "--factors", "0"], "greater than 0, not 0"),
+        (["cnn", "--data", "data/digits/r0", "--factors", "-1"], "greater than 0, not -1"),
+        (["cnn", "--data", "data/digits/r0", "--factors", "nan"], "not nan"),
+        (["cnn", "--data", "data/digits/r0", "--taps", "block9"], "unknown tap 'block9'; did you mean"),
+        (["cnn", "--data", "data/digits/r0", "--images", "0"], "--images"),
+        (["cnn", "--data", "data/digits/r0", "--metric", "cubed"], "--metric"),
+        (["cnn", "--data", "data/digits/r0", "--set", "model.chanels=3"], "unknown key 'chanels'"),
+        (["cnn", "--data", "data/digits/r0", "--set", "model.in_channels=3"], "--set model.in_channels=1"),
+        (["cnn", "--data", "data/digits/r0", "--format", "tex"], "tex"),
+        (["cnn", "--data", "data/digits/r0", "--plot", "curves.gif"], ".gif"),
+        (["cnn", "--data", "data/digits/r0", "--device", "tpu"], "device"),
+        (["run", "--set", "model.channels=3"], "leave --set out"),
+        (["cnn", "--data", "data/digits/r0", "--config", "none.yaml"], "none.yaml: no such file"),
+        ([], "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_line(measure: Measure, arguments: list[str], message: str) -> None:
+    refused(measure(*arguments), message)
+
+
+def test_measuring_again_replaces_and_a_failure_does_not(measure: Measure, place: Path) -> None:
+    assert measure("run", *FEW).exit_code == 0
+    before = (place / "run" / "equivariance.json").read_bytes()
+    refused(measure("run", "--factors", "0"), "--factors 0")
+    assert (place / "run" / "equivariance.json").read_bytes() == before
+
+
+def test_rescaled_images_are_remarked_upon(measure: Measure) -> None:
+    result = measure("cnn", "--data", "data/digits-scale/r0", *FEW)
+    assert result.exit_code == 0
+    assert "remark: the images of data/digits-scale/r0 are rescaled already" in result.stderr
