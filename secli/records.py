@@ -121,8 +121,45 @@ class CurveRow(Part):
     on_lattice: bool | None = Field(
         default=None, description="whether s maps levels onto levels; null off a scale axis"
     )
+    level: int | None = Field(default=None, description="the one scale level measured; null when all are")
+    channel: int | None = Field(default=None, description="the one channel measured; null when all are")
     compared: float | None = Field(
         default=None, description="share of the tap's cells that are compared, 0 to 1"
+    )
+    border: float = Field(default=0.0, description="pixels left out along the edges of picture and canvas")
+    warnings: tuple[str, ...] = Field(default=(), description="what a reader of this number must know")
+    reason: str | None = Field(default=None, description="why the value is null")
+
+
+class LieRow(Part):
+    """The Lie derivative at one tap: the equivariance error per squared logarithm of the factor, at factor 1."""
+
+    tap: str = Field(description="the tap's name")
+    field: str = Field(description="how the scale action moves this tap, in words")
+    mean: float | None = Field(
+        description="mean over images of ‖d/dt L_{e^-t} Φ(L_{e^t} f)‖² / ‖Φ(f)‖² at t = 0"
+    )
+    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
+    high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
+    n: int = Field(description="images measured")
+    dropped: int = Field(
+        default=0, description="images left out because their features vanish or are not finite"
+    )
+    reason: str | None = Field(default=None, description="why the value is null")
+
+
+class LocalRow(Part):
+    """What one part of the network adds alone, fed with exactly rescaled features."""
+
+    part: str = Field(description="the stage's tap, or the name of a layer inside the network")
+    kind: str = Field(description="'stage', or the kind of layer: conv, pool, norm, activation, pointwise")
+    factor: float = Field(description="scale factor s")
+    mean: float | None = Field(description="mean over images of the part's own equivariance error")
+    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
+    high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
+    n: int = Field(description="images measured")
+    compared: float | None = Field(
+        default=None, description="share of the part's output cells that are compared"
     )
     reason: str | None = Field(default=None, description="why the value is null")
 
@@ -152,6 +189,12 @@ class EquivarianceRecord(Part):
     background: Literal["empty", "none"] = Field(description="whether Φ(0) was subtracted")
     rows: list[CurveRow] = Field(description="one row per tap and factor")
     accuracy: list[AccuracyRow] = Field(description="one row per factor")
+    lie: list[LieRow] = Field(default=[], description="one row per tap, where asked for")
+    local: list[LocalRow] = Field(default=[], description="one row per part and factor, where asked for")
+    control: str | None = Field(
+        default=None, description="which control this is; null for a network of its own"
+    )
+    controls: list[EquivarianceRecord] = Field(default=[], description="controls measured beside it, if any")
     provenance: Provenance = Field(description="where the numbers come from")
 
 
