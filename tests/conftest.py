@@ -4,7 +4,8 @@ import os
 import sys
 import types
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist runs one process per core
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ["COLUMNS"] = "120"
 os.environ["NO_COLOR"] = "1"
 

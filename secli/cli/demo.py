@@ -17,7 +17,7 @@ class DemoRun(NamedTuple):
     epochs: int
 
 
-RUNS = (DemoRun("cnn", 40), DemoRun("dcn", 40), DemoRun("dss_v1", 40), DemoRun("mnist_ses_vector_28", 8))
+RUNS = (DemoRun("cnn", 20), DemoRun("dcn", 10), DemoRun("dss_v1", 30), DemoRun("mnist_ses_vector_28", 8))
 FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 SHOWN = (0.8, 0.6, 0.5)
 
