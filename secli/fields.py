@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from secli.scaling import SAMPLING_BLUR, apply_axes, axis_operator
+from secli.scaling import SAMPLING_BLUR, apply_axes, axis_operator, blur_variance
 
 Pair = float | tuple[float, float]
 
@@ -36,11 +36,15 @@ class Canvas(NamedTuple):
         Pixels.
     blur
         The blur σ of the pictures in pixels, which L_s keeps when it shrinks them.
+    border
+        Cells nearer than so many pixels to the edge of the rescaled picture or of the canvas are masked: what
+        lies behind these edges is not the picture, and a filter that reaches across them sees a frame.
     """
 
     height: int
     width: int
     blur: float = SAMPLING_BLUR
+    border: float = 0.0
 
 
 class Acted(NamedTuple):
@@ -136,9 +140,9 @@ class Plane(Field):
 
     def act(self, features: Tensor | list[Tensor], factor: float, canvas: Canvas, steps: int = 1) -> Acted:
         """Rescale the plane about the point where the image centre falls."""
-        return Acted(
-            [rescale_plane(_single(features), factor, canvas, self.stride, self.origin, 0.0, steps)], [None]
-        )
+        tensor = _single(features)
+        moved = rescale_plane(tensor, factor, canvas, self.stride, self.origin, 0.0, steps)
+        return Acted([moved], [inside(tensor, factor, canvas, self.stride, self.origin)])
 
     def reads_as(self) -> str:
         """Say in a few words what the field is."""
@@ -221,6 +225,7 @@ class ScaleSpace(Field):
                 (1, 1, total, *(1 for _ in tensor.shape[3:])), dtype=torch.bool, device=tensor.device
             )
             mask[:, :, used] = True
+        mask = both(mask, inside(tensor, factor, canvas, self.stride, self.origin))
         exact = all(source.weight == 0 for source in sources if source is not None)
         return Acted([moved], [mask], len(used), total, exact)
 
@@ -315,7 +320,7 @@ class Pyramid(Field):
             exact = exact and abs(residual - 1) < LATTICE_TOLERANCE
             blur = canvas.blur / self.stride
             moved.append(resample_plane(features[j], level.shape[-2:], residual, blur, steps))
-            masks.append(None)
+            masks.append(inside(level, factor, canvas, self.stride / self.factors[k], None))
         return Acted(moved, masks, used, len(features), exact)
 
     def smallest_plane(self, features: Tensor | list[Tensor]) -> int | None:
@@ -368,7 +373,7 @@ class VectorField(Field):
         low, high = (level * self.angle_step for level in self.levels)
         inside = (angle >= low - slack) & (angle <= high + slack)
         known = (inside | ((u == 0) & (v == 0))).unsqueeze(2)
-        mask = None if factor == 1 else known
+        mask = both(None if factor == 1 else known, inside(tensor, factor, canvas, self.stride, self.origin))
         return Acted([moved], [mask])
 
     def reads_as(self) -> str:
@@ -387,7 +392,9 @@ def rescale_plane(
 ) -> Float[Tensor, "*batch h w"]:
     """Rescale feature planes about the point where the image centre falls.
 
-    The blur has variance (σ² − z²)(1/s² − 1)/stride² in cells, σ the pictures' blur and z the field's base blur.
+    The blur has variance (σ² − z²)(1/s² − 1)/stride² in cells for s < 1, σ the pictures' blur and z the field's
+    base blur. A magnified picture keeps no blur of its own, but its level 0 is then blurrer than z while the
+    lift adds what it always adds: so for s > 1 the variance is z²(1 − 1/s²)/stride².
 
     Parameters
     ----------
@@ -411,15 +418,61 @@ def rescale_plane(
     for axis, pixels in enumerate((canvas.height, canvas.width)):
         n = features.shape[-2 + axis]
         cell = _component(stride, axis)
-        start = None if origin is None else _component(origin, axis)
-        centre = (n - 1) / 2 if start is None else ((pixels - 1) / 2 - start) / cell
-        variance = (canvas.blur**2 - base_blur**2) * max(0.0, 1 / each**2 - 1) / cell**2
+        centre = _centre(n, pixels, cell, origin, axis)
+        supplied = base_blur**2 * (1 / each**2 - 1)
+        variance = (blur_variance(each, canvas.blur) - supplied) / cell**2
         operators.append(
             axis_operator(n, n, 1 / each, centre, centre, variance, features.dtype, features.device)
         )
     for _ in range(steps):
         features = apply_axes(operators[0], features, operators[1])
     return features
+
+
+def inside(
+    features: Float[Tensor, "*batch h w"],
+    factor: float,
+    canvas: Canvas,
+    stride: Pair = 1.0,
+    origin: Pair | None = None,
+) -> Bool[Tensor, "*ones h w"] | None:
+    """Return which cells lie at least ``canvas.border`` pixels inside the rescaled picture and the canvas.
+
+    A cell at image coordinate p is inside when |p − c| ≤ min(s, 1)·n/2 − border, on each axis.
+
+    Parameters
+    ----------
+    features : tensor (…, H, W)
+        The planes.
+    factor : float
+        Scale factor s > 0.
+    canvas : Canvas
+        The pictures, and the border in pixels.
+    stride, origin : float or pair
+        As for ``Plane``.
+
+    Returns
+    -------
+    bool tensor (1, …, 1, H, W) or None
+        None when no border is wanted.
+    """
+    if canvas.border <= 0:
+        return None
+    kept = []
+    for axis, pixels in enumerate((canvas.height, canvas.width)):
+        n, cell = features.shape[-2 + axis], _component(stride, axis)
+        centre = _centre(n, pixels, cell, origin, axis)
+        away = (torch.arange(n, device=features.device, dtype=torch.float64) - centre).abs() * cell
+        kept.append(away <= min(factor, 1.0) * pixels / 2 - canvas.border)
+    mask = kept[0][:, None] & kept[1][None, :]
+    return mask.reshape(*(1 for _ in features.shape[:-2]), *mask.shape)
+
+
+def both(one: Bool[Tensor, "..."] | None, other: Bool[Tensor, "..."] | None) -> Bool[Tensor, "..."] | None:
+    """Return the cells that both masks keep; None keeps all."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
 
 
 def resample_plane(
@@ -471,6 +524,11 @@ def _single(features: Tensor | list[Tensor]) -> Tensor:
 
 def _component(value: Pair, axis: int) -> float:
     return value[axis] if isinstance(value, tuple) else value
+
+
+def _centre(n: int, pixels: int, cell: float, origin: Pair | None, axis: int) -> float:
+    """Return where the image centre falls on an axis of n cells, in cells."""
+    return (n - 1) / 2 if origin is None else ((pixels - 1) / 2 - _component(origin, axis)) / cell
 
 
 def _geometry(stride: Pair, origin: Pair | None) -> str:
