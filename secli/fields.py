@@ -371,8 +371,7 @@ class VectorField(Field):
         angle = torch.atan2(v, u) + turn
         slack = 1e-3 * self.angle_step
         low, high = (level * self.angle_step for level in self.levels)
-        inside = (angle >= low - slack) & (angle <= high + slack)
-        known = (inside | ((u == 0) & (v == 0))).unsqueeze(2)
+        known = ((angle >= low - slack) & (angle <= high + slack) | ((u == 0) & (v == 0))).unsqueeze(2)
         mask = both(None if factor == 1 else known, inside(tensor, factor, canvas, self.stride, self.origin))
         return Acted([moved], [mask])
 

@@ -2,14 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Float64
+from PIL import Image
+from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from secli.fields import Acted, Canvas, Field, Invariant, Plane, Pyramid, ScaleSpace, VectorField
+from secli.fields import Acted, Canvas, Field, Invariant, Plane, Pyramid, ScaleSpace, VectorField, inside
+from secli.layers.gaussian import DSSLift
 from secli.scaling import rescale
 
 Q = 2**0.5
@@ -269,3 +273,51 @@ def test_extra_axes_ride_along() -> None:
 def test_features_of_another_shape_are_refused(make, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class TestBorder:
+    """What lies closer than the border to the edge of the rescaled picture or of the canvas is masked."""
+
+    def test_no_border_masks_nothing(self) -> None:
+        assert inside(torch.zeros(1, 1, 8, 8), 0.5, Canvas(8, 8)) is None
+
+    @pytest.mark.parametrize(
+        ("factor", "kept"), [(1.0, range(2, 18)), (0.5, range(7, 13)), (1.5, range(2, 18))]
+    )
+    def test_pixels_kept_are_those_inside_picture_and_canvas(self, factor: float, kept: range) -> None:
+        mask = inside(torch.zeros(2, 3, 20, 20), factor, Canvas(20, 20, border=2.0))
+        assert mask is not None
+        assert mask.shape == (1, 1, 20, 20)
+        assert mask[0, 0].any(0).nonzero().flatten().tolist() == list(kept)
+        assert torch.equal(mask[0, 0], mask[0, 0].any(0)[:, None] & mask[0, 0].any(0)[None, :])
+
+    def test_strided_cells_are_judged_by_where_they_lie_in_the_image(self) -> None:
+        # cells at 0, 4, 8, 12, 16 of 20 pixels, whose centre is 9.5: a border of 4 keeps 4 … 15
+        mask = inside(torch.zeros(1, 1, 5, 5), 1.0, Canvas(20, 20, border=4.0), 4.0, 0.0)
+        assert mask is not None
+        assert mask[0, 0, 1].tolist() == [False, True, True, True, False]
+
+    def test_it_joins_the_mask_of_levels(self) -> None:
+        acted = ScaleSpace((1, 2)).act(torch.rand(1, 1, 2, 20, 20), 0.5, Canvas(20, 20, border=2.0))
+        (mask,) = acted.masks
+        assert mask is not None
+        assert not mask[:, :, 1].any()
+        assert int(mask[:, :, 0].sum()) == 36
+
+    def test_a_frame_fools_the_ruler_unless_it_is_masked(self) -> None:
+        """Differences of Gaussians are equivariant; a photograph shrunk on its canvas has a frame that is not."""
+        greys = [Image.fromarray(photograph).convert("L") for photograph in load_sample_images().images]
+        squares = [grey.crop((107, 0, 534, 427)).resize((96, 96), Image.Resampling.LANCZOS) for grey in greys]
+        images = torch.from_numpy(np.stack([np.asarray(square) for square in squares]))[:, None] / 255.0
+        lift = DSSLift(base=2.0, z=1.0, levels=4)
+
+        def difference(pictures: Tensor) -> Tensor:
+            levels = lift(pictures)
+            return levels[:, :, 1:] - levels[:, :, :-1]
+
+        s, field = 0.5, ScaleSpace((1, 2, 4), base_blur=1.0)
+        features, actual = difference(images), difference(rescale(images, s, 1.0))
+        bare = distance(field.act(features, s, Canvas(96, 96, 1.0)), actual) ** 2
+        framed = distance(field.act(features, s, Canvas(96, 96, 1.0, border=8.0)), actual) ** 2
+        assert bare > 0.2
+        assert framed < 0.01
