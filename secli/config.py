@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from secli.errors import InputError, suggestion
 
@@ -66,7 +66,7 @@ class TrainingSettings(Settings):
 
 
 class MeasureSettings(Settings):
-    """How an equivariance curve is measured (FIELD.md section 1)."""
+    """How an equivariance curve is measured."""
 
     factors: tuple[float, ...] | None = Field(
         None,
@@ -79,6 +79,18 @@ class MeasureSettings(Settings):
     background: Background = Field(
         "empty", description="'empty' compares Φ(f) − Φ(0); 'none' is the bare formula"
     )
+    protocol: Literal["default", "downscale-2020"] = Field(
+        "default", description="a named list of factors; downscale-2020: 1, 1/1.1, 1/1.5, 1/2, 1/2.5, 1/3"
+    )
+    border: float | None = Field(
+        None,
+        ge=0,
+        description="pixels left out along the edges of picture and canvas; none: 0 for pictures on black, "
+        "the tap's receptive-field radius for others",
+    )
+    per: tuple[Literal["level", "channel"], ...] = Field(
+        (), description="also each scale level, each channel by itself"
+    )
     images: int = Field(1000, ge=1, description="images of the test split, from its start")
     batch: int = Field(100, ge=1, description="images per forward pass")
 
@@ -86,6 +98,12 @@ class MeasureSettings(Settings):
     @classmethod
     def _factors(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
         return None if value is None else check_factors(value)
+
+    @model_validator(mode="after")
+    def _one_list_of_factors(self) -> MeasureSettings:
+        if self.factors is not None and self.protocol != "default":
+            raise ValueError(f"factors and the protocol {self.protocol} exclude each other")
+        return self
 
 
 class Config(Settings):
@@ -136,6 +154,8 @@ def first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"key '{path}' is missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if not path:
+        return message
     return f"{path} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
 
 

@@ -113,6 +113,9 @@ class CurveRow(Part):
         description="the error of composing two half-steps of the spatial action, same metric"
     )
     n: int = Field(description="images measured")
+    runs: int = Field(
+        default=1, description="runs averaged; the interval is over them when there are several"
+    )
     dropped: int = Field(
         default=0, description="images left out because their features vanish or are not finite"
     )
@@ -191,6 +194,9 @@ class EquivarianceRecord(Part):
     accuracy: list[AccuracyRow] = Field(description="one row per factor")
     lie: list[LieRow] = Field(default=[], description="one row per tap, where asked for")
     local: list[LocalRow] = Field(default=[], description="one row per part and factor, where asked for")
+    pooled: tuple[str, ...] = Field(
+        default=(), description="the run directories averaged; empty for one network"
+    )
     control: str | None = Field(
         default=None, description="which control this is; null for a network of its own"
     )

@@ -1,6 +1,8 @@
-"""One tap at one factor: images come in batch by batch, one row of the record comes out."""
+"""One tap at one factor: images come in batch by batch, rows of the record come out."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float64
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from secli.config import Metric
 from secli.equivariance.error import compare, measurable, metric_value, squared_norm
+from secli.equivariance.selection import ALL, Per, Selection, selections
 from secli.equivariance.statistics import bootstrap_interval
 from secli.fields import Acted, Canvas, Field
 from secli.models.contract import Features
@@ -17,6 +20,73 @@ SMALLEST_PLANE = 4
 """A shrunk map of fewer cells has no scale that could be compared."""
 SMALLEST_SHARE = 0.1
 """When a smaller share of the cells is compared, the value is null."""
+
+
+class Reading:
+    """The error of one part of a tap, image by image.
+
+    Parameters
+    ----------
+    metric : str
+        Which error.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.errors: list[Float64[Tensor, "n"]] = []
+        self.floors: list[Float64[Tensor, "n"]] = []
+        self.shares: list[float] = []
+        self.dead = 0
+        self.broken = 0
+
+    def add(
+        self, raw: Sequence[Tensor], acted: Acted, actual: Sequence[Tensor], halves: Sequence[Tensor]
+    ) -> None:
+        """Compare one batch.
+
+        Parameters
+        ----------
+        raw : sequence of tensors
+            Φ(f), for the size of rounding errors.
+        acted : Acted
+            L_sΦ(f), its background taken away.
+        actual : sequence of tensors
+            Φ(L_s f) likewise.
+        halves : sequence of tensors
+            L_√s L_√s Φ(f) likewise, compared over the cells that the whole step knows.
+        """
+        share = compared_share(acted)
+        self.shares.append(share)
+        if share == 0:
+            return
+        comparison = compare(acted, actual)
+        size = torch.stack([squared_norm(tensor) for tensor in raw]).sum(0)
+        finite, alive = measurable(comparison, size, raw[0].dtype)
+        self.broken += int((~finite).sum())
+        self.dead += int((finite & ~alive).sum())
+        kept = finite & alive
+        self.errors.append(metric_value(comparison, self.metric)[kept].cpu())
+        self.floors.append(metric_value(compare(acted, halves), self.metric)[kept].cpu())
+
+    @property
+    def share(self) -> float | None:
+        """The share of cells compared, over all batches."""
+        return sum(self.shares) / len(self.shares) if self.shares else None
+
+    def values(self) -> Float64[Tensor, "n"]:
+        """Return the errors of all images so far that could be measured."""
+        return torch.cat(self.errors) if self.errors else torch.empty(0, dtype=torch.float64)
+
+    def reason(self, images: int) -> str | None:
+        """Say why there is no value, if so."""
+        share = self.share
+        if share is not None and share < SMALLEST_SHARE:
+            return f"only {share:.1%} of the cells can be compared"
+        if len(self.values()) > 0:
+            return None
+        if self.broken:
+            return f"the features of {self.broken} of {images} images are not finite"
+        return f"dead tap: L_sΦ(f) vanishes for all {images} images"
 
 
 class Cell:
@@ -30,19 +100,20 @@ class Cell:
         Scale factor s.
     metric : str
         Which error.
+    per : sequence of str
+        ``level``, ``channel``: also each of them by itself.
     """
 
-    def __init__(self, field: Field, factor: float, metric: Metric) -> None:
+    def __init__(self, field: Field, factor: float, metric: Metric, per: Sequence[Per] = ()) -> None:
         self.field = field
         self.factor = factor
-        self.metric = metric
+        self.metric: Metric = metric
+        self.per = per
         self.reason: str | None = None
+        self.cells: float | None = None
         self.acted: Acted | None = None  # of the last batch: levels and lattice are the same for all
-        self.errors: list[Float64[Tensor, "n"]] = []
-        self.floors: list[Float64[Tensor, "n"]] = []
-        self.shares: list[float] = []
-        self.dead = 0
-        self.broken = 0
+        self.border = 0.0
+        self.readings: dict[Selection, Reading] = {ALL: Reading(metric)}
 
     def add(self, raw: Features, base: Features, actual: Features, canvas: Canvas) -> None:
         """Compare one batch.
@@ -58,10 +129,13 @@ class Cell:
         canvas : Canvas
             The pictures.
         """
+        self.border = canvas.border
         plane = self.field.smallest_plane(base)
-        cells = None if plane is None else plane * min(1.0, self.factor)
-        if cells is not None and cells < SMALLEST_PLANE:
-            self.reason = f"the picture covers {cells:.2g} cells of this tap, fewer than {SMALLEST_PLANE}"
+        self.cells = None if plane is None else plane * min(1.0, self.factor)
+        if self.cells is not None and self.cells < SMALLEST_PLANE:
+            self.reason = (
+                f"the picture covers {self.cells:.2g} cells of this tap, fewer than {SMALLEST_PLANE}"
+            )
             return
         acted = self.field.act(base, self.factor, canvas)
         self.acted = acted._replace(features=[], masks=[])
@@ -70,39 +144,37 @@ class Cell:
                 f"no scale level of this tap maps onto another at this factor (0 of {acted.levels_total})"
             )
             return
-        comparison = compare(acted, _tensors(actual))
-        size = torch.stack([squared_norm(tensor) for tensor in _tensors(raw)]).sum(0)
-        finite, alive = measurable(comparison, size, _tensors(raw)[0].dtype)
-        self.broken += int((~finite).sum())
-        self.dead += int((finite & ~alive).sum())
-        kept = finite & alive
-        self.errors.append(metric_value(comparison, self.metric)[kept].cpu())
-        self.floors.append(self._floor(base, acted, canvas)[kept].cpu())
-        self.shares.append(compared_share(acted))
+        halves = self.field.act(base, self.factor, canvas, steps=2).features
+        raws, actuals = _tensors(raw), _tensors(actual)
+        for selection in selections(base, acted, self.per):
+            reading = self.readings.setdefault(selection, Reading(self.metric))
+            if selection == ALL:
+                reading.add(raws, acted, actuals, halves)
+            else:
+                parts = (
+                    selection.of(raws),
+                    selection.acted(acted),
+                    selection.of(actuals),
+                    selection.of(halves),
+                )
+                reading.add(*parts)
 
-    def _floor(self, base: Features, acted: Acted, canvas: Canvas) -> Float64[Tensor, "n"]:
-        """Return the error of two half-steps of the spatial action, over the cells that the whole step knows."""
-        halves = self.field.act(base, self.factor, canvas, steps=2)
-        return metric_value(compare(acted, halves.features), self.metric)
+    def rows(self, tap: str, images: int) -> list[CurveRow]:
+        """Return the rows of the record: means with their intervals, or null with the reason."""
+        return [self._row(tap, images, selection, reading) for selection, reading in self.readings.items()]
 
     def row(self, tap: str, images: int) -> CurveRow:
-        """Return the row of the record: the mean with its interval, or null with the reason."""
-        errors = torch.cat(self.errors) if self.errors else torch.empty(0, dtype=torch.float64)
-        share = sum(self.shares) / len(self.shares) if self.shares else None
-        reason = self.reason
-        if reason is None and share is not None and share < SMALLEST_SHARE:
-            reason = f"only {share:.1%} of the cells can be compared"
-        if reason is None and len(errors) == 0:
-            reason = (
-                f"the features of {self.broken} of {images} images are not finite"
-                if self.broken
-                else f"dead tap: L_sΦ(f) vanishes for all {images} images"
-            )
+        """Return the row of the whole tap."""
+        return self._row(tap, images, ALL, self.readings[ALL])
+
+    def _row(self, tap: str, images: int, selection: Selection, reading: Reading) -> CurveRow:
+        reason = self.reason or reading.reason(images)
+        errors = reading.values()
         mean = median = low = high = floor = None
         if reason is None:
             low, high = bootstrap_interval(errors.numpy())
             mean, median = float(errors.mean()), float(errors.quantile(0.5))
-            floor = float(torch.cat(self.floors).mean())
+            floor = float(torch.cat(reading.floors).mean())
         return CurveRow(
             tap=tap,
             field=self.field.reads_as(),
@@ -113,11 +185,14 @@ class Cell:
             median=median,
             floor=floor,
             n=len(errors) if reason is None else 0,
-            dropped=self.dead + self.broken,
+            dropped=reading.dead + reading.broken,
             levels_used=self.acted.levels_used if self.acted else None,
             levels_total=self.acted.levels_total if self.acted else None,
             on_lattice=self.acted.on_lattice if self.acted else None,
-            compared=share,
+            level=selection.level,
+            channel=selection.channel,
+            compared=reading.share,
+            border=self.border,
             reason=reason,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +12,18 @@ from torch import Tensor
 from secli.config import MeasureSettings
 from secli.datasets.loading import pixels
 from secli.equivariance.accumulate import Cell
-from secli.equivariance.factors import default_factors
+from secli.equivariance.borders import borders, stand_on_black
+from secli.equivariance.factors import wanted_factors
 from secli.equivariance.precision import measuring
+from secli.equivariance.remarks import warnings
 from secli.errors import InputError, UnknownNameError
 from secli.fields import Canvas, Field
 from secli.models.contract import Features, Model
 from secli.records import AccuracyRow, CurveRow
 from secli.scaling import SAMPLING_BLUR, rescale
+
+OUTPUT = "logits"
+"""The tap at which a network gives its logits."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ def measure_curves(
     settings: MeasureSettings,
     *,
     labels: Int64[Tensor, "n"] | None = None,
+    on_black: bool | None = None,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Curves:
@@ -50,9 +56,11 @@ def measure_curves(
     images : tensor (N, C, H, W)
         Pixels, float in [0, 1] or uint8, at their own scale; the first ``settings.images`` are taken.
     settings : MeasureSettings
-        Factors, taps, metric, background, number of images, batch size.
+        Factors, taps, metric, background, border, number of images, batch size.
     labels : tensor (N,), optional
         Classes; without them the accuracy is null and the agreement remains.
+    on_black : bool, optional
+        Whether the pictures fade to black at their edges, so that no frame appears; None looks at the images.
     device : torch.device
         Where to compute.
     on_progress : callable, optional
@@ -73,36 +81,64 @@ def measure_curves(
     if len(images) == 0:
         raise InputError("there are no images to measure on")
     images = images[: settings.images]
+    black = stand_on_black(images) if on_black is None else on_black
     fields = wanted_taps(model, settings.taps)
-    factors = settings.factors or default_factors(fields.values())
+    factors = wanted_factors(settings, fields.values())
     cells = {
-        (tap, factor): Cell(fields[tap], factor, settings.metric) for tap in fields for factor in factors
+        (tap, factor): Cell(fields[tap], factor, settings.metric, settings.per)
+        for tap in fields
+        for factor in factors
     }
-    # the pictures' blur that L_s keeps: that of sampling, or of the widest lift whose first level is the picture
-    blur = max([SAMPLING_BLUR, *(field.base_blur for field in fields.values())])
-    canvas = Canvas(images.shape[-2], images.shape[-1], blur)
     passes = [1.0, *(factor for factor in factors if factor != 1)]
     outputs: dict[float, list[Tensor]] = {factor: [] for factor in passes}
     starts = range(0, len(images), settings.batch)
     with measuring(model, device) as dtype:
+        canvases = _canvases(model, fields, settings, images, black)
+        blur = next(iter(canvases.values())).blur
         empty = model.features(_pixels(images[:1], device, dtype) * 0)
         for done, start in enumerate(starts):
             batch = _pixels(images[start : start + settings.batch], device, dtype)
             base = model.features(batch)
+            outputs[1.0].append(_logits(model, base, batch))
             centred = {tap: _centred(base[tap], empty[tap], settings) for tap in fields}
             for count, factor in enumerate(passes, start=1):
-                moved = base if factor == 1 else model.features(rescale(batch, factor, canvas.blur))
-                outputs[factor].append(_logits(moved).cpu())
+                moved, there = batch, base
+                if factor != 1:
+                    moved = rescale(batch, factor, blur)
+                    there = model.features(moved)
+                    outputs[factor].append(_logits(model, there, moved))
                 if factor in factors:
                     for tap in fields:
-                        actual = centred[tap] if factor == 1 else _centred(moved[tap], empty[tap], settings)
-                        cells[tap, factor].add(base[tap], centred[tap], actual, canvas)
+                        actual = centred[tap] if factor == 1 else _centred(there[tap], empty[tap], settings)
+                        cells[tap, factor].add(base[tap], centred[tap], actual, canvases[tap])
                 if on_progress:
                     on_progress(done * len(passes) + count, len(starts) * len(passes))
-    rows = [cells[tap, factor].row(tap, len(images)) for tap in fields for factor in factors]
-    logits = {factor: torch.cat(parts) for factor, parts in outputs.items()}
+    pointwise: dict[float, float] = {}
+    rows = []
+    for (tap, _), cell in cells.items():
+        for row in cell.rows(tap, len(images)):
+            found = warnings(row, cells=cell.cells, on_black=black, pointwise=pointwise)
+            rows.append(row.model_copy(update={"warnings": found}))
     classes = None if labels is None else labels[: settings.images].cpu()
+    logits = {factor: torch.cat(parts) for factor, parts in outputs.items()}
     return Curves(rows, [accuracy_row(factor, logits[factor], logits[1.0], classes) for factor in factors])
+
+
+def _canvases(
+    model: Model,
+    fields: Mapping[str, Field],
+    settings: MeasureSettings,
+    images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
+    on_black: bool,
+) -> dict[str, Canvas]:
+    """Return what each tap is judged by: the pictures, their blur, and the border of that tap.
+
+    The blur that L_s keeps is that of sampling, or of the widest lift whose first level is the picture.
+    """
+    channels, height, width = images.shape[1:]
+    blur = max([SAMPLING_BLUR, *(field.base_blur for field in fields.values())])
+    edges = borders(model, fields, (channels, height, width), settings.border, on_black)
+    return {tap: Canvas(height, width, blur, edges[tap]) for tap in fields}
 
 
 def wanted_taps(model: Model, names: Sequence[str] | None) -> dict[str, Field]:
@@ -169,7 +205,7 @@ def _centred(features: Features, empty: Features, settings: MeasureSettings) -> 
     return features - empty
 
 
-def _logits(features: dict[str, Features]) -> Tensor:
-    last = list(features.values())[-1]
-    assert isinstance(last, Tensor)
-    return last
+def _logits(model: Model, features: Mapping[str, Features], images: Tensor) -> Tensor:
+    """Return the logits: those of a tap that is the output, or of a pass of their own."""
+    output = features.get(OUTPUT)
+    return (model(images) if output is None or isinstance(output, list) else output).cpu()

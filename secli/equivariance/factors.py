@@ -5,9 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from secli.config import MeasureSettings
 from secli.fields import LATTICE_TOLERANCE, Field
 
 LOWEST, COUNT, HIGHEST = 1 / 3, 9, 1.5
+
+# the comparison of deformable and scale-equivariant networks over six downscaling factors (see published.yaml)
+PROTOCOLS = {"downscale-2020": (1.0, 1 / 1.1, 1 / 1.5, 1 / 2.0, 1 / 2.5, 1 / 3.0)}
+
+
+def wanted_factors(settings: MeasureSettings, fields: Iterable[Field]) -> tuple[float, ...]:
+    """Return the factors that the settings ask for: given, of a protocol, or the default ones.
+
+    Parameters
+    ----------
+    settings : MeasureSettings
+        ``factors`` and ``protocol``.
+    fields : iterable of Field
+        The fields of the taps that will be measured.
+    """
+    return settings.factors or PROTOCOLS.get(settings.protocol) or default_factors(fields)
 
 
 def default_factors(fields: Iterable[Field]) -> tuple[float, ...]:

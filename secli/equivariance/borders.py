@@ -1,0 +1,58 @@
+"""How far from the edges a tap is compared: a photograph shrunk on its canvas gets a frame that is no picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from secli.models.contract import Model
+from secli.models.probing import probe
+
+DARK = 4 / 255
+
+
+def stand_on_black(images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]) -> bool:
+    """Tell whether pictures fade to black at their edges, so that shrinking them adds no frame.
+
+    Parameters
+    ----------
+    images : tensor (N, C, H, W)
+        Pixels, float in [0, 1] or uint8.
+
+    Returns
+    -------
+    bool
+        True when the outermost ring of pixels has a mean below 4/255.
+    """
+    edges = [images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]]
+    ring = torch.cat([edge.flatten() for edge in edges]).double()
+    scale = 255 if images.dtype == torch.uint8 else 1
+    return float(ring.mean()) / scale < DARK
+
+
+def borders(
+    model: Model, taps: Iterable[str], shape: tuple[int, int, int], border: float | None, on_black: bool
+) -> dict[str, float]:
+    """Return for each tap how many pixels along the edges are left out.
+
+    Parameters
+    ----------
+    model : Model
+        The network, on its device, in eval mode.
+    taps : iterable of str
+        Taps.
+    shape : (C, H, W)
+        Of one image.
+    border : float, optional
+        As asked for; None: 0 for pictures on black, the receptive-field radius of each tap for others.
+    on_black : bool
+        Whether the pictures fade to black at their edges.
+    """
+    names = list(taps)
+    if border is not None or on_black:
+        return dict.fromkeys(names, border or 0.0)
+    geometry = probe(model, shape, names)
+    return {tap: geometry[tap].radius if tap in geometry else 0.0 for tap in names}

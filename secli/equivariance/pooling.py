@@ -1,0 +1,124 @@
+"""Several runs of one network as one measurement: means over runs, with intervals over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from secli.config import settings_hash
+from secli.equivariance.statistics import bootstrap_interval
+from secli.errors import InputError
+from secli.records import AccuracyRow, CurveRow, EquivarianceRecord, TrainingRecord
+
+# what two runs may differ in and still be runs of one network
+_FREE = ("seed", "device", "devices", "threads")
+
+
+def identity(record: EquivarianceRecord, training: TrainingRecord | None) -> str:
+    """Return a key that runs share which differ in nothing but seed, realisation and machine.
+
+    Parameters
+    ----------
+    record : EquivarianceRecord
+        What was measured.
+    training : TrainingRecord, optional
+        The run that the weights come from.
+    """
+    settings: dict[str, Any] = {}
+    if training is not None:
+        settings = {key: value for key, value in training.training.items() if key not in _FREE}
+        settings["data"] = training.data.name
+    return settings_hash(
+        {
+            "model": record.model.name,
+            "options": record.model.options,
+            "training": settings,
+            "measure": [record.metric, record.background, record.data.name],
+        }
+    )
+
+
+def pool(records: Sequence[EquivarianceRecord]) -> EquivarianceRecord:
+    """Average the curves of several runs; the interval is the bootstrap over the runs' means.
+
+    Parameters
+    ----------
+    records : sequence of EquivarianceRecord
+        Of one network, measured alike; one record is returned as it is.
+
+    Returns
+    -------
+    EquivarianceRecord
+        A row is null where any run's is, with that run's reason.
+
+    Raises
+    ------
+    InputError
+        When the runs were not measured at the same taps and factors.
+    """
+    if len(records) == 1:
+        return records[0]
+    first = records[0]
+    rows = _aligned(
+        [record.rows for record in records], lambda row: (row.tap, row.factor, row.level, row.channel)
+    )
+    accuracy = _aligned([record.accuracy for record in records], lambda row: row.factor)
+    names = tuple(record.run or f"seed {record.seed}" for record in records)
+    return first.model_copy(
+        update={
+            "rows": [_pooled_row(same) for same in rows],
+            "accuracy": [_pooled_accuracy(same) for same in accuracy],
+            "lie": [],
+            "local": [],
+            "run": None,
+            "pooled": names,
+        }
+    )
+
+
+def _aligned(lists: Sequence[Sequence[Any]], key: Any) -> Iterable[list[Any]]:
+    """Return the rows that belong together, in the order of the first list."""
+    keys = [[key(row) for row in rows] for rows in lists]
+    if any(other != keys[0] for other in keys[1:]):
+        raise InputError(
+            "the runs were not measured at the same taps and factors, so they cannot be averaged"
+        )
+    return (list(same) for same in zip(*lists, strict=True))
+
+
+def _pooled_row(rows: Sequence[CurveRow]) -> CurveRow:
+    missing = next((row for row in rows if row.mean is None), None)
+    if missing is not None:
+        return missing.model_copy(update={"runs": len(rows)})
+    low, high = bootstrap_interval(np.array([row.mean for row in rows], dtype=np.float64))
+    return rows[0].model_copy(
+        update={
+            "mean": _mean(row.mean for row in rows),
+            "median": _mean(row.median for row in rows),
+            "floor": _mean(row.floor for row in rows),
+            "low": low,
+            "high": high,
+            "n": min(row.n for row in rows),
+            "dropped": sum(row.dropped for row in rows),
+            "runs": len(rows),
+            "warnings": tuple(dict.fromkeys(warning for row in rows for warning in row.warnings)),
+        }
+    )
+
+
+def _pooled_accuracy(rows: Sequence[AccuracyRow]) -> AccuracyRow:
+    return rows[0].model_copy(
+        update={
+            "accuracy": _mean(row.accuracy for row in rows),
+            "agreement": _mean(row.agreement for row in rows),
+            "n": min(row.n for row in rows),
+        }
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    numbers = list(values)
+    known = [value for value in numbers if value is not None]
+    return sum(known) / len(known) if numbers and len(known) == len(numbers) else None
