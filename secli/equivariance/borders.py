@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from secli.models.contract import Model
 from secli.models.probing import probe
@@ -47,12 +47,13 @@ def borders(
     shape : (C, H, W)
         Of one image.
     border : float, optional
-        As asked for; None: 0 for pictures on black, the receptive-field radius of each tap for others.
+        As asked for; None: 0 for pictures on black, for others the receptive-field radius of each tap (which is
+        probed, so the network must be a module).
     on_black : bool
         Whether the pictures fade to black at their edges.
     """
     names = list(taps)
-    if border is not None or on_black:
+    if border is not None or on_black or not isinstance(model, nn.Module):
         return dict.fromkeys(names, border or 0.0)
     geometry = probe(model, shape, names)
     return {tap: geometry[tap].radius if tap in geometry else 0.0 for tap in names}
