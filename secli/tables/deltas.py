@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from secli.records import CurveRow, EquivarianceRecord
+from secli.tables.places import whole
 
 # Published factors are rounded (0.58 for 1/√3); what lies closer than this is the same factor.
 SAME_FACTOR = 0.02
@@ -44,7 +45,7 @@ def common_factors(records: Sequence[EquivarianceRecord]) -> list[float]:
 
 def value_at(record: EquivarianceRecord, tap: str, factor: float) -> float | None:
     """Return the mean error at a tap and the factor measured nearest to the one asked for; None if there is none."""
-    rows = [row for row in record.rows if row.tap == tap and same_factor(row.factor, factor)]
+    rows = [row for row in whole(record.rows) if row.tap == tap and same_factor(row.factor, factor)]
     if not rows:
         return None
     return _finite(min(rows, key=lambda row: abs(math.log(row.factor / factor))).mean)

@@ -1,4 +1,4 @@
-"""Which taps of which networks share a panel of a figure."""
+"""Which taps of which networks, and of their controls, share a panel of a figure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from secli.records import EquivarianceRecord
+from secli.tables.places import tap_names, whole
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,32 @@ def tap_panels(records: Sequence[EquivarianceRecord]) -> list[Panel]:
     return panels
 
 
+def control_taps(record: EquivarianceRecord, control: EquivarianceRecord) -> dict[str, str]:
+    """Return which tap of a control stands beside which tap of its network.
+
+    Taps of one name belong together. A control that shares no name stands beside every tap with a plane when it has
+    a single one itself (the identity, a pointwise layer), and by relative depth otherwise; vectors and logits, which
+    do not move with scale, then stay without.
+    """
+    own, other = _taps(record), _taps(control)
+    shared = {tap: tap for tap in own if tap in other}
+    if shared:
+        return shared
+    own, other = _moving(record, own), _moving(control, other)
+    if len(other) == 1:
+        return dict.fromkeys(own, other[0])
+    if not other:
+        return {}
+    return {tap: other[round(i * (len(other) - 1) / max(len(own) - 1, 1))] for i, tap in enumerate(own)}
+
+
 def _taps(record: EquivarianceRecord) -> list[str]:
-    return list(dict.fromkeys(row.tap for row in record.rows))
+    return tap_names(whole(record.rows))
+
+
+def _moving(record: EquivarianceRecord, taps: Sequence[str]) -> list[str]:
+    still = {row.tap for row in record.rows if row.field.lower().startswith("invariant")}
+    return [tap for tap in taps if tap not in still]
 
 
 def _mostly_shared(chains: Sequence[Sequence[str]]) -> bool:

@@ -1,0 +1,80 @@
+"""Axes of a figure: scale factors on a log axis, errors on a linear one or a log one with a place for zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# in the order in which they are wanted where there is no room for all
+FACTOR_TICKS = {
+    1.0: "1", 0.5: "0.5", 2.0: "2", 1 / 3: "1/3", 3.0: "3", 0.1: "0.1", 10.0: "10", 1.5: "1.5", 0.2: "0.2",
+    5.0: "5", 0.7: "0.7", 0.15: "0.15",
+}  # fmt: skip
+CLOSEST_TICKS = 0.16  # of the axis
+LOG_FROM = 50  # largest over smallest positive value from which a linear axis hides the small ones
+
+
+def factor_axis(axes: Axes, factors: Sequence[float]) -> None:
+    """Set the log axis of scale factors with plain tick labels (1/3, 0.5, 0.7, 1, 1.5), as many as have room."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    low, high = min(factors), max(factors)
+    span = math.log(high / low) or 1.0
+    ticks: dict[float, str] = {}
+    for tick, text in FACTOR_TICKS.items():
+        near = any(abs(math.log(tick / other)) < CLOSEST_TICKS * span for other in ticks)
+        if low / 1.01 <= tick <= high * 1.01 and not near:
+            ticks[tick] = text
+    if len(ticks) < 2:
+        ticks = {factor: f"{factor:.3g}" for factor in sorted({low, high})}
+    ticks = dict(sorted(ticks.items()))
+    margin = 1.06 if low < high else 1.2
+    axes.set_xscale("log")
+    axes.set_xlim(low / margin, high * margin)
+    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.xaxis.set_major_formatter(FixedFormatter(list(ticks.values())))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def error_axis(axes: Axes, values: Sequence[float], tops: Sequence[float] = ()) -> None:
+    """Set the axis of errors: logarithmic, with a linear foot for zeros, when the range of the values calls for it.
+
+    Parameters
+    ----------
+    axes : Axes
+        Its vertical axis is set.
+    values : sequence of float
+        What is drawn.
+    tops : sequence of float
+        Upper ends of intervals, which shall be seen too.
+    """
+    axes.grid(axis="y", color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return
+    top = max([*positive, *(value for value in tops if math.isfinite(value))])
+    if max(positive) / min(positive) < LOG_FROM:
+        axes.set_ylim(-0.03 * top, 1.06 * top)  # a point at zero is seen whole
+    else:
+        _log_axis(axes, min(positive), top)
+
+
+def _log_axis(axes: Axes, low: float, top: float) -> None:
+    """Set a log axis from ``low`` to ``top`` whose foot below ``low`` is linear and holds the zeros."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    foot = 10.0 ** math.floor(math.log10(low))
+    exponents = range(round(math.log10(foot)), math.floor(math.log10(top)) + 1)
+    step = max(1, math.ceil(len(exponents) / 6))
+    ticks = [0.0, *(10.0**exponent for exponent in exponents[::step])]
+    labels = ["0", *(f"{t:g}" if 1e-3 <= t <= 1e3 else f"$10^{{{round(math.log10(t))}}}$" for t in ticks[1:])]
+    axes.set_yscale("symlog", linthresh=foot, linscale=0.35)
+    axes.set_ylim(-0.35 * foot, 1.4 * top)  # a point at zero is seen whole
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(FixedFormatter(labels))
+    axes.yaxis.set_minor_locator(NullLocator())
