@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secli.config import Background
+from secli.equivariance.borders import borders, stand_on_black
 from secli.equivariance.curves import wanted_taps
 from secli.equivariance.precision import measuring
 from secli.errors import InputError
@@ -34,6 +35,7 @@ def feature_views(
     taps: Sequence[str] | None = None,
     channels: int = 4,
     background: Background = "empty",
+    border: float | None = None,
     device: torch.device | str = "cpu",
 ) -> FeatureViews:
     """Return L_sΦ(f), Φ(L_s f) and Φ(L_s f) − L_sΦ(f) for the strongest channels of every tap.
@@ -55,6 +57,9 @@ def feature_views(
         Channels per tap, at most.
     background : str
         ``empty`` subtracts Φ(0) on both sides; ``none`` shows the bare features.
+    border : float, optional
+        Pixels along the edges of picture and canvas that are not compared; None: as the curves choose (0 for a
+        picture on black, else the receptive-field radius of each tap).
     device : torch.device
         Where to compute.
 
@@ -81,9 +86,11 @@ def feature_views(
         raise InputError(f"none of the taps {', '.join(taps or every)} has a plane that could be shown")
     # the blur that L_s keeps, as the curves take it
     blur = max([SAMPLING_BLUR, *(field.base_blur for field in every.values())])
-    canvas = Canvas(image.shape[-2], image.shape[-1], blur)
+    depth, height, width = image.shape[1:]
     with measuring(model, device) as dtype:
         f = image.to(device, dtype)
+        edges = borders(model, fields, (depth, height, width), border, stand_on_black(image))
+        canvases = {tap: Canvas(height, width, blur, edges[tap]) for tap in fields}
         moved = rescale(f, factor, blur)
         with recorded_offsets(model) as offsets:
             raw, actual = model.features(f), model.features(moved)
@@ -95,7 +102,7 @@ def feature_views(
             view
             for tap, field in fields.items()
             for view in _views_of_tap(
-                tap, field, field.act(base[tap], factor, canvas), _list(actual[tap]), channels
+                tap, field, field.act(base[tap], factor, canvases[tap]), _list(actual[tap]), channels
             )
         ]
         sampling = [
@@ -129,7 +136,8 @@ def _list(features: Features) -> list[Tensor]:
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:
-    return np.array(tensor.detach().to("cpu", torch.float64), dtype=np.float64)
+    values: NDArray[np.float64] = tensor.detach().cpu().double().numpy().copy()
+    return values
 
 
 def _views_of_tap(
@@ -163,7 +171,7 @@ def _views_of_tap(
 
 def _energy(features: Float[Tensor, "*parts h w"], known: Tensor) -> Float[Tensor, "*parts"]:
     kept = torch.where(known & features.isfinite(), features, features.new_zeros(()))
-    return kept.double().square().sum((-2, -1))
+    return kept.cpu().double().square().sum((-2, -1))
 
 
 def _strongest(energy: Float[Tensor, "*parts"], count: int) -> list[tuple[int, ...]]:
@@ -232,7 +240,7 @@ def _sampling_view(
 def bright_places(image: Float[Tensor, "c h w"], count: int) -> NDArray[np.float64]:
     """Return the brightest places (x, y) of a picture that lie at least a quarter of its smaller side apart."""
     light = (
-        torch.nn.functional.avg_pool2d(image.abs().sum(0)[None, None], 3, 1, 1)[0, 0].double().cpu().numpy()
+        torch.nn.functional.avg_pool2d(image.cpu().abs().sum(0)[None, None], 3, 1, 1)[0, 0].double().numpy()
     )
     rows, columns = np.indices(light.shape)
     free = np.ones(light.shape, dtype=bool)

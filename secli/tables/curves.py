@@ -310,9 +310,9 @@ def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: dict[str
             "95 %: interval of the mean (bootstrap); floor: what resampling twice instead of once costs."
         )
     notes += _lattice_note(rows)
-    for warning, where in warning_places(rows):
-        mark = marks.get(pattern(warning))
-        notes.append(f"{mark + ' ' if mark else ''}{warning}: {where}.")
+    for warning in warning_places(rows):
+        mark = marks.get(warning.form)
+        notes.append(f"{mark + ' ' if mark else ''}{warning.text}: {warning.places}.")
     notes += [f"{MISSING} {reason}: {where}." for reason, where in null_places(rows, _is_null)]
     dropped = max((row.dropped for row in rows), default=0)
     if dropped:

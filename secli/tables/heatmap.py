@@ -288,5 +288,5 @@ def _notes(records: Sequence[EquivarianceRecord], letters: dict[str, str]) -> li
         notes.append(plain(f"{letter}: {merged(reasons)}."))
     for record, label in zip(records, distinct_labels(records), strict=True):
         owner = f"{label}: " if len(records) > 1 else ""
-        notes += [plain(f"{owner}{text}: {where}.") for text, where in warning_places(whole(record.rows))]
+        notes += [plain(f"{owner}{text}: {where}.") for _, text, where in warning_places(whole(record.rows))]
     return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from secli.records import CurveRow
 from secli.tables.reasons import merged, pattern
@@ -96,15 +97,21 @@ def null_places(rows: Sequence[CurveRow], is_null: Callable[[CurveRow], bool]) -
     return said
 
 
-def warning_places(rows: Sequence[CurveRow]) -> list[tuple[str, str]]:
-    """Return (warning, places) of the warnings, but for the one that a sign says already.
+class Warned(NamedTuple):
+    """A warning: its form (numbers blanked), its text with the range of its numbers, and where it stands."""
 
-    Warnings that differ only in their numbers are one.
-    """
+    form: str
+    text: str
+    places: str
+
+
+def warning_places(rows: Sequence[CurveRow]) -> list[Warned]:
+    """Return the warnings, but for the one that a sign says already; those that differ only in numbers are one."""
     measured = [row for row in rows if row.mean is not None]
     said = []
     for form, own in _forms(measured).items():
         carriers = {id(measured[index]) for index in own}
         texts = [text for index in sorted(own) for text in measured[index].warnings if pattern(text) == form]
-        said.append((merged(texts), places(measured, lambda row, own=carriers: id(row) in own)))  # type: ignore[misc]
+        where = places(measured, lambda row, own=carriers: id(row) in own)  # type: ignore[misc]
+        said.append(Warned(form, merged(texts), where))
     return said

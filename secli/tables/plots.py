@@ -336,7 +336,7 @@ def _percent(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 def _notes(records: Sequence[EquivarianceRecord], looks: Sequence[Look]) -> list[str]:
     """Say below the figure what the error is, which values carry a warning, and which are null and why."""
-    warned = _by_owner(looks, [warning_places(whole(record.rows)) for record in records])
+    warned = _by_owner(looks, [[w[1:] for w in warning_places(whole(record.rows))] for record in records])
     missing = _by_owner(
         looks, [null_places(whole(record.rows), lambda row: _value(row) is None) for record in records]
     )

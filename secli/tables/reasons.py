@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 UNSAID = "no reason given"
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 def pattern(reason: str | None) -> str:

@@ -16,6 +16,8 @@ from secli.records import (
     CurveRow,
     DataInfo,
     EquivarianceRecord,
+    LieRow,
+    LocalRow,
     ModelInfo,
     Provenance,
     Status,
@@ -105,6 +107,68 @@ def curve_row(tap: str, factor: float, mean: float | None, **changes: Any) -> Cu
         "reason": None if mean is not None else "fewer than 4 cells",
     }
     return CurveRow(**{**values, **changes})
+
+
+def lie_row(tap: str, mean: float | None, **changes: Any) -> LieRow:
+    values: dict[str, Any] = {
+        "tap": tap,
+        "field": "plane",
+        "mean": mean,
+        "low": None if mean is None else 0.9 * mean,
+        "high": None if mean is None else 1.1 * mean,
+        "n": 0 if mean is None else 100,
+        "reason": None if mean is not None else "the features vanish",
+    }
+    return LieRow(**{**values, **changes})
+
+
+def local_row(part: str, kind: str, factor: float, mean: float | None, **changes: Any) -> LocalRow:
+    values: dict[str, Any] = {
+        "part": part,
+        "kind": kind,
+        "factor": factor,
+        "mean": mean,
+        "low": None if mean is None else 0.9 * mean,
+        "high": None if mean is None else 1.1 * mean,
+        "n": 100,
+        "compared": 1.0,
+        "reason": None if mean is not None else "fewer than 4 cells",
+    }
+    return LocalRow(**{**values, **changes})
+
+
+def with_controls(record: EquivarianceRecord) -> EquivarianceRecord:
+    """The record with its four controls: identity 0, pointwise 0.02 (log s)², untrained twice the errors, a CNN."""
+    flat = [
+        curves(
+            record.model.name,
+            rows=[curve_row(name, f, level * math.log(f) ** 2) for f in FACTORS],
+            accuracy=False,
+        ).model_copy(update={"control": name})
+        for name, level in (("identity", 0.0), ("pointwise", 0.02))
+    ]
+    doubled = [
+        row.model_copy(update={"mean": None if row.mean is None else 2 * row.mean}) for row in record.rows
+    ]
+    untrained = record.model_copy(update={"control": "untrained", "rows": doubled, "trained": False})
+    plain = curves("cnn", taps=["conv1", "other"], level=0.7).model_copy(update={"control": "plain cnn"})
+    return record.model_copy(update={"controls": [*flat, untrained, plain]})
+
+
+def with_parts(record: EquivarianceRecord, levels: int = 3) -> EquivarianceRecord:
+    """The record with rows for single levels: level k reads k + 1 times what the whole tap reads, the last is null."""
+    extra = [
+        row.model_copy(
+            update={
+                "level": level,
+                "mean": None if level == levels - 1 or row.mean is None else (level + 1) * row.mean,
+                "reason": "off the stack" if level == levels - 1 else None,
+            }
+        )
+        for level in range(levels)
+        for row in record.rows
+    ]
+    return record.model_copy(update={"rows": [*record.rows, *extra]})
 
 
 def curves(
