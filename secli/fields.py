@@ -211,14 +211,15 @@ class ScaleSpace(Field):
             )
         sources = self.sources(factor)
         used = [k for k, source in enumerate(sources) if source is not None]
-        moved = torch.zeros_like(tensor)
-        if used:
-            planes = torch.stack(
-                [_read_level(tensor, source) for source in sources if source is not None], dim=2
+        levels = [
+            tensor.new_zeros(()).expand_as(tensor[:, :, 0])
+            if source is None
+            else rescale_plane(
+                _read_level(tensor, source), factor, canvas, self.stride, self.origin, self.base_blur, steps
             )
-            moved[:, :, used] = rescale_plane(
-                planes, factor, canvas, self.stride, self.origin, self.base_blur, steps
-            )
+            for source in sources
+        ]
+        moved = torch.stack(levels, dim=2)
         mask = None
         if len(used) < total:
             mask = torch.zeros(
@@ -421,11 +422,9 @@ def rescale_plane(
         supplied = base_blur**2 * (1 / each**2 - 1)
         variance = (blur_variance(each, canvas.blur) - supplied) / cell**2
         operators.append(
-            axis_operator(n, n, 1 / each, centre, centre, variance, features.dtype, features.device)
+            axis_operator(n, n, 1 / each, centre, centre, variance, features.dtype, features.device, steps)
         )
-    for _ in range(steps):
-        features = apply_axes(operators[0], features, operators[1])
-    return features
+    return apply_axes(operators[0], features, operators[1])
 
 
 def inside(

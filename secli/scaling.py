@@ -121,9 +121,12 @@ def axis_operator(
     variance: float,
     dtype: torch.dtype,
     device: torch.device,
+    power: int = 1,
 ) -> Float[Tensor, "n_out n_in"]:
-    """Return ``axis_matrix`` as a tensor, built in float64 and cached."""
+    """Return ``axis_matrix``, applied ``power`` times, as a tensor; built in float64 and cached."""
     matrix = axis_matrix(n_in, n_out, step, centre_in, centre_out, variance)
+    if power > 1:
+        matrix = np.linalg.matrix_power(matrix, power)
     # built outside inference mode, because a cached operator may later meet one that needs gradients
     with torch.inference_mode(False):
         return torch.from_numpy(matrix).to(device=device, dtype=dtype)

@@ -66,7 +66,7 @@ class Reading:
         self.dead += int((finite & ~alive).sum())
         kept = finite & alive
         self.errors.append(metric_value(comparison, self.metric)[kept].cpu())
-        self.floors.append(metric_value(compare(acted, halves), self.metric)[kept].cpu())
+        self.floors.append(metric_value(compare(acted, halves, comparison.expected), self.metric)[kept].cpu())
 
     @property
     def share(self) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic_core import to_jsonable_python
@@ -125,6 +125,15 @@ def _pairs(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[tuple[str, t
     return [(key, (now.get(key), then.get(key))) for key in sorted(now.keys() | then.keys())]
 
 
+class ImageShape(NamedTuple):
+    """Images that a network shall take, and what the user knows them by."""
+
+    where: str
+    channels: int
+    height: int
+    width: int
+
+
 def build_for(dataset: ScaleDataset, resolved: Resolved) -> StagedModel:
     """Build the network and check that it takes this dataset's images and tells its classes apart.
 
@@ -133,10 +142,11 @@ def build_for(dataset: ScaleDataset, resolved: Resolved) -> StagedModel:
     InputError
         When channels, classes or image size do not fit, or a batch is too small for the batch norm.
     """
-    check_images(dataset, resolved.model, resolved.options)
-    _check_option(dataset, resolved.model, resolved.options, "classes", len(dataset.classes), "class")
+    images = ImageShape(str(dataset.path), dataset.channels, *dataset.image_size)
+    check_images(images, resolved.model, resolved.options)
+    _check_option(images.where, resolved.model, resolved.options, "classes", len(dataset.classes), "class")
     network = build(resolved.model, resolved.options, seed=resolved.training.seed)
-    classes = outputs(dataset, resolved.model, network)
+    classes = outputs(images, resolved.model, network)
     if classes != len(dataset.classes):
         raise InputError(
             f"{dataset.path}: {len(dataset.classes)} classes, but model {resolved.model} tells {classes} apart"
@@ -145,42 +155,41 @@ def build_for(dataset: ScaleDataset, resolved: Resolved) -> StagedModel:
     return network.train()
 
 
-def check_images(dataset: ScaleDataset, model: str, options: Mapping[str, Any]) -> None:
-    """Check that a model's options say the channels and the size of a dataset's images.
+def check_images(images: ImageShape, model: str, options: Mapping[str, Any]) -> None:
+    """Check that a model's options say the channels and the size of the images.
 
     Raises
     ------
     InputError
         When they do not; the message says which option to set.
     """
-    _check_option(dataset, model, options, "in_channels", dataset.channels, "channel")
-    height, width = dataset.image_size
-    if height == width:
-        _check_option(dataset, model, options, "image_size", height, "pixel")
+    _check_option(images.where, model, options, "in_channels", images.channels, "channel")
+    if images.height == images.width:
+        _check_option(images.where, model, options, "image_size", images.height, "pixel")
 
 
-def outputs(dataset: ScaleDataset, model: str, network: StagedModel) -> int:
-    """Return how many classes a network tells apart, by trying it on one empty picture.
+def outputs(images: ImageShape, model: str, network: nn.Module) -> int | None:
+    """Return how many classes a network tells apart, by trying it on one empty picture; None if it gives no logits.
 
     Raises
     ------
     InputError
-        When it cannot take the dataset's images.
+        When it cannot take such images.
     """
-    height, width = dataset.image_size
     try:
         with torch.no_grad():
-            logits: Tensor = network.eval()(torch.zeros(1, dataset.channels, height, width))
+            logits = network.eval()(torch.zeros(1, images.channels, images.height, images.width))
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{dataset.path}: model {model} cannot take its {dataset.channels}×{height}×{width} images ({reason})"
+            f"{images.where}: model {model} cannot take its {images.channels}×{images.height}×{images.width} images "
+            f"({reason})"
         ) from None
-    return logits.shape[1]
+    return logits.shape[1] if isinstance(logits, Tensor) and logits.ndim == 2 else None
 
 
 def _check_option(
-    dataset: ScaleDataset, model: str, options: Mapping[str, Any], option: str, needed: int, unit: str
+    where: str, model: str, options: Mapping[str, Any], option: str, needed: int, unit: str
 ) -> None:
     taken = options.get(option)
     if not isinstance(taken, int) or taken == needed:
@@ -190,9 +199,7 @@ def _check_option(
         "class": f"{needed} classes",
         "pixel": f"images of {needed}×{needed} pixels",
     }[unit]
-    raise InputError(
-        f"{dataset.path}: {what}, but model {model} takes {taken}; add --set model.{option}={needed}"
-    )
+    raise InputError(f"{where}: {what}, but model {model} takes {taken}; add --set model.{option}={needed}")
 
 
 def _check_batches(dataset: ScaleDataset, resolved: Resolved, network: nn.Module) -> None:
