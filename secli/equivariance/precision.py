@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,8 +27,17 @@ def full_precision() -> Iterator[None]:
 
 
 @contextmanager
-def measuring(model: Model, device: torch.device | str) -> Iterator[torch.dtype]:
+def measuring(model: Model, device: torch.device | str, *, inference: bool = True) -> Iterator[torch.dtype]:
     """Put a network on a device in eval mode, without gradients and in full precision; restore its mode after.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    device : torch.device
+        Where to compute.
+    inference : bool
+        Use torch's inference mode, the cheapest; off for forward-mode derivatives, which it would stop.
 
     Yields
     ------
@@ -39,9 +49,10 @@ def measuring(model: Model, device: torch.device | str) -> Iterator[torch.dtype]
     if isinstance(model, nn.Module):
         modes = {module: module.training for module in model.modules()}
         model.to(device).eval()
-        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), dtype)
+        weights = itertools.chain(model.parameters(), model.buffers())
+        dtype = next((weight.dtype for weight in weights if weight.is_floating_point()), dtype)
     try:
-        with torch.inference_mode(), full_precision():
+        with torch.inference_mode() if inference else torch.no_grad(), full_precision():
             yield dtype
     finally:
         for module, training in modes.items():

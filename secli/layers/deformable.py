@@ -15,6 +15,7 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 from torchvision.ops import deform_conv2d
 
@@ -95,7 +96,8 @@ class DeformConv(nn.Module):
         predicted = self.offset(x)
         shifts, masks = predicted[:, : self.shifts], predicted[:, self.shifts :]
         mask = masks.sigmoid() if self.modulated else None
-        convolve = deform_conv2d if x.device.type == "cuda" else sampled_deform_conv2d
+        sampled = x.device.type != "cuda" or in_forward_mode(x, predicted, self.weight)
+        convolve = sampled_deform_conv2d if sampled else deform_conv2d
         y: Tensor = convolve(
             x,
             shifts,
@@ -107,6 +109,14 @@ class DeformConv(nn.Module):
             mask=mask,
         )
         return y
+
+
+def in_forward_mode(*tensors: Tensor) -> bool:
+    """Say whether a tensor carries a forward-mode tangent, which torchvision's own operator would silently drop."""
+    if torch.compiler.is_compiling():
+        return False  # a compiled graph carries no tangents
+    unpacked = (forward_ad.unpack_dual(tensor) for tensor in tensors)  # type: ignore[no-untyped-call]
+    return any(pair.tangent is not None for pair in unpacked)
 
 
 def sampled_deform_conv2d(
@@ -121,8 +131,8 @@ def sampled_deform_conv2d(
 ) -> Float[Tensor, "n o y x"]:
     """Compute ``torchvision.ops.deform_conv2d`` from bilinear samples and one matrix product.
 
-    The same function with the same gradients; off the GPU torchvision's own is an order of magnitude slower in
-    the backward pass.
+    The same function with the same gradients, and with a forward-mode derivative, of which torchvision's own has
+    none; off the GPU torchvision's own is also an order of magnitude slower in the backward pass.
     """
     taps = weight.shape[2] * weight.shape[3]
     groups = shifts.shape[1] // (2 * taps)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -8,10 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 from torchvision.ops import deform_conv2d
 
-from secli.layers.deformable import DeformConv, sampled_deform_conv2d
+from secli.layers.deformable import DeformConv, in_forward_mode, sampled_deform_conv2d
 
 DTYPES = {torch.float32: 2e-5, torch.float64: 1e-11}
 
@@ -175,3 +177,27 @@ def test_bfloat16_keeps_its_places() -> None:
     x = torch.randn(1, 1, 5, 600, dtype=torch.bfloat16)
     plain = functional.conv2d(x, layer.weight, layer.bias, padding=1)
     torch.testing.assert_close(layer(x), plain, rtol=0.05, atol=0.05)
+
+
+def test_a_forward_mode_tangent_is_seen_wherever_it_is_carried() -> None:
+    x, weight = torch.rand(1, 1, 4, 4), torch.rand(2, 1, 3, 3)
+    assert not in_forward_mode(x, weight)
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*")  # torch's own, at first use
+        assert in_forward_mode(x, forward_ad.make_dual(weight, weight))  # type: ignore[no-untyped-call]
+        assert in_forward_mode(forward_ad.make_dual(x, x), weight)  # type: ignore[no-untyped-call]
+        assert not in_forward_mode(x, weight)
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_forward_mode_gives_the_finite_difference(modulated: bool) -> None:
+    torch.manual_seed(0)
+    layer = DeformConv(4, 6, 3, padding=1, groups=2, modulated=modulated, dtype=torch.float64)
+    torch.nn.init.normal_(layer.offset.weight, std=0.3)
+    torch.nn.init.normal_(layer.offset.bias, std=0.5)  # type: ignore[arg-type]
+    x, v, h = torch.rand(2, 4, 9, 11).double(), torch.randn(2, 4, 9, 11).double(), 1e-6
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*")  # torch's own, at first use
+        tangent = torch.func.jvp(layer, (x,), (v,))[1]
+        difference = (layer(x + h * v) - layer(x - h * v)) / (2 * h)
+    torch.testing.assert_close(tangent, difference, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,195 @@
+"""The Lie derivative under scale: the equivariance error of an infinitely small change of scale, at every tap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Float64, UInt8
+from torch import Tensor
+
+from secli.config import Background, MeasureSettings
+from secli.dilation import Generated, generate, generate_image
+from secli.equivariance.accumulate import SMALLEST_PLANE, SMALLEST_SHARE
+from secli.equivariance.batching import batches
+from secli.equivariance.borders import borders, stand_on_black
+from secli.equivariance.curves import wanted_taps
+from secli.equivariance.error import Comparison, measurable, squared_norm
+from secli.equivariance.precision import measuring
+from secli.equivariance.statistics import bootstrap_interval
+from secli.equivariance.tangents import check_tangents, directional_derivative
+from secli.errors import InputError
+from secli.fields import Canvas, Field, ScaleSpace
+from secli.models.contract import Features, Model
+from secli.records import LieRow
+
+
+def lie_derivatives(
+    model: Model,
+    images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
+    settings: MeasureSettings,
+    *,
+    on_black: bool | None = None,
+    device: torch.device | str = "cpu",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[LieRow]:
+    """Measure the Lie derivative of a network under dilation, at every wanted tap in one forward-mode pass.
+
+    ``‖(d/dt)|₀ L_{e^{−t}} Φ(L_{e^t} f)‖² / ‖Φ(f)‖²`` (Gruver et al. 2022), the mean over images, with Φ(·) − Φ(0) for
+    Φ(·) unless ``background`` is none. With G the generator of the blur-free dilation the numerator is
+    ``‖J Φ(f)[G f] − G Φ(f)‖²``, over the cells where G Φ(f) is known. It is the limit of Δ_s/(log s)² for s → 1 from
+    above; from below L_s blurs pictures, which a network may feel.
+
+    Every operator's forward-mode derivative is compared with a finite difference first
+    (``secli.equivariance.tangents``).
+
+    Parameters
+    ----------
+    model : Model
+        A network with declared taps; it is put on ``device`` and measured in eval mode.
+    images : tensor (N, C, H, W)
+        Pixels, float in [0, 1] or uint8, at their own scale; the first ``settings.images`` are taken.
+    settings : MeasureSettings
+        Taps, background, border, number of images, batch size; factors and metric do not matter.
+    on_black : bool, optional
+        Whether the pictures fade to black at their edges, so that the cut picture has no edge that moves; None looks
+        at the images.
+    device : torch.device
+        Where to compute.
+    on_progress : callable, optional
+        Called with (steps done, steps in all): the check, then each batch.
+
+    Returns
+    -------
+    list of LieRow
+        In the order of the network; 0 is perfect and there is no upper bound. Null values carry their reason.
+
+    Raises
+    ------
+    UnknownNameError
+        When a wanted tap is not declared.
+    InputError
+        When there are no images.
+    SecliError
+        When an operator cannot be differentiated in forward mode, or is so wrongly; it is named.
+    """
+    if len(images) == 0:
+        raise InputError("there are no images to measure on")
+    images = images[: settings.images]
+    readings = {tap: _Reading(field) for tap, field in wanted_taps(model, settings.taps).items()}
+    channels, height, width = images.shape[1:]
+    black = stand_on_black(images) if on_black is None else on_black
+    total = -(-len(images) // settings.batch) + 1
+    with measuring(model, device, inference=False) as dtype:
+        edges = borders(model, readings, (channels, height, width), settings.border, black)
+        first = next(batches(images, settings.batch, device, dtype))
+        empty = model.features(torch.zeros_like(first[:1]))
+        check_tangents(model, first)
+        for done, batch in enumerate(batches(images, settings.batch, device, dtype), start=1):
+            if on_progress:
+                on_progress(done, total)
+            features, tangents = directional_derivative(model, batch, generate_image(batch))
+            for tap, reading in readings.items():
+                centred = _without_background(features[tap], empty[tap], settings.background)
+                reading.add(features[tap], centred, tangents[tap], Canvas(height, width, border=edges[tap]))
+        if on_progress:
+            on_progress(total, total)
+    return [reading.row(tap, len(images)) for tap, reading in readings.items()]
+
+
+class _Reading:
+    """One tap: batches come in, one row of the record comes out.
+
+    Parameters
+    ----------
+    field : Field
+        How L_s acts at the tap.
+    """
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self.reason: str | None = None
+        self.values: list[Float64[Tensor, "n"]] = []
+        self.shares: list[float] = []
+        self.dead = 0
+        self.broken = 0
+
+    def add(self, raw: Features, centred: Features, tangents: list[Tensor], canvas: Canvas) -> None:
+        """Compare one batch: J Φ(f)[G f] with G Φ(f)."""
+        plane = self.field.smallest_plane(centred)
+        if plane is not None and plane < SMALLEST_PLANE:
+            self.reason = f"this tap has {plane} cells across, fewer than {SMALLEST_PLANE}"
+            return
+        generated = generate(self.field, centred, canvas)
+        share = _known_share(generated)
+        self.shares.append(share)
+        if share == 0 and isinstance(self.field, ScaleSpace):
+            total = len(self.field.scales)
+            self.reason = f"no scale level of this tap has a comparable one on either side (0 of {total})"
+            return
+        comparison = _compare(generated, tangents, _listed(centred))
+        size = torch.stack([squared_norm(tensor) for tensor in _listed(raw)]).sum(0)
+        finite, alive = measurable(comparison, size, _listed(raw)[0].dtype)
+        self.broken += int((~finite).sum())
+        self.dead += int((finite & ~alive).sum())
+        kept = finite & alive
+        self.values.append((comparison.difference / comparison.expected)[kept].cpu())
+
+    def row(self, tap: str, images: int) -> LieRow:
+        """Return the row of the record: the mean with its interval, or null with the reason."""
+        values = torch.cat(self.values) if self.values else torch.empty(0, dtype=torch.float64)
+        share = sum(self.shares) / len(self.shares) if self.shares else None
+        reason = self.reason
+        if reason is None and share is not None and share < SMALLEST_SHARE:
+            reason = f"only {share:.1%} of the cells can be compared"
+        if reason is None and len(values) == 0:
+            reason = (
+                f"the features of {self.broken} of {images} images are not finite"
+                if self.broken
+                else f"dead tap: Φ(f) vanishes for all {images} images"
+            )
+        mean = low = high = None
+        if reason is None:
+            mean = float(values.mean())
+            low, high = bootstrap_interval(values.numpy())
+        return LieRow(
+            tap=tap,
+            field=self.field.reads_as(),
+            mean=mean,
+            low=low,
+            high=high,
+            n=len(values) if reason is None else 0,
+            dropped=self.dead + self.broken,
+            reason=reason,
+        )
+
+
+def _compare(generated: Generated, tangents: list[Tensor], features: list[Tensor]) -> Comparison:
+    """Return ‖J Φ(f)[G f] − G Φ(f)‖² and ‖Φ(f)‖² over the known cells."""
+    parts = list(zip(tangents, generated.tensors, features, generated.masks, strict=True))
+    difference = [squared_norm(moved - own, mask) for moved, own, _, mask in parts]
+    expected = [squared_norm(tensor, mask) for _, _, tensor, mask in parts]
+    return Comparison(torch.stack(difference).sum(0), torch.stack(expected).sum(0))
+
+
+def _known_share(generated: Generated) -> float:
+    """Return the share of cells where the generator is known, 0 to 1."""
+    sizes = [tensor[0].numel() for tensor in generated.tensors]
+    kept = [
+        size * (1.0 if mask is None else float(mask.double().mean()))
+        for size, mask in zip(sizes, generated.masks, strict=True)
+    ]
+    return sum(kept) / sum(sizes)
+
+
+def _without_background(features: Features, empty: Features, background: Background) -> Features:
+    if background == "none":
+        return features
+    if isinstance(features, list):
+        return [level - zero for level, zero in zip(features, empty, strict=True)]
+    assert isinstance(empty, Tensor)
+    return features - empty
+
+
+def _listed(features: Features) -> list[Tensor]:
+    return features if isinstance(features, list) else [features]
