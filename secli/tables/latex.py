@@ -107,6 +107,8 @@ def _set(laid: Laid, cell: Cell) -> str:
     text = " ".join(_cell(part) for part in cell_parts(cell, laid.column))
     if not any(len(lines) > 1 for lines in laid.cells):
         return text
+    # as the layout, LaTeX may break a name behind a dot
+    text = text.replace(".", ".\\allowbreak{}")
     return f"\\parbox[t]{{{CHARACTER * laid.width:.1f}em}}{{\\raggedright {text}\\strut}}"
 
 

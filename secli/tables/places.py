@@ -43,11 +43,11 @@ def places(rows: Sequence[CurveRow], chosen: Callable[[CurveRow], bool]) -> str:
         own = sorted((row for row in rows if full_name(row) == name), key=lambda row: row.factor)
         picked = [chosen(row) for row in own]
         if any(picked):
-            at = (
-                "every s"
-                if len(own) > 1 and all(picked)
-                else f"s = {ranges([r.factor for r in own], picked)}"
-            )
+            at = f"s = {ranges([row.factor for row in own], picked)}"
+            if len(own) > 1 and all(picked):
+                at = "every s"
+            elif len(own) > 2 and all(one or row.factor == 1 for one, row in zip(picked, own, strict=True)):
+                at = "every s but 1"
             where.setdefault(at, []).append(name)
     return "; ".join(f"{', '.join(names)} at {at}" for at, names in where.items())
 
@@ -71,7 +71,8 @@ def telling_warnings(rows: Sequence[CurveRow]) -> list[str]:
     Those that only repeat that a factor lies off the lattice do not (a sign says it already), nor those that hold
     for every number.
     """
-    measured = [row for row in rows if row.mean is not None]
+    # at s = 1 nothing changes, so nothing is warned of
+    measured = [row for row in rows if row.mean is not None and row.factor != 1]
     forms = _forms(measured)
     return [form for form, own in forms.items() if len(own) < len(measured)]
 

@@ -21,6 +21,7 @@ from secli.tables.curves import (
     parts_table,
     render_curves,
 )
+from secli.tables.deltas import value_at
 from secli.tables.formats import FORMATS, Table
 from tests.tables.fabricate import (
     FACTORS,
@@ -100,6 +101,12 @@ def test_single_levels_have_a_table_of_their_own() -> None:
     assert names(parts_table(curves(rows=both))) == ["lift level 0, channel 7"]
 
 
+def test_comparisons_never_read_a_single_level() -> None:
+    record = with_parts(curves(taps=["lift"]))
+    mixed = record.model_copy(update={"rows": record.rows[::-1]})
+    assert value_at(mixed, "lift", 0.5) == pytest.approx(0.5 * math.log(2) ** 2)
+
+
 def test_controls_stand_tap_by_tap() -> None:
     table = controls_table(with_controls(curves(taps=["conv1", "conv2"])))
     assert names(table) == [
@@ -152,6 +159,7 @@ def warned(tap: str, factor: float, *texts: str, **changes: object) -> CurveRow:
 
 def test_warnings_are_footnotes_with_a_mark() -> None:
     rows = [
+        warned("a", 0.8),
         warned("a", 0.5, "tiny plane: the picture covers 5.1 cells"),
         warned("b", 0.5, "tiny plane: the picture covers 7 cells", "framed"),
         warned("a", 1.0),
@@ -159,7 +167,7 @@ def test_warnings_are_footnotes_with_a_mark() -> None:
     ]
     table = curve_table(curves(rows=rows))
     assert [row[1].mark for row in table.rows if row[0].value in ("a", "b")] == ["†", "†‡"]
-    assert [row[2].mark for row in table.rows if row[0].value in ("a", "b")] == ["", ""]
+    assert [row[3].mark for row in table.rows if row[0].value in ("a", "b")] == ["", ""]
     assert "† tiny plane: the picture covers 5.1–7 cells: a, b at s = 0.5." in table.notes
     assert "‡ framed: b at s = 0.5." in table.notes
 
@@ -172,9 +180,10 @@ def test_what_a_sign_says_already_is_no_footnote() -> None:
 
 
 def test_a_warning_that_holds_everywhere_needs_no_mark() -> None:
-    table = curve_table(curves(rows=[warned("a", f, "framed", floor=None) for f in (0.5, 1.0)]))
-    assert [cell.mark for cell in table.rows[0]] == ["", "", ""]
-    assert "framed: a at every s." in table.notes
+    rows = [warned("a", f, *(() if f == 1 else ("framed",)), floor=None) for f in (0.5, 0.8, 1.0)]
+    table = curve_table(curves(rows=rows))
+    assert [cell.mark for cell in table.rows[0]] == ["", "", "", ""]
+    assert "framed: a at every s but 1." in table.notes
 
 
 def test_every_table_fits_the_terminal() -> None:

@@ -282,7 +282,7 @@ def test_reasons_that_differ_in_numbers_are_said_once() -> None:
     rows += [
         curve_row("block", f, None, reason=f"covers {7 * f:.1f} cells, fewer than 4") for f in (1 / 3, 0.5)
     ]
-    rows += [curve_row("pool", 1.0, 0.1), curve_row("block", 1.0, 0.1)]
+    rows += [curve_row(tap, f, 0.1) for tap in ("pool", "block") for f in (0.8, 1.0)]
     said = texts(drawn([curves(rows=rows)])).replace("\n", " ")
     assert "pool, block at s = 0.333–0.5 (covers 2.3–3.5 cells, fewer than 4)" in said
 
