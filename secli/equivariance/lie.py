@@ -38,8 +38,8 @@ def lie_derivatives(
     ``‖(d/dt)|₀ L_{e^{−t}} Φ(L_{e^t} f)‖² / ‖Φ(f)‖²`` (Gruver et al. 2022), the mean over images, with Φ(·) − Φ(0) for
     Φ(·) unless ``background`` is none. With G the generator of the blur-free dilation the numerator is
     ``‖J Φ(f)[G f] − G Φ(f)‖²``, over the cells where G Φ(f) is known. It is the limit of Δ_s/(log s)² for s → 1 from
-    above; from below L_s blurs pictures, which a network may feel. On smooth features |log s| = 0.05 is near enough; the
-    creases that ReLU and max-pooling leave on a grid of n cells ask for |log s|·n/2 well below one cell.
+    above; from below L_s blurs pictures, which a network may feel. On smooth features |log s| = 0.05 is near enough;
+    the creases that ReLU and max-pooling leave on a grid of n cells ask for |log s|·n/2 well below one cell.
 
     Every operator's forward-mode derivative is compared with a finite difference first
     (``secli.equivariance.tangents``).
