@@ -312,7 +312,7 @@ class TestBorder:
         lift = DSSLift(base=2.0, z=1.0, levels=4)
 
         def difference(pictures: Tensor) -> Tensor:
-            levels = lift(pictures)
+            levels: Tensor = lift(pictures)
             return levels[:, :, 1:] - levels[:, :, :-1]
 
         s, field = 0.5, ScaleSpace((1, 2, 4), base_blur=1.0)

@@ -37,7 +37,7 @@ def demo(
     """
     from shutil import get_terminal_size
 
-    from secli.cli.equivariance import measure_subject, write_results
+    from secli.cli.measuring import Wanted, machine, measure_subject, pictures_for, write_results
     from secli.cli.train import run_training, summary
     from secli.config import MeasureSettings, ModelSettings, TrainingSettings, validated
     from secli.datasets.build import make_dataset
@@ -58,6 +58,7 @@ def demo(
     (measured_on,) = make_dataset("digits", directory / "data")
     scaled, plain = open_dataset(trained_on.path), open_dataset(measured_on.path)
     settings = MeasureSettings(factors=FACTORS, images=plain.manifest.sizes["test"])
+    where = machine("auto", threads)
     runs, records = [], []
     for index, (model, epochs) in enumerate(RUNS, start=1):
         say(f"2/4  train {model}, {epochs} epochs ({index} of {len(RUNS)})")
@@ -71,7 +72,8 @@ def demo(
         )
         say(f"     {summary(record)}")
         subject = load_subject(str(run))
-        curves = measure_subject(subject, plain, settings, threads=threads, quiet=quiet)
+        pictures = pictures_for(subject, measured_on.path, settings)
+        curves = measure_subject(subject, pictures, Wanted(settings), where, quiet)
         write_results(subject, curves, None, quiet=True)
         runs.append(run)
         records.append(curves)

@@ -8,81 +8,155 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secli.cli.console import note, out, progress
+from secli.cli.console import note, out
 
 if TYPE_CHECKING:
     from secli.config import MeasureSettings
-    from secli.datasets.store import ScaleDataset
+    from secli.datasets.pictures import Pictures
     from secli.records import EquivarianceRecord
-    from secli.training.loading import Subject
+    from secli.training.loading import Foreign, Subject
+
+MEASURE, NETWORK, OUTPUT = "Measure", "Networks outside the registry", "Output"
+
+
+def _option(text: str, panel: str | None = None, metavar: str | None = None, *names: str) -> Any:
+    """Return an option without a default in its help: the text says it."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar, show_default=False)
 
 
 def equivariance(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="(RUN|MODEL)...", help="Run directories, or registry names (fresh weights)."),
+        typer.Argument(
+            metavar="(RUN|MODEL)...",
+            help="Run directories, registry names (fresh weights), torchvision:NAME, timm:NAME, "
+            "package.module:factory or file.py:factory.",
+            show_default=False,
+        ),
     ],
     data: Annotated[
         Path | None,
-        typer.Option(
-            help="Dataset directory to measure on, unscaled, e.g. data/mnist/r0. "
-            "\\[default: beside the run's own data, the set of the same pictures unscaled]",
-            show_default=False,
+        _option(
+            "Pictures to measure on, unscaled: a dataset directory (its test images) or a folder of class folders. "
+            "\\[default: the unscaled twin of a run's own data]"
         ),
     ] = None,
     factors: Annotated[
         str | None,
-        typer.Option(
-            help="Scale factors s: a list 1,0.9,0.5 or a range LOW:HIGH:COUNT; s < 1 shrinks. "
-            "\\[default: nine from 1/3 to 1, their inverses up to 1.5, and the model's own levels]",
-            show_default=False,
+        _option(
+            "Scale factors s: a list 1,0.9,0.5 or a range LOW:HIGH:COUNT; s < 1 shrinks. \\[default: nine from 1/3 "
+            "to 1, their inverses up to 1.5, and the network's own levels]",
+            MEASURE,
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        _option(
+            "A named list of factors. downscale-2020: 1/s = 1, 1.1, 1.5, 2, 2.5, 3.",
+            MEASURE,
+            "downscale-2020",
         ),
     ] = None,
     taps: Annotated[
         str | None,
-        typer.Option(help="Taps, separated by commas. \\[default: all declared]", show_default=False),
-    ] = None,
-    images: Annotated[
-        int | None, typer.Option(help="Test images, from the first. \\[default: 1000]", show_default=False)
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Images per forward pass. \\[default: 100]", show_default=False)
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            metavar="squared|relative|absolute", help="The error. \\[default: squared]", show_default=False
+        _option(
+            "Taps, separated by commas; shell globs. \\[default: all declared, or the outermost]", MEASURE
         ),
     ] = None,
-    background: Annotated[
-        str | None,
-        typer.Option(metavar="empty|none", help="What is subtracted. \\[default: empty]", show_default=False),
+    images: Annotated[int | None, _option("Pictures, from the first. \\[default: 1000]", MEASURE)] = None,
+    batch: Annotated[int | None, _option("Pictures per forward pass. \\[default: 100]", MEASURE)] = None,
+    metric: Annotated[
+        str | None, _option("The error. \\[default: squared]", MEASURE, "squared|relative|absolute")
     ] = None,
+    background: Annotated[
+        str | None, _option("What is subtracted from features. \\[default: empty]", MEASURE, "empty|none")
+    ] = None,
+    border: Annotated[
+        float | None,
+        _option(
+            "Pixels left out along the edges of picture and canvas. \\[default: 0 for pictures on black, else the "
+            "radius of the tap's receptive field]",
+            MEASURE,
+        ),
+    ] = None,
+    per: Annotated[
+        str | None, _option("Also each scale level, each channel, by itself.", MEASURE, "level,channel")
+    ] = None,
+    lie: Annotated[bool, _option("Also the Lie derivative at every tap.", MEASURE, None, "--lie")] = False,
+    local: Annotated[bool, _option("Also what each stage adds by itself.", MEASURE, None, "--local")] = False,
+    attribute: Annotated[
+        str | None,
+        _option("Also what each layer of these kinds adds by itself.", MEASURE, "conv,pool,norm,activation"),
+    ] = None,
+    controls: Annotated[
+        bool,
+        _option(
+            "Also the controls: identity, pointwise, the network untrained, a plain CNN of its size.",
+            MEASURE,
+            None,
+            "--controls",
+        ),
+    ] = False,
+    fields: Annotated[
+        list[str] | None,
+        _option(
+            "How scale acts at taps: plane[,stride=4,origin=1.5], scale:1,1.41,2[,blur=0.5], tokens:14x14+1, "
+            "channels-last, invariant; repeatable.",
+            NETWORK,
+            "PATTERN=FIELD",
+            "--field",
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        _option(
+            "Channels, height, width of the images, which are resized to it.", NETWORK, "CxHxW", "--input"
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None, _option("Mean of the normalisation, for pixels in 0 to 1.", NETWORK, "M[,M,M]")
+    ] = None,
+    std: Annotated[str | None, _option("Deviation of the normalisation.", NETWORK, "S[,S,S]")] = None,
+    weights: Annotated[
+        str | None,
+        _option("safetensors, a state dict, or published weights by name (DEFAULT).", NETWORK, "FILE|NAME"),
+    ] = None,
+    offline: Annotated[bool, _option("Never download.", NETWORK, None, "--offline")] = False,
+    list_taps: Annotated[
+        bool, _option("Print the taps that a network offers, and leave.", NETWORK, None, "--list-taps")
+    ] = False,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            help="Picture of the curves, all networks together: .png, .svg or .pdf. \\[default: in each run]",
-            show_default=False,
+        _option("Curves of all networks together: .png, .svg, .pdf. \\[default: in each run]", OUTPUT),
+    ] = None,
+    heatmap: Annotated[Path | None, _option("Tap × factor as colour.", OUTPUT, "FILE")] = None,
+    show_features: Annotated[
+        Path | None,
+        _option(
+            "L_sΦ(f), Φ(L_s f) and their difference, for one picture and the smallest factor.", OUTPUT, "FILE"
         ),
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(help="Directory for results of registry names, as 'compare' reads them.")
+        Path | None, _option("Directory for the results, as 'secli compare' reads them.", OUTPUT)
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option(
+        _option(
+            "Set an option of a registry name, or of the measure; repeatable.",
+            None,
+            "model.KEY=V|measure.KEY=V",
             "--set",
-            metavar="model.KEY=V|measure.KEY=V",
-            help="Set an option of a registry name, or of the measure; repeatable.",
-            show_default=False,
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML with data and measure; flags win.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of a registry name's fresh weights.")] = 0,
+    config: Annotated[Path | None, _option("YAML with data and measure; flags win.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of fresh weights.")] = 0,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads, recorded; 0: one per core.")] = 0,
     format: Annotated[
-        str, typer.Option(metavar="table|markdown|latex|csv|json", help="What is printed.")
+        str,
+        typer.Option(
+            metavar="table|markdown|latex|csv|json", help="What is printed.", rich_help_panel=OUTPUT
+        ),
     ] = "table",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")] = False,
 ) -> None:
@@ -90,45 +164,57 @@ def equivariance(
 
     At every tap and factor: the mean over images of Δ = ‖L_s Φ(f) − Φ(L_s f)‖² / ‖L_s Φ(f)‖² with a 95 %
     interval, beside it the floor that the grid alone costs, and the accuracy on the rescaled images. A run's
-    results are written into it as equivariance.csv, .json and .png.
+    results are written into it as equivariance.csv, .json and .png; runs that differ only in seed or realisation
+    are printed as one network, with intervals over them.
     """
-    from shutil import get_terminal_size
-
+    from secli.cli.measuring import Wanted, machine, measure_subject, pictures_for, pooled, write_results
     from secli.config import Config, parse_assignments, read_config
-    from secli.datasets.store import open_dataset
-    from secli.tables.curves import render_curves
     from secli.tables.formats import check_format
     from secli.tables.plots import check_plot_path
 
     check_format(format)
-    if plot is not None:
-        check_plot_path(plot)
+    for picture in (plot, heatmap, show_features):
+        if picture is not None:
+            check_plot_path(picture)
     file = Config() if config is None else read_config(config)
     given = parse_assignments(assignments or [], ["model", "measure"])
-    flags = {"factors": factors, "taps": taps, "images": images, "batch": batch}
-    flags |= {"metric": metric, "background": background}
+    flags: dict[str, Any] = {
+        "factors": factors,
+        "protocol": protocol,
+        "taps": _names(taps),
+        "images": images,
+        "batch": batch,
+    }
+    flags |= {"metric": metric, "background": background, "border": border, "per": _names(per)}
     settings = measure_settings(file.measure, f"--config {config}", given["measure"], flags)
-    subjects = load_subjects(targets, given["model"], seed)
-    places = [
-        _data_of(subject, data or (Path(file.data) if file.data else None), targets) for subject in subjects
-    ]
-    datasets = {place: open_dataset(place) for place in dict.fromkeys(places)}
+    where = machine(device, threads)
+    foreign = foreign_of(settings.taps, fields, shape, mean, std, weights, offline)
+    subjects = load_subjects(targets, given["model"], seed, foreign)
+    if list_taps:
+        out(tap_table(subjects))
+        return
+    place = data or (Path(file.data) if file.data else None)
+    kinds = _names(attribute) or ()
+    sets = [pictures_for(subject, data_of(subject, place), settings) for subject in subjects]
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
     records = []
-    for subject, place in zip(subjects, places, strict=True):
-        record = measure_subject(
-            subject, datasets[place], settings, device=device, threads=threads, quiet=quiet
-        )
+    for subject, pictures in zip(subjects, sets, strict=True):
+        # the taps of a foreign network are those it was loaded with
+        own = settings.model_copy(update={"taps": None}) if subject.foreign else settings
+        wanted = Wanted(own, lie, local, kinds, controls)
+        record = measure_subject(subject, pictures, wanted, where, quiet)
         records.append(record)
         write_results(subject, record, save, quiet)
-    out(render_curves(records, format, get_terminal_size((100, 24)).columns))
-    if plot is not None:
-        from secli.tables.plots import plot_curves
+    together = pooled(subjects, records)
+    _print(together, format)
+    _draw(together, plot, heatmap, quiet)
+    if show_features is not None:
+        draw_features(subjects[0], sets[0], records[0], settings, show_features, where.device, quiet)
 
-        plot_curves(records, plot)
-        if not quiet:
-            note(f"curves: {plot}")
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def measure_settings(
@@ -140,8 +226,6 @@ def measure_settings(
     chosen = {key: value for key, value in flags.items() if value is not None}
     if "factors" in chosen:
         chosen["factors"] = parse_factors(chosen["factors"])
-    if "taps" in chosen:
-        chosen["taps"] = tuple(tap.strip() for tap in chosen["taps"].split(","))
     validated(MeasureSettings, file, f"{file_name}: measure")
     validated(MeasureSettings, given, "--set measure")
     for key, value in chosen.items():
@@ -149,17 +233,108 @@ def measure_settings(
     return validated(MeasureSettings, {**file, **given, **chosen}, "measure")
 
 
-def load_subjects(targets: Sequence[str], options: Mapping[str, Any], seed: int) -> list[Subject]:
+def foreign_of(
+    taps: Sequence[str] | None,
+    fields: Sequence[str] | None,
+    shape: str | None,
+    mean: str | None,
+    std: str | None,
+    weights: str | None,
+    offline: bool,
+) -> Foreign:
+    """Read the flags for networks outside the registry.
+
+    Raises
+    ------
+    InputError
+        When the shape or the normalisation cannot be read.
+    """
+    from secli.training.loading import Foreign
+
+    return Foreign(
+        taps,
+        tuple(fields or ()),
+        _shape(shape),
+        _numbers("--mean", mean),
+        _numbers("--std", std),
+        weights,
+        offline,
+    )
+
+
+def _shape(text: str | None) -> tuple[int, int, int] | None:
+    from secli.errors import InputError
+
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"--input {text}: write channels, height and width, for example 3x224x224")
+    channels, height, width = map(int, parts)
+    return channels, height, width
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    from secli.errors import InputError
+
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"{option} {text}: write one number, or one per channel separated by commas"
+        ) from None
+
+
+def load_subjects(
+    targets: Sequence[str], options: Mapping[str, Any], seed: int, foreign: Foreign
+) -> list[Subject]:
     """Load every network before the first is measured, so that a wrong name costs no time."""
     from secli.training.loading import load_subject
 
-    return [load_subject(target, options, seed) for target in targets]
+    return [load_subject(target, options, seed, foreign) for target in targets]
 
 
-def _data_of(subject: Subject, given: Path | None, targets: Sequence[str]) -> Path:
-    """Return the dataset directory to measure on: the one given, or the unscaled twin of what a run was trained on.
+def tap_table(subjects: Sequence[Subject]) -> str:
+    """Return the taps that networks offer, one line each: name, class, shape, stride, origin, radius as probed."""
+    from tabulate import tabulate
+    from torch import nn
+
+    from secli.models.external import list_taps
+
+    tables = []
+    for subject in subjects:
+        assert isinstance(subject.model, nn.Module)
+        shape = subject.info.options.get("input")
+        size = subject.info.options.get("image_size", 28)
+        known = tuple(shape) if shape else (subject.info.options.get("in_channels", 1), size, size)
+        rows = [
+            (tap.name, tap.kind, _cells(tap.shape), _pair(tap.stride), _pair(tap.origin), tap.radius)
+            for tap in list_taps(subject.model, (known[0], known[1], known[2]))
+        ]
+        heads = ("tap", "class", "shape", "stride (px)", "origin (px)", "radius (px)")
+        tables.append(f"{subject.info.name}\n{tabulate(rows, heads, floatfmt='.3g', missingval='—')}")
+    return "\n\n".join(tables)
+
+
+def _cells(shape: Sequence[int] | None) -> str | None:
+    return None if shape is None else "×".join(map(str, shape))
+
+
+def _pair(values: Sequence[float] | None) -> str | None:
+    return None if values is None else ", ".join(f"{value:g}" for value in dict.fromkeys(values))
+
+
+def data_of(subject: Subject, given: Path | None) -> Path:
+    """Return the pictures to measure on: those given, or the unscaled twin of what a run was trained on.
 
     The twin has the same splits, so that no test image was seen in training.
+
+    Raises
+    ------
+    InputError
+        When there is no twin.
     """
     from secli.datasets.protocols import DATASETS
     from secli.errors import InputError
@@ -167,12 +342,16 @@ def _data_of(subject: Subject, given: Path | None, targets: Sequence[str]) -> Pa
     if given is not None:
         return given
     if subject.record is None:
-        raise InputError(f"--data: give the images to measure {targets[0]} on, for example data/mnist/r0")
+        raise InputError(
+            f"--data: give the images to measure {subject.info.name} on, for example data/mnist/r0"
+        )
     trained = Path(subject.record.data.path)
     name = subject.record.data.name
     twin = trained.parent.parent / name.removesuffix("-scale") / trained.name
     if name not in DATASETS:
-        raise InputError(f"--data: {trained} is not of standard size, so say which unscaled images are its twins")
+        raise InputError(
+            f"--data: {trained} is not of standard size, so say which unscaled images are its twins"
+        )
     if not twin.is_dir():
         raise InputError(
             f"--data: {twin}, the pictures of {trained} at their own scale, does not exist; make it with "
@@ -181,84 +360,50 @@ def _data_of(subject: Subject, given: Path | None, targets: Sequence[str]) -> Pa
     return twin
 
 
-def measure_subject(
-    subject: Subject,
-    dataset: ScaleDataset,
-    settings: MeasureSettings,
-    *,
-    device: str = "auto",
-    threads: int = 0,
-    quiet: bool = False,
-) -> EquivarianceRecord:
-    """Measure one network on the test split of a dataset, with a progress display."""
-    from secli.config import TrainingSettings, validated
-    from secli.datasets.loading import to_device
-    from secli.equivariance.curves import measure_curves
-    from secli.equivariance.result import equivariance_record
-    from secli.training.determinism import reproducible
-    from secli.training.devices import device_name, on_this_machine
-    from secli.training.plan import check_images, outputs
+def _print(records: Sequence[EquivarianceRecord], format: str) -> None:
+    from shutil import get_terminal_size
 
-    check_images(dataset, subject.info.name, subject.info.options)
-    outputs(dataset, subject.info.name, subject.model)
-    if not quiet:
-        for remark in remarks(subject, dataset):
-            note(f"remark: {remark}")
-    where = on_this_machine(
-        validated(TrainingSettings, {"device": device, "threads": threads}, "equivariance")
-    )
-    images, labels = to_device(dataset.split("test"))
-    with progress(quiet) as display, reproducible(where):
-        task = display.add_task(subject.info.name, total=1, unit="passes", detail="")
-        curves = measure_curves(
-            subject.model,
-            images,
-            settings,
-            labels=labels,
-            device=where.device,
-            on_progress=lambda done, total: display.update(task, completed=done, total=total),
-        )
-    return equivariance_record(
-        curves,
-        settings,
-        dataset.info(),
-        subject.info,
-        seed=subject.seed,
-        device=device_name(where.device),
-        threads=where.threads,
-        training=subject.record,
-        run=None if subject.run is None else str(subject.run),
-    )
-
-
-def remarks(subject: Subject, dataset: ScaleDataset) -> list[str]:
-    """Return what a reader of the numbers must know about the images."""
-    found = []
-    if dataset.scaled:
-        found.append(f"the images of {dataset.path} are rescaled already; factors count on top of that")
-    if subject.record is not None and subject.record.data.realisation != dataset.realisation:
-        trained = f"r{subject.record.data.realisation}"
-        found.append(f"{subject.run} was trained on {trained}, whose training images may be among these test images")
-    return found
-
-
-def write_results(subject: Subject, record: EquivarianceRecord, save: Path | None, quiet: bool) -> None:
-    """Write a run's results into the run, and any network's into the ``--save`` directory."""
-    from secli.records import CURVES_FILE, write_record, write_text
     from secli.tables.curves import render_curves
+
+    out(render_curves(records, format, get_terminal_size((100, 24)).columns))
+
+
+def _draw(
+    records: Sequence[EquivarianceRecord], plot: Path | None, heatmap: Path | None, quiet: bool
+) -> None:
+    from secli.tables.heatmap import plot_heatmap
     from secli.tables.plots import plot_curves
 
-    places = []
-    if subject.run is not None:
-        places.append(subject.run / CURVES_FILE)
-    if save is not None:
-        name = (
-            f"{record.model.name}-s{record.seed}" if subject.run is None else "-".join(subject.run.parts[-2:])
-        )
-        places.append(save / f"{name}.json")
-    for place in places:
-        write_record(place, record)
-        write_text(place.with_suffix(".csv"), render_curves([record], "csv"))
-        plot_curves([record], place.with_suffix(".png"))
-        if not quiet:
-            note(f"results: {place} (and .csv, .png)")
+    for path, draw, what in ((plot, plot_curves, "curves"), (heatmap, plot_heatmap, "heat map")):
+        if path is not None:
+            draw(records, path)
+            if not quiet:
+                note(f"{what}: {path}")
+
+
+def draw_features(
+    subject: Subject,
+    pictures: Pictures,
+    record: EquivarianceRecord,
+    settings: MeasureSettings,
+    path: Path,
+    device: str,
+    quiet: bool,
+) -> None:
+    """Draw what Δ is made of, for the first picture and the smallest factor."""
+    from secli.datasets.loading import pixels
+    from secli.equivariance.views import feature_views
+    from secli.tables.views import plot_views
+
+    views = feature_views(
+        subject.model,
+        pixels(pictures.images[:1]),
+        min(row.factor for row in record.rows),
+        taps=None if subject.foreign else settings.taps,
+        background=settings.background,
+        border=settings.border,
+        device=device,
+    )
+    plot_views(views, path)
+    if not quiet:
+        note(f"features: {path}")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secli.catalogue import MODELS
-from secli.cli.console import out, show
+from secli.cli.console import note, out, show
+from secli.errors import SecliError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +42,16 @@ def models(
 
     from secli.models.describe import describe
 
-    descriptions = [describe(each) for each in names]
+    own = MODELS.own
+    descriptions = []
+    for each in names:
+        try:
+            descriptions.append(describe(each))
+        except SecliError as error:
+            # another package's broken model must not hide the rest; asked for by name, it is an error
+            if name is not None or each in own:
+                raise
+            note(f"{each}: left out: {error}")
     if form is Format.json:
         import json
         from dataclasses import asdict

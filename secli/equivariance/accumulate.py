@@ -77,11 +77,12 @@ class Reading:
         """Return the errors of all images so far that could be measured."""
         return torch.cat(self.errors) if self.errors else torch.empty(0, dtype=torch.float64)
 
-    def reason(self, images: int) -> str | None:
-        """Say why there is no value, if so."""
+    def reason(self, images: int, border: float) -> str | None:
+        """Say why there is no value of so many images, with so many pixels left out at the edges, if so."""
         share = self.share
         if share is not None and share < SMALLEST_SHARE:
-            return f"only {share:.1%} of the cells can be compared"
+            hint = f" inside a border of {border:.3g} px (see --border)" if border else ""
+            return f"only {share:.1%} of the cells can be compared{hint}"
         if len(self.values()) > 0:
             return None
         if self.broken:
@@ -168,7 +169,7 @@ class Cell:
         return self._row(tap, images, ALL, self.readings[ALL])
 
     def _row(self, tap: str, images: int, selection: Selection, reading: Reading) -> CurveRow:
-        reason = self.reason or reading.reason(images)
+        reason = self.reason or reading.reason(images, self.border)
         errors = reading.values()
         mean = median = low = high = floor = None
         if reason is None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from secli.config import MeasureSettings
-from secli.datasets.loading import pixels
 from secli.equivariance.accumulate import Cell
+from secli.equivariance.batching import batches
 from secli.equivariance.borders import borders, stand_on_black
+from secli.equivariance.controls import pointwise_readings
 from secli.equivariance.factors import wanted_factors
 from secli.equivariance.precision import measuring
 from secli.equivariance.remarks import warnings
@@ -40,6 +42,7 @@ def measure_curves(
     settings: MeasureSettings,
     *,
     labels: Int64[Tensor, "n"] | None = None,
+    classes: int | None = None,
     on_black: bool | None = None,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
@@ -59,6 +62,8 @@ def measure_curves(
         Factors, taps, metric, background, border, number of images, batch size.
     labels : tensor (N,), optional
         Classes; without them the accuracy is null and the agreement remains.
+    classes : int, optional
+        How many classes the images have; None: at least those in ``labels``.
     on_black : bool, optional
         Whether the pictures fade to black at their edges, so that no frame appears; None looks at the images.
     device : torch.device
@@ -90,38 +95,40 @@ def measure_curves(
         for factor in factors
     }
     passes = [1.0, *(factor for factor in factors if factor != 1)]
-    outputs: dict[float, list[Tensor]] = {factor: [] for factor in passes}
-    starts = range(0, len(images), settings.batch)
+    outputs: dict[float, list[Tensor | None]] = {factor: [] for factor in passes}
+    count_of_batches = -(-len(images) // settings.batch)
     with measuring(model, device) as dtype:
         canvases = _canvases(model, fields, settings, images, black)
         blur = next(iter(canvases.values())).blur
-        empty = model.features(_pixels(images[:1], device, dtype) * 0)
-        for done, start in enumerate(starts):
-            batch = _pixels(images[start : start + settings.batch], device, dtype)
+        empty = model.features(next(batches(images[:1], 1, device, dtype)) * 0)
+        for done, batch in enumerate(batches(images, settings.batch, device, dtype)):
             base = model.features(batch)
-            outputs[1.0].append(_logits(model, base, batch))
+            outputs[1.0].append(_logits(base))
             centred = {tap: _centred(base[tap], empty[tap], settings) for tap in fields}
             for count, factor in enumerate(passes, start=1):
-                moved, there = batch, base
+                there = base
                 if factor != 1:
-                    moved = rescale(batch, factor, blur)
-                    there = model.features(moved)
-                    outputs[factor].append(_logits(model, there, moved))
+                    there = model.features(rescale(batch, factor, blur))
+                    outputs[factor].append(_logits(there))
                 if factor in factors:
                     for tap in fields:
                         actual = centred[tap] if factor == 1 else _centred(there[tap], empty[tap], settings)
                         cells[tap, factor].add(base[tap], centred[tap], actual, canvases[tap])
                 if on_progress:
-                    on_progress(done * len(passes) + count, len(starts) * len(passes))
-    pointwise: dict[float, float] = {}
+                    on_progress(done * len(passes) + count, count_of_batches * len(passes))
+    pointwise = (
+        pointwise_readings(images, factors, settings, device=device) if settings.metric == "squared" else {}
+    )
     rows = []
     for (tap, _), cell in cells.items():
         for row in cell.rows(tap, len(images)):
             found = warnings(row, cells=cell.cells, on_black=black, pointwise=pointwise)
             rows.append(row.model_copy(update={"warnings": found}))
-    classes = None if labels is None else labels[: settings.images].cpu()
-    logits = {factor: torch.cat(parts) for factor, parts in outputs.items()}
-    return Curves(rows, [accuracy_row(factor, logits[factor], logits[1.0], classes) for factor in factors])
+    true = None if labels is None else labels[: settings.images].cpu()
+    logits = {factor: _whole(parts) for factor, parts in outputs.items()}
+    return Curves(
+        rows, [accuracy_row(factor, logits[factor], logits[1.0], true, classes) for factor in factors]
+    )
 
 
 def _canvases(
@@ -136,13 +143,25 @@ def _canvases(
     The blur that L_s keeps is that of sampling, or of the widest lift whose first level is the picture.
     """
     channels, height, width = images.shape[1:]
-    blur = max([SAMPLING_BLUR, *(field.base_blur for field in fields.values())])
+    blur = max([SAMPLING_BLUR, *(field.base_blur for field in model.taps.values())])
     edges = borders(model, fields, (channels, height, width), settings.border, on_black)
     return {tap: Canvas(height, width, blur, edges[tap]) for tap in fields}
 
 
+def _whole(parts: Sequence[Tensor | None]) -> Tensor | None:
+    tensors = [part for part in parts if part is not None]
+    return torch.cat(tensors) if tensors and len(tensors) == len(parts) else None
+
+
 def wanted_taps(model: Model, names: Sequence[str] | None) -> dict[str, Field]:
     """Return the fields of the wanted taps, in the order of the network; all of them when none is named.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    names : sequence of str, optional
+        Names, or shell globs (``block*``).
 
     Raises
     ------
@@ -150,17 +169,20 @@ def wanted_taps(model: Model, names: Sequence[str] | None) -> dict[str, Field]:
         When the model declares no such tap.
     """
     taps = model.taps
-    for name in names or ():
-        if name not in taps:
+    if names is None:
+        return taps
+    for name in names:
+        if not any(fnmatchcase(tap, name) for tap in taps):
             raise UnknownNameError("tap", name, taps)
-    return {tap: field for tap, field in taps.items() if names is None or tap in names}
+    return {tap: field for tap, field in taps.items() if any(fnmatchcase(tap, name) for name in names)}
 
 
 def accuracy_row(
     factor: float,
-    logits: Float[Tensor, "n classes"],
-    reference: Float[Tensor, "n classes"],
+    logits: Float[Tensor, "n classes"] | None,
+    reference: Float[Tensor, "n classes"] | None,
     labels: Int64[Tensor, "n"] | None,
+    classes: int | None,
 ) -> AccuracyRow:
     """Return how often the rescaled images are classified rightly, and like the images at s = 1.
 
@@ -168,31 +190,30 @@ def accuracy_row(
     ----------
     factor : float
         Scale factor s.
-    logits, reference : tensor (N, classes)
+    logits, reference : tensor (N, classes), optional
         Outputs for the rescaled images, and for the images at s = 1.
     labels : tensor (N,), optional
         The classes.
+    classes : int, optional
+        How many there are; a network with another number of outputs has no accuracy.
     """
+    if logits is None or reference is None:
+        return AccuracyRow(
+            factor=factor, accuracy=None, agreement=None, n=0, reason="the network gives no logits"
+        )
     predicted = logits.argmax(1)
     agreement = float((predicted == reference.argmax(1)).double().mean())
     accuracy, reason = None, None
     if labels is None:
         reason = "the images have no labels"
-    elif int(labels.max()) >= logits.shape[1]:
-        reason = f"the network has {logits.shape[1]} outputs, the images {int(labels.max()) + 1} classes"
+    elif (count := classes or int(labels.max()) + 1) > logits.shape[1] or classes not in (
+        None,
+        logits.shape[1],
+    ):
+        reason = f"the network has {logits.shape[1]} outputs, the images {count} classes"
     else:
         accuracy = float((predicted == labels).double().mean())
     return AccuracyRow(factor=factor, accuracy=accuracy, agreement=agreement, n=len(logits), reason=reason)
-
-
-def _pixels(
-    images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
-    device: torch.device | str,
-    dtype: torch.dtype,
-) -> Float[Tensor, "n c h w"]:
-    if images.dtype == torch.uint8:
-        return pixels(images.to(device), dtype)
-    return images.to(device, dtype)
 
 
 def _centred(features: Features, empty: Features, settings: MeasureSettings) -> Features:
@@ -205,7 +226,7 @@ def _centred(features: Features, empty: Features, settings: MeasureSettings) -> 
     return features - empty
 
 
-def _logits(model: Model, features: Mapping[str, Features], images: Tensor) -> Tensor:
-    """Return the logits: those of a tap that is the output, or of a pass of their own."""
+def _logits(features: Mapping[str, Features]) -> Tensor | None:
+    """Return the logits, where the network gives any."""
     output = features.get(OUTPUT)
-    return (model(images) if output is None or isinstance(output, list) else output).cpu()
+    return output.cpu() if isinstance(output, Tensor) else None

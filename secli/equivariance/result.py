@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from secli.config import MeasureSettings
 from secli.equivariance.curves import Curves
 from secli.provenance import gather
-from secli.records import DataInfo, EquivarianceRecord, ModelInfo, TrainingRecord
+from secli.records import DataInfo, EquivarianceRecord, LieRow, LocalRow, ModelInfo, TrainingRecord
 
 
 def equivariance_record(
@@ -19,6 +21,9 @@ def equivariance_record(
     threads: int,
     training: TrainingRecord | None = None,
     run: str | None = None,
+    lie: Sequence[LieRow] = (),
+    local: Sequence[LocalRow] = (),
+    control: str | None = None,
 ) -> EquivarianceRecord:
     """Put curves into a record.
 
@@ -42,6 +47,10 @@ def equivariance_record(
         The run that the weights come from.
     run : str, optional
         Its directory.
+    lie, local : sequences of rows
+        What else was measured.
+    control : str, optional
+        Which control this is.
     """
     return EquivarianceRecord(
         model=model,
@@ -54,5 +63,8 @@ def equivariance_record(
         background=settings.background,
         rows=curves.rows,
         accuracy=curves.accuracy,
+        lie=list(lie),
+        local=list(local),
+        control=control,
         provenance=gather(device, threads),
     )

@@ -1,8 +1,8 @@
-"""A network by what the user calls it: a run directory, or a name of the registry."""
+"""A network by what the user calls it: a run directory, a name of the registry, or anybody's own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,43 @@ from typing import Any
 from secli.catalogue import MODELS
 from secli.errors import InputError, suggestion
 from secli.models.building import build, count_parameters, resolve_options
-from secli.models.contract import StagedModel
+from secli.models.contract import Model
+from secli.models.external import is_external, load_external
+from secli.models.weights import load_weights, names_a_file, read_state_dict
 from secli.records import RECORD_FILE, ModelInfo, TrainingRecord
 from secli.training.run import load_model as load_run
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What a network outside the registry does not say by itself; see ``secli.models.external.load_external``.
+
+    Attributes
+    ----------
+    taps
+        Module names or shell globs; None: the outermost feature maps.
+    fields
+        ``PATTERN=FIELD``: how scale acts at taps.
+    input_shape
+        Channels, height, width of the images.
+    mean, std
+        Normalisation.
+    weights
+        A file, or the name of published weights.
+    offline
+        Never download.
+    """
+
+    taps: Sequence[str] | None = None
+    fields: Sequence[str] = ()
+    input_shape: tuple[int, int, int] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    weights: str | None = None
+    offline: bool = False
+
+
+_NOTHING = Foreign()
 
 
 @dataclass(frozen=True)
@@ -29,39 +63,47 @@ class Subject:
         Seed of its run, or of its fresh weights.
     run, record
         The run directory and its record; None for freshly initialised weights.
+    foreign
+        Whether it is none of the registry's.
     """
 
-    model: StagedModel
+    model: Model
     info: ModelInfo
     seed: int
     run: Path | None = None
     record: TrainingRecord | None = None
+    foreign: bool = False
 
 
-def load_subject(target: str, options: Mapping[str, Any] | None = None, seed: int = 0) -> Subject:
-    """Load a trained network from its run directory, or build a registered one with fresh weights.
+def load_subject(
+    target: str, options: Mapping[str, Any] | None = None, seed: int = 0, foreign: Foreign = _NOTHING
+) -> Subject:
+    """Load a trained network from its run directory, a registered one, or one of anybody's own code.
 
     Parameters
     ----------
     target : str
-        A directory that ``secli train`` wrote, or a registry name.
+        A directory that ``secli train`` wrote, a registry name, ``torchvision:NAME``, ``timm:NAME``,
+        ``package.module:factory`` or ``file.py:factory``.
     options : mapping, optional
         Model options, for a registry name only.
     seed : int
         Seed of fresh weights.
+    foreign : Foreign
+        What a network outside the registry does not say by itself; its weights serve a registry name too.
 
     Raises
     ------
     InputError
-        When ``target`` is neither (the near miss is suggested), or the run is damaged or unfinished.
+        When ``target`` is none of these (the near miss is suggested), or the run is damaged or unfinished.
     """
     run = Path(target)
     if target in MODELS:
-        model = build(target, options, seed).eval()
-        resolved = resolve_options(MODELS[target], options)
-        return Subject(
-            model, ModelInfo(name=target, options=resolved, parameters=count_parameters(model)), seed
-        )
+        return _registered(target, options, seed, foreign.weights)
+    if is_external(target):
+        if options:
+            raise InputError(f"{target}: --set model.… is for networks of the registry")
+        return _foreign(target, seed, foreign)
     if not run.is_dir():
         near = suggestion(target, MODELS)
         raise InputError(f"'{target}' is neither a run directory nor a registered model{near}")
@@ -73,7 +115,36 @@ def load_subject(target: str, options: Mapping[str, Any] | None = None, seed: in
     return Subject(trained, record.model, int(record.training["seed"]), run, record)
 
 
-def load_model(target: str | Path, *, options: Mapping[str, Any] | None = None, seed: int = 0) -> StagedModel:
+def _registered(name: str, options: Mapping[str, Any] | None, seed: int, weights: str | None) -> Subject:
+    network = build(name, options, seed).eval()
+    resolved = resolve_options(MODELS[name], options)
+    if weights is not None:
+        if not names_a_file(weights):
+            raise InputError(f"--weights {weights}: no such file; {name} has no published weights")
+        load_weights(network, read_state_dict(Path(weights)), f"--weights {weights}")
+        resolved = {**resolved, "weights": weights}
+    return Subject(
+        network, ModelInfo(name=name, options=resolved, parameters=count_parameters(network)), seed
+    )
+
+
+def _foreign(target: str, seed: int, foreign: Foreign) -> Subject:
+    network = load_external(
+        target,
+        taps=foreign.taps,
+        fields=foreign.fields,
+        input_shape=foreign.input_shape,
+        mean=foreign.mean,
+        std=foreign.std,
+        weights=foreign.weights,
+        offline=foreign.offline,
+        seed=seed,
+    )
+    info = ModelInfo(name=target, options=network.description, parameters=network.parameters_learned)
+    return Subject(network, info, seed, foreign=True)
+
+
+def load_model(target: str | Path, *, options: Mapping[str, Any] | None = None, seed: int = 0) -> Model:
     """Return a network in eval mode, from a run directory or by registry name.
 
     Parameters

@@ -276,6 +276,9 @@ def test_accuracy_and_agreement(digits: Tensor) -> None:
     other = measure_curves(model, digits, settings(), labels=labels + 5)
     assert other.accuracy[0].accuracy is None
     assert other.accuracy[0].reason == "the network has 3 outputs, the images 7 classes"
+    counted = measure_curves(model, digits, settings(), labels=labels, classes=2)
+    assert counted.accuracy[0].accuracy is None
+    assert counted.accuracy[0].reason == "the network has 3 outputs, the images 2 classes"
 
 
 def test_batches_do_not_change_the_reading_and_memory_holds_one_batch(digits: Tensor) -> None:
