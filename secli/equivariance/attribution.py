@@ -1,0 +1,228 @@
+"""Where the error arises: what each stage, and each layer of a kind, adds alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from secli.config import MeasureSettings
+from secli.equivariance.batching import batches
+from secli.equivariance.borders import borders, stand_on_black
+from secli.equivariance.controls import Pointwise
+from secli.equivariance.factors import wanted_factors
+from secli.equivariance.leaves import Call, Probe, Site, changes_with_scale, layers_of, watching
+from secli.equivariance.parts import Part
+from secli.equivariance.precision import measuring
+from secli.errors import InputError, UnknownNameError
+from secli.fields import Canvas, Field, Plane, ScaleSpace
+from secli.models.contract import Features, Model
+from secli.records import LocalRow
+from secli.scaling import SAMPLING_BLUR
+
+Progress = Callable[[int, int], None]
+
+
+def local_errors(
+    model: Model,
+    images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
+    settings: MeasureSettings,
+    *,
+    kinds: Sequence[str] = (),
+    on_black: bool | None = None,
+    device: torch.device | str = "cpu",
+    on_progress: Progress | None = None,
+) -> list[LocalRow]:
+    """Measure what each stage, and each layer of the wanted kinds, adds alone.
+
+    A part B is fed with features that are rescaled exactly. With F the features before it on the images and F₀
+    those on the empty picture, the error is that between ``L_out(B(F) − B(F₀))`` and
+    ``B(L_in(F − F₀) + F₀) − B(F₀)``, in the metric and with the background of ``settings``. Scale levels that
+    L_in cannot know are filled by repeating the nearest known one, and everything that they reach behind the part
+    is masked: behind a maximum over scale that is all there is, and the value is null.
+
+    The parts do not sum to the whole. Each is fed with rescaled features of its own, so it never sees the errors
+    made before it; later parts damp or amplify those, and the errors of two parts may cancel.
+
+    Parameters
+    ----------
+    model : Model
+        A network with declared taps; it is put on ``device`` and measured in eval mode. Without ``stages`` (a
+        foreign network) it has no rows of the kind ``stage``.
+    images : tensor (N, C, H, W)
+        Pixels, float in [0, 1] or uint8, at their own scale; the first ``settings.images`` are taken.
+    settings : MeasureSettings
+        Factors, metric, background, border, number of images, batch size; ``taps`` picks stages.
+    kinds : sequence of str
+        Layers that are measured too: ``conv``, ``pool``, ``norm``, ``activation``. Only modules are seen: what a
+        network does by functions (a sum of branches, ``torch.relu``) is part of its stage alone.
+    on_black : bool, optional
+        Whether the pictures fade to black at their edges, so that no frame appears; None looks at the images.
+        A part is compared within the border of its tap, a layer within that of the tap ahead of it.
+    device : torch.device
+        Where to compute.
+    on_progress : callable, optional
+        Called with (parts fed, parts in all), over all batches.
+
+    Returns
+    -------
+    list of LocalRow
+        In the order of the network, first stages, then layers (``relu#2`` is the second call of ``relu``). Beside
+        each part, under its own name, the kind ``pointwise``: what the pointwise control reads when it is fed with
+        the same features, which is what sampling a nonlinearity costs there by itself. Null with a reason where a
+        value cannot be measured.
+
+    Raises
+    ------
+    UnknownNameError
+        On an unknown kind or tap.
+    InputError
+        When there are no images, or layers are wanted of what is no torch module.
+    """
+    if len(images) == 0:
+        raise InputError("there are no images to measure on")
+    if kinds and not isinstance(model, nn.Module):
+        raise InputError("the layers of this network cannot be seen: it is no torch module")
+    images = images[: settings.images]
+    black = stand_on_black(images) if on_black is None else on_black
+    taps = model.taps
+    for tap in settings.taps or ():
+        if tap not in taps:
+            raise UnknownNameError("tap", tap, taps)
+    layers = layers_of(model, kinds) if isinstance(model, nn.Module) else {}
+    factors = wanted_factors(settings, taps.values())
+    blur = max([SAMPLING_BLUR, *(field.base_blur for field in taps.values())])
+    channels, height, width = images.shape[1:]
+    canvas = Canvas(height, width, blur)
+    with measuring(model, device) as dtype:
+        edges = borders(model, taps, (channels, height, width), settings.border, black)
+        canvases = {tap: canvas._replace(border=edge) for tap, edge in edges.items()}
+        nothing = torch.zeros(1, *images.shape[1:], device=device, dtype=dtype)
+        empty = model.features(nothing)
+        stages = stage_parts(model, settings, factors)
+        sites = Probe(model, layers, canvas).run(nothing) if layers else {}
+        sites = {call: site for call, site in sites.items() if changes_with_scale(site)}
+        parts = {call: _layer_part(site, settings, factors) for call, site in sites.items()}
+        beside = {part.name: Beside(part, settings, factors) for part in [*stages.values(), *parts.values()]}
+        count = _Count(len(stages) + len(parts), -(-len(images) // settings.batch), on_progress)
+        for batch in batches(images, settings.batch, device, dtype):
+            base = model.features(batch) if stages else {}
+            for (before, tap), part in stages.items():
+                features = batch if before is None else base[before]
+                zero = nothing if before is None else empty[before]
+                part.add(features, zero, base[tap], empty[tap], canvases[tap])
+                beside[part.name].add(part, features, zero, canvases[tap])
+                count.step()
+            if sites:
+                _feed_layers(model, layers, sites, parts, beside, batch, canvases, count)
+    every = [*stages.values(), *parts.values()]
+    return [row for part in every for row in (*part.rows(), *beside[part.name].rows(part))]
+
+
+def stage_parts(
+    model: Model, settings: MeasureSettings, factors: Sequence[float]
+) -> dict[tuple[str | None, str], Part]:
+    """Return the wanted stages as parts, by the taps before (None: the images) and behind each one."""
+    taps = model.taps
+    parts: dict[tuple[str | None, str], Part] = {}
+    before: str | None = None
+    for tap, module in model.stages:
+        if settings.taps is None or tap in settings.taps:
+            field: Field = Plane() if before is None else taps[before]
+            parts[before, tap] = Part(tap, "stage", module, field, taps[tap], settings, factors)
+        before = tap
+    return parts
+
+
+class Beside:
+    """The pointwise control, fed with what a part is fed with.
+
+    Parameters
+    ----------
+    part : Part
+        The part beside which it stands.
+    settings : MeasureSettings
+        Metric and background.
+    factors : sequence of float
+        Scale factors.
+    """
+
+    def __init__(self, part: Part, settings: MeasureSettings, factors: Sequence[float]) -> None:
+        self._owner = part
+        self._settings, self._factors = settings, factors
+        self._part: Part | None = None
+        self._control: Callable[[Tensor], Tensor] | None = None
+
+    def add(self, part: Part, features: Features, empty: Features, canvas: Canvas) -> None:
+        """Feed one batch; a layer that is a stage itself takes nothing twice."""
+        field = self._owner.before
+        if part is not self._owner or part.reason is not None or not isinstance(field, (Plane, ScaleSpace)):
+            return
+        assert isinstance(features, Tensor)
+        assert isinstance(empty, Tensor)
+        if self._part is None or self._control is None:
+            # features come in any unit; the control's kinks lie between 0 and 1, as pixels do
+            control = Pointwise(features.shape[1]).to(features.device, features.dtype)
+            lowest = float(features.min())
+            unit = (float(features.max()) - lowest) or 1.0
+            self._control = lambda x: control((x - lowest) / unit)
+            run: Any = self._control
+            self._part = Part(self._owner.name, "pointwise", run, field, field, self._settings, self._factors)
+        self._part.add(features, empty, self._control(features), self._control(empty), canvas)
+
+    def rows(self, part: Part) -> list[LocalRow]:
+        """Return the control's rows, at the factors where it can be measured."""
+        if self._part is None or part is not self._owner:
+            return []
+        return [row for row in self._part.rows() if row.mean is not None]
+
+
+class _Count:
+    """Progress over all parts and batches."""
+
+    def __init__(self, parts: int, rounds: int, report: Progress | None) -> None:
+        self._total, self._done, self._report = parts * rounds, 0, report
+
+    def step(self) -> None:
+        self._done += 1
+        if self._report:
+            self._report(self._done, self._total)
+
+
+def _layer_part(site: Site, settings: MeasureSettings, factors: Sequence[float]) -> Part:
+    def run(features: Features) -> Features:
+        # a layer that works in place must not change what it is fed with
+        assert isinstance(features, Tensor)
+        output: Tensor = site.module(features.clone())
+        return output
+
+    return Part(site.call.name, site.call.kind, run, site.before, site.after, settings, factors, site.reason)
+
+
+def _feed_layers(
+    model: Model,
+    layers: dict[str, tuple[str, nn.Module]],
+    sites: dict[Call, Site],
+    parts: dict[Call, Part],
+    beside: dict[str, Beside],
+    batch: Tensor,
+    canvases: dict[str, Canvas],
+    count: _Count,
+) -> None:
+    """Measure every layer while one batch passes it, so that one layer's features are held at a time."""
+
+    def seen(call: Call, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        site = sites.get(call)
+        if site is None:
+            return
+        if site.reason is None and site.tap is not None:
+            part, features, canvas = parts[call], args[0], canvases[site.tap]
+            part.add(features, site.empty, part.run(features), site.empty_output, canvas)
+            beside[part.name].add(part, features, site.empty, canvas)
+        count.step()
+
+    with watching(layers, seen):
+        model.features(batch)
