@@ -1,6 +1,7 @@
 """The table of models: one line each; nothing here imports torch.
 
-To add a model, write its family's file in ``secli/models/`` and add its line here.
+To add a model, write its family's file in ``secli/models/`` and add its line here. An installed package adds one
+through an entry point of the group ``secli.models`` (see ``secli.plugins``).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from secli.plugins import offered
 from secli.registry import Registry
 
 
@@ -37,6 +39,7 @@ class ModelSpec:
         Training settings that differ from ``TrainingSettings``' defaults.
     parameters
         Number of learned parameters with default options, as published or as first counted; a test recounts it.
+        None: nobody said.
     """
 
     name: str
@@ -44,7 +47,7 @@ class ModelSpec:
     family: str
     paper: str
     builder: str
-    parameters: int
+    parameters: int | None
     options: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     licence: str = "MIT"
@@ -151,4 +154,19 @@ MODELS: Registry[ModelSpec] = Registry(
         _ses("mnist_ses_vector_56", "vector", size=15, sigma=2.0, factor=2, levels=4, mult=1.5),
         _ses("mnist_ses_vector_56p", "vector", size=13, sigma=1.5, factor=2, levels=4, mult=1.4),
     ],
+    others=lambda: offered("secli.models", _of_package),
 )
+
+
+def _of_package(name: str, package: str, value: str, loaded: object) -> ModelSpec:
+    """Return the specification behind an entry point: itself, or one made for a builder function."""
+    if isinstance(loaded, ModelSpec):
+        if loaded.name != name:
+            raise ValueError(f"it is a specification named '{loaded.name}'")
+        return loaded
+    if not callable(loaded):
+        raise ValueError(f"it is neither a ModelSpec nor a function, but {type(loaded).__name__}")
+    documentation = (loaded.__doc__ or "").strip().split("\n")[0]
+    return ModelSpec(
+        name, documentation or "not described", package, f"package {package}", value, None, licence="its own"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 from secli.errors import UnknownNameError
@@ -29,6 +29,10 @@ class Registry(Mapping[str, T]):
         What is registered, as error messages say it ("model", "dataset").
     specs : iterable
         The specifications to begin with, in the order in which they are listed.
+    others : callable, optional
+        Returns names that others offer, each with a function that loads its specification. It is asked whenever a
+        name is not among the registry's own; a specification is loaded when it is looked up, and not before. An own
+        name is never replaced.
 
     Raises
     ------
@@ -38,9 +42,15 @@ class Registry(Mapping[str, T]):
         When a name is looked up that is not registered.
     """
 
-    def __init__(self, kind: str, specs: Iterable[T] = ()) -> None:
+    def __init__(
+        self,
+        kind: str,
+        specs: Iterable[T] = (),
+        others: Callable[[], Mapping[str, Callable[[], T]]] | None = None,
+    ) -> None:
         self.kind = kind
         self._specs: dict[str, T] = {}
+        self._others = others
         for spec in specs:
             self.register(spec)
 
@@ -52,16 +62,27 @@ class Registry(Mapping[str, T]):
         return spec
 
     def __getitem__(self, name: str) -> T:
-        try:
+        if name in self._specs:
             return self._specs[name]
-        except KeyError:
-            raise UnknownNameError(self.kind, name, self._specs) from None
+        others = self._offered()
+        if name not in others:
+            raise UnknownNameError(self.kind, name, self)
+        return others[name]()
 
     def __contains__(self, name: object) -> bool:
-        return name in self._specs
+        return name in self._specs or name in self._offered()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._specs)
+        return iter([*self._specs, *self._offered()])
 
     def __len__(self) -> int:
-        return len(self._specs)
+        return len(self._specs) + len(self._offered())
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The names that the registry itself holds, without those that others offer."""
+        return tuple(self._specs)
+
+    def _offered(self) -> dict[str, Callable[[], T]]:
+        offered = {} if self._others is None else self._others()
+        return {name: load for name, load in offered.items() if name not in self._specs}

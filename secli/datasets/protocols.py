@@ -63,6 +63,8 @@ class DatasetSpec:
         JSON file of this package with the published digests that standard realisations must have.
     preview
         ``"module:function"`` that draws a figure of a dataset.
+    on_black
+        Whether the pictures lie on black, so that no frame appears when they shrink; photographs do not.
     """
 
     name: str
@@ -75,6 +77,7 @@ class DatasetSpec:
     official: bool = False
     digests: str | None = None
     preview: str = "secli.datasets.preview:samples_by_factor"
+    on_black: bool = False
 
     @property
     def standard(self) -> Parameters:
@@ -157,20 +160,55 @@ DATASETS: Registry[DatasetSpec] = Registry(
             FACTORS,
             MNIST_SIZES,
             digests="mnist-scale.json",
+            on_black=True,
         ),
         DatasetSpec(
-            "digits-scale", "digits", "small digits, built in, rescaled", SAME, FACTORS, DIGITS_SIZES, 28
+            "digits-scale",
+            "digits",
+            "small digits, built in, rescaled",
+            SAME,
+            FACTORS,
+            DIGITS_SIZES,
+            28,
+            on_black=True,
         ),
         DatasetSpec(
-            "fashion-scale", "fashion-mnist", "pictures of clothes, rescaled", SAME, FACTORS, MNIST_SIZES
+            "fashion-scale",
+            "fashion-mnist",
+            "pictures of clothes, rescaled",
+            SAME,
+            FACTORS,
+            MNIST_SIZES,
+            on_black=True,
         ),
         DatasetSpec("cifar10-scale", "cifar10", "small photographs, rescaled", SAME, FACTORS, CIFAR_SIZES),
         DatasetSpec("folder-scale", "folder", "one's own pictures, rescaled", SAME, FACTORS, official=True),
-        DatasetSpec("mnist", "mnist", "the same splits as mnist-scale, untouched", SAME, sizes=MNIST_SIZES),
         DatasetSpec(
-            "digits", "digits", "the same splits as digits-scale, untouched", SAME, None, DIGITS_SIZES, 28
+            "mnist",
+            "mnist",
+            "the same splits as mnist-scale, untouched",
+            SAME,
+            sizes=MNIST_SIZES,
+            on_black=True,
         ),
-        DatasetSpec("fashion-mnist", "fashion-mnist", "as fashion-scale, untouched", SAME, sizes=MNIST_SIZES),
+        DatasetSpec(
+            "digits",
+            "digits",
+            "the same splits as digits-scale, untouched",
+            SAME,
+            None,
+            DIGITS_SIZES,
+            28,
+            on_black=True,
+        ),
+        DatasetSpec(
+            "fashion-mnist",
+            "fashion-mnist",
+            "as fashion-scale, untouched",
+            SAME,
+            sizes=MNIST_SIZES,
+            on_black=True,
+        ),
         DatasetSpec("cifar10", "cifar10", "as cifar10-scale, untouched", SAME, sizes=CIFAR_SIZES),
         DatasetSpec("folder", "folder", "one's own pictures, untouched", OWN, official=True),
         DatasetSpec(

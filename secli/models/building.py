@@ -13,8 +13,8 @@ from torch import nn
 
 from secli.catalogue import MODELS, ModelSpec
 from secli.config import validated
-from secli.errors import InputError
-from secli.models.contract import StagedModel
+from secli.errors import InputError, SecliError
+from secli.models.contract import Model, StagedModel
 
 Builder = Callable[..., StagedModel]
 
@@ -22,7 +22,10 @@ Builder = Callable[..., StagedModel]
 def builder_of(spec: ModelSpec) -> Builder:
     """Import the builder that a specification names (``"module:function"``)."""
     module, _, function = spec.builder.partition(":")
-    builder: Builder = getattr(importlib.import_module(module), function)
+    try:
+        builder: Builder = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise SecliError(f"model {spec.name}: its builder {spec.builder} cannot be loaded: {error}") from None
     return builder
 
 
@@ -33,7 +36,9 @@ def options_schema(spec: ModelSpec) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(builder).parameters.items():
         default = spec.options.get(name, parameter.default)
-        fields[name] = (hints[name], ... if default is inspect.Parameter.empty else default)
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        fields[name] = (hints.get(name, Any), ... if default is inspect.Parameter.empty else default)
     config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
     return create_model(f"{spec.name}_options", __config__=config, **fields)
 
@@ -73,15 +78,23 @@ def build(name: str, options: Mapping[str, Any] | None = None, seed: int = 0) ->
         When no model has this name.
     InputError
         When an option is unknown or out of range, or two options contradict each other.
+    SecliError
+        When the builder, of another package, cannot be loaded or gives no network of the contract.
     """
     spec = MODELS[name]
     resolved = resolve_options(spec, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return builder_of(spec)(**resolved)
+            model: Any = builder_of(spec)(**resolved)
         except ValueError as error:
             raise InputError(f"model {name}: {error}") from None
+    if not isinstance(model, nn.Module) or not isinstance(model, Model):
+        raise SecliError(
+            f"model {name}: its builder returned {type(model).__name__}, not a network with taps, stages and features"
+        )
+    built: StagedModel = model
+    return built
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -78,7 +78,7 @@ def describe(name: str) -> Description:
     options = resolve_options(spec)
     model = build(name).eval()
     side = options.get("image_size", PIXELS)
-    images = (options["in_channels"], side, side)
+    images = (options.get("in_channels", 1), side, side)
     with torch.no_grad():
         features = model.features(torch.zeros(1, *images))
     taps = []

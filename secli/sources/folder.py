@@ -135,6 +135,20 @@ def _size(array: np.ndarray) -> str:
 
 def _open(path: Path, size: int | None) -> tuple[np.ndarray, str, str | None]:
     """Return one picture as uint8, (H, W) or (H, W, 3), the sha256 of its file, and its format."""
+    image, digest, format_name = open_picture(path)
+    if size is not None:
+        image = resize(image, size)
+    return np.asarray(image), digest, format_name
+
+
+def open_picture(path: Path) -> tuple[Image.Image, str, str | None]:
+    """Return one picture, grey or RGB, the sha256 of its file, and its format.
+
+    Raises
+    ------
+    InputError
+        When it is damaged, or deeper than 8 bits.
+    """
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as opened:
@@ -148,9 +162,7 @@ def _open(path: Path, size: int | None) -> tuple[np.ndarray, str, str | None]:
         raise InputError(
             f"{path}: not a whole picture that Pillow can read; replace it or remove it"
         ) from None
-    if size is not None:
-        image = resize(image, size)
-    return np.asarray(image), hashlib.sha256(content).hexdigest(), format_name
+    return image, hashlib.sha256(content).hexdigest(), format_name
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -1,0 +1,158 @@
+"""A foreign network under the contract: its taps are read by hooks, normalisation stands before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from secli.errors import InputError, SecliError
+from secli.fields import Field
+from secli.models.building import count_parameters
+from secli.models.contract import Features
+from secli.models.field_text import Layout
+from secli.models.probing import Geometry
+from secli.models.tapping import LOGITS, capture, find_logits
+from secli.models.targets import one_line, where
+
+
+class ExternalModel(nn.Module):
+    """A network that knows nothing of secli, with taps by module name.
+
+    It takes pixels in [0, 1]; normalisation is inside. The taps are in the order of the forward pass. ``features``
+    gives every tap, and under ``"logits"``, last, the class scores where the network has such an output; one pass.
+
+    Attributes
+    ----------
+    network
+        The network itself.
+    taps
+        Fields by tap; ``"logits"`` is among them when taps were not chosen by name, or it was chosen.
+    stages
+        Always empty: a foreign network is not a chain of blocks, so no block can be run alone.
+    logits_reason
+        Why there are no class scores; None when there are.
+    geometry
+        What was probed, by tap.
+    description
+        What a record says of it: target, weights, sha256 of their file, input shape, normalisation.
+    parameters_learned
+        Number of learned parameters.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        normalise: nn.Module,
+        fields: Mapping[str, Field],
+        layouts: Mapping[str, Layout],
+        logits_reason: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.normalise = normalise
+        self.logits_reason = logits_reason
+        self.geometry: dict[str, Geometry] = {}
+        self.description: dict[str, Any] = {}
+        self._fields = dict(fields)
+        self._layouts = dict(layouts)
+
+    @property
+    def taps(self) -> dict[str, Field]:
+        """The field of every tap, from input to output."""
+        return dict(self._fields)
+
+    @property
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """Nothing: a foreign network does not say what lies between its taps."""
+        return []
+
+    @property
+    def layouts(self) -> dict[str, Layout]:
+        """The order of the axes at every tap inside the network."""
+        return dict(self._layouts)
+
+    def set_field(self, tap: str, field: Field) -> None:
+        """Say how scale acts at a tap."""
+        self._fields[tap] = field
+
+    def drop_tap(self, tap: str) -> None:
+        """Read a tap no more."""
+        del self._fields[tap]
+        self._layouts.pop(tap, None)
+
+    @property
+    def parameters_learned(self) -> int:
+        """Number of learned parameters."""
+        return count_parameters(self.network)
+
+    def features(self, images: Float[Tensor, "n c h w"]) -> dict[str, Features]:
+        """Return the features at every tap, channels first, and the logits where there are any, in one pass."""
+        inner = [tap for tap in self._fields if tap != LOGITS]
+        found, output = capture(self.network, inner, lambda: self.network(self.normalise(images)))
+        features: dict[str, Features] = {}
+        for tap in inner:
+            if tap not in found:
+                raise SecliError(f"tap '{tap}': this forward pass did not call it")
+            features[tap] = self._layouts[tap].to_planes(found[tap])
+        logits, _ = find_logits(output, len(images))
+        if logits is not None:
+            features[LOGITS] = logits
+        return features
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Return the logits.
+
+        Raises
+        ------
+        SecliError
+            When the network has no such output.
+        """
+        logits, reason = find_logits(self.network(self.normalise(images)), len(images))
+        if logits is None:
+            raise SecliError(f"no logits: {reason}")
+        return logits
+
+
+class DeclaredModel(ExternalModel):
+    """A foreign network that declares its own taps (``taps`` and ``features`` as secli's contract has them)."""
+
+    def __init__(
+        self, network: nn.Module, normalise: nn.Module, fields: Mapping[str, Field], reason: str | None
+    ) -> None:
+        super().__init__(network, normalise, fields, {}, reason)
+
+    @property
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """Its own stages where it has any and nothing stands before them."""
+        if not isinstance(self.normalise, nn.Identity):
+            return []
+        return list(getattr(self.network, "stages", []))
+
+    def features(self, images: Float[Tensor, "n c h w"]) -> dict[str, Features]:
+        """Return the network's own features at the chosen taps, and its logits where it gives them."""
+        own: dict[str, Features] = self.network.features(self.normalise(images))  # type: ignore[operator]
+        return {tap: value for tap, value in own.items() if tap in self._fields or tap == LOGITS}
+
+
+def declares_taps(network: nn.Module) -> bool:
+    """Say whether a network brings taps and features of secli's contract itself."""
+    taps = getattr(network, "taps", None)
+    if not isinstance(taps, Mapping) or not callable(getattr(network, "features", None)):
+        return False
+    return bool(taps) and all(isinstance(field, Field) for field in taps.values())
+
+
+def tried(name: str, images: Tensor, run: Callable[[], Any]) -> Any:
+    """Run foreign code; its failure becomes one line that names the place and the images."""
+    try:
+        return run()
+    except SecliError:
+        raise
+    except Exception as error:
+        size = "×".join(map(str, images.shape[1:]))
+        raise InputError(
+            f"{name}: fails on images of {size} ({where(error)}: {one_line(error)}); give another --input?"
+        ) from None

@@ -1,0 +1,217 @@
+"""Taps by module name: what a foreign network computes inside, read by forward hooks in one pass."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from secli.errors import InputError, suggestion
+
+LOGITS = "logits"
+LOGIT_KEYS = ("logits", "out")
+
+
+class Visit(NamedTuple):
+    """One call of a module during a forward pass.
+
+    Attributes
+    ----------
+    name
+        The module's name; ``name@k`` for the k-th call (from 1) of a module that is called again later.
+    kind
+        Its class.
+    shape
+        Of the first tensor that it returned, with the batch axis; None when it returned none.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...] | None
+
+
+def trace(network: nn.Module, run: Callable[[], Any]) -> tuple[list[Visit], Any]:
+    """Run a network once and return every call of its modules, in the order of their ends, and the output."""
+    calls: list[tuple[str, int, str, tuple[int, ...] | None]] = []
+    counts: Counter[str] = Counter()
+
+    def heed(name: str, module: nn.Module, output: Any) -> None:
+        counts[name] += 1
+        tensor = first_tensor(output)
+        shape = None if tensor is None else tuple(tensor.shape)
+        calls.append((name, counts[name], type(module).__name__, shape))
+
+    with listening(_named(network), heed):
+        output = run()
+    visits = [
+        Visit(name if turn == counts[name] else f"{name}@{turn}", kind, shape)
+        for name, turn, kind, shape in calls
+    ]
+    return visits, output
+
+
+def capture(
+    network: nn.Module, names: Iterable[str], run: Callable[[], Any]
+) -> tuple[dict[str, Tensor], Any]:
+    """Run a network once and return a copy of what the named calls returned, and the output.
+
+    Copies, because an operation in place that follows (``ReLU(inplace=True)``, ``x += y``) would otherwise change
+    what was seen.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network.
+    names : iterable of str
+        Names of visits.
+    run : callable
+        Runs the network.
+    """
+    wanted = set(names)
+    modules = {name.partition("@")[0] for name in wanted}
+    counts: Counter[str] = Counter()
+    found: dict[str, Tensor] = {}
+
+    def heed(name: str, module: nn.Module, output: Any) -> None:
+        counts[name] += 1
+        for key in (name, f"{name}@{counts[name]}"):
+            if key in wanted and (tensor := first_tensor(output)) is not None:
+                found[key] = tensor.clone()
+
+    with listening({name: module for name, module in _named(network).items() if name in modules}, heed):
+        output = run()
+    return found, output
+
+
+@contextmanager
+def listening(
+    modules: Mapping[str, nn.Module], heed: Callable[[str, nn.Module, Any], None]
+) -> Iterator[None]:
+    """Call ``heed(name, module, output)`` after every call of the modules inside; leave no hook behind."""
+    handles = []
+
+    def hook_of(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
+            heed(name, module, output)
+
+        return hook
+
+    try:
+        for name, module in modules.items():
+            handles.append(module.register_forward_hook(hook_of(name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _named(network: nn.Module) -> dict[str, nn.Module]:
+    """Return all modules inside a network by name, shared ones under each of their names."""
+    return {name: module for name, module in network.named_modules(remove_duplicate=False) if name}
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """Return the output, or the first tensor in a tuple, a mapping or a data class of outputs; None without one."""
+    if isinstance(output, Tensor):
+        return output
+    parts: Iterable[Any] = ()
+    if isinstance(output, Mapping):
+        parts = output.values()
+    elif isinstance(output, (tuple, list)):
+        parts = output
+    elif hasattr(output, "__dataclass_fields__"):
+        parts = vars(output).values()
+    return next((tensor for part in parts if (tensor := first_tensor(part)) is not None), None)
+
+
+def find_logits(output: Any, images: int) -> tuple[Tensor | None, str | None]:
+    """Return the class scores (N, classes) in what a network returns, or None and the reason.
+
+    They are the tensor itself, what is called ``logits`` or ``out`` in a mapping or object, or the first tensor.
+    Trailing axes of length 1 are dropped.
+
+    Parameters
+    ----------
+    output
+        Whatever the network returned.
+    images : int
+        Number of images that it was given.
+    """
+    found = first_tensor(output)
+    for key in LOGIT_KEYS:
+        part = output.get(key) if isinstance(output, Mapping) else getattr(output, key, None)
+        if not isinstance(output, Tensor) and isinstance(part, Tensor):
+            found = part
+            break
+    if found is None:
+        return None, f"the network returns no tensor but {type(output).__name__}"
+    tensor = found
+    while tensor.ndim > 2 and tensor.shape[-1] == 1:
+        tensor = tensor.squeeze(-1)
+    if tensor.ndim != 2 or len(tensor) != images or not tensor.is_floating_point():
+        shape = "×".join(map(str, found.shape)) or "a single number"
+        return None, f"the network returns {shape} for {images} images, not one row of class scores for each"
+    return tensor, None
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Say whether a module's name matches a shell glob; ``*`` stays within one part of the name, ``**`` does not.
+
+    Examples
+    --------
+    >>> matches("blocks.3", "blocks.*"), matches("blocks.3.attn", "blocks.*"), matches("blocks.3.attn", "**.attn")
+    (True, False, True)
+    """
+
+    def within(parts: Sequence[str], globs: Sequence[str]) -> bool:
+        if not globs:
+            return not parts
+        if globs[0] == "**":
+            return any(within(parts[k:], globs[1:]) for k in range(len(parts) + 1))
+        return bool(parts) and fnmatch.fnmatchcase(parts[0], globs[0]) and within(parts[1:], globs[1:])
+
+    return within(name.split("."), pattern.split("."))
+
+
+def select(
+    names: Sequence[str], patterns: Sequence[str], option: str, known: Iterable[str] = ()
+) -> list[str]:
+    """Return the names that match any of the patterns, in their own order.
+
+    Parameters
+    ----------
+    names : sequence of str
+        What can be chosen.
+    patterns : sequence of str
+        Names, or shell globs.
+    option : str
+        The option that an error names.
+    known : iterable of str
+        Names that exist but cannot be chosen, because the forward pass never calls them.
+
+    Raises
+    ------
+    InputError
+        When a pattern matches nothing; the message suggests the near miss.
+    """
+    silent = set(known) - set(names)
+    for pattern in patterns:
+        if any(matches(name, pattern) for name in names):
+            continue
+        if any(matches(name, pattern) for name in silent):
+            raise InputError(
+                f"{option} {pattern}: the forward pass never calls this module; --list-taps shows which"
+            )
+        near = suggestion(pattern, names) if len(names) <= 12 else suggestion_near(pattern, names)
+        raise InputError(f"{option} {pattern}: no tap matches{near}")
+    return [name for name in names if any(matches(name, pattern) for pattern in patterns)]
+
+
+def suggestion_near(name: str, known: Sequence[str]) -> str:
+    """Suggest the near miss; where there is none and too much is known to list it, say how to list it."""
+    near = suggestion(name, known)
+    return near if "did you mean" in near else "; --list-taps shows all"

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from secli.errors import UnknownNameError
+from secli.fields import Plane, ScaleSpace
+from secli.models.building import build
+from secli.models.hooked import ExternalModel
+from secli.models.probing import Geometry, probe, windowed_centroids
+from secli.models.tapping import LOGITS
+
+
+class Taps(nn.Module):
+    """Named steps in a row, each a tap."""
+
+    def __init__(self, **steps: nn.Module) -> None:
+        super().__init__()
+        self.steps = nn.ModuleDict(steps)
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        found = {}
+        for name, step in self.steps.items():
+            images = step(images)
+            found[name] = images
+        return found
+
+
+def box(kernel: int, stride: int, padding: int, channels: int = 1) -> nn.Conv2d:
+    """A convolution that averages its window."""
+    convolution = nn.Conv2d(channels, 1, kernel, stride, padding, bias=False)
+    nn.init.constant_(convolution.weight, 1 / kernel**2)
+    return convolution
+
+
+def test_the_centroid_of_a_cut_profile_is_that_of_the_whole_one() -> None:
+    x = np.arange(40.0)
+    whole = np.exp(-((x - 6.25) ** 2) / 50)
+    plain = float(x @ whole / whole.sum())
+    assert plain > 7  # pulled away from the end where the profile is cut
+    found = windowed_centroids(np.stack([whole, whole + 0.3, np.exp(-((x - 20) ** 2) / 8)]), -0.5, 39.5)
+    np.testing.assert_allclose(found, [6.25, 6.25, 20.0], atol=0.02)
+
+
+def test_a_grid_that_begins_at_pixel_0_and_one_that_is_centred() -> None:
+    # literal oracle: cell i of a 3×3 window with stride 2 and padding 1 looks at 2i, of a 2×2 window at 2i + 1/2
+    model = Taps(same=box(3, 2, 1), pool=nn.AvgPool2d(2))
+    found = probe(model, (1, 32, 32))
+    assert found["same"].stride == (2.0, 2.0)
+    assert found["same"].origin == (0.0, 0.0)
+    assert not found["same"].centred
+    assert found["same"].radius == pytest.approx(2**0.5, abs=1e-6)  # all nine pixels are needed for 95 %
+    assert found["pool"].stride == (4.0, 4.0)
+    assert found["pool"].origin == (1.0, 1.0)  # means of cells at 0 and 2
+    found = probe(Taps(pool=nn.AvgPool2d(2)), (1, 32, 32))
+    assert found["pool"] == Geometry((2.0, 2.0), (0.5, 0.5), pytest.approx(0.5**0.5), True)
+
+
+def test_rows_and_columns_have_their_own_stride_and_images_need_not_be_square() -> None:
+    model = Taps(conv=nn.Conv2d(3, 64, (3, 5), stride=(2, 3), padding=(1, 2)))
+    found = probe(model, (3, 32, 60))["conv"]
+    assert found.stride == (2.0, 3.0)
+    assert found.origin == (0.0, 0.0)
+
+
+def test_enlarged_and_adaptively_pooled_maps() -> None:
+    # cells of an image enlarged by 2 lie at −1/4, 1/4, 3/4, …; 7 bins on 21 pixels every 3 from 1
+    model = Taps(up=nn.Upsample(scale_factor=2, mode="bilinear"))
+    assert probe(model, (1, 24, 24))["up"][:2] == ((0.5, 0.5), (-0.25, -0.25))
+    model = Taps(pool=nn.AdaptiveAvgPool2d(7))
+    assert probe(model, (1, 21, 21))["pool"][:2] == ((3.0, 3.0), (1.0, 1.0))
+
+
+@pytest.mark.parametrize("name", ["mnist_cnn_28", "mnist_ses_vector_28", "dss_v1"])
+def test_own_models_lie_where_they_declare(name: str) -> None:
+    model = build(name)
+    found = probe(model, (1, 28, 28))
+    checked = 0
+    for tap, field in model.taps.items():
+        if not isinstance(field, (Plane, ScaleSpace)) or field.stride == 16:
+            continue  # the last plane of the bodies is 2×2
+        assert found[tap].stride == (field.stride, field.stride), tap
+        assert field.origin is None
+        assert found[tap].centred, (tap, found[tap])
+        checked += 1
+    assert checked >= 4
+
+
+def test_a_resnet_lies_at_multiples_of_its_stride() -> None:
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    names = ["conv1", "maxpool", "layer1", "layer2", "layer3"]
+    model = ExternalModel(resnet18(), nn.Identity(), dict.fromkeys(names, Plane()), _as_is(names))
+    found = probe(model, (3, 96, 128), [*names])
+    for name, stride in zip(names, (2, 4, 4, 8, 16), strict=True):
+        assert found[name].stride == (stride, stride), name
+        assert found[name].origin == (0.0, 0.0), name
+    radii = [found[name].radius for name in names]
+    assert radii == sorted(radii)
+    # the effective field is smaller than the theoretical one (layer 1: 43 pixels wide), and wider than conv1's 7
+    assert 7 < found["layer1"].radius < 43 / 2 * 2**0.5
+
+
+def _as_is(names: list[str]) -> dict[str, object]:
+    from secli.models.field_text import AsIs
+
+    return {name: AsIs() for name in names}
+
+
+def test_a_shifted_network_reads_differently() -> None:
+    """The control: the probe must see a shift of one pixel."""
+
+    class Shifted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.roll(1, -1)
+
+    straight = Taps(conv=nn.Conv2d(1, 16, 3, stride=4, padding=1))
+    shifted = Taps(shift=Shifted(), conv=straight.steps["conv"])
+    assert probe(straight, (1, 32, 32))["conv"].origin == (0.0, 0.0)
+    assert probe(shifted, (1, 32, 32))["conv"].origin == (0.0, -1.0)
+
+
+def test_a_map_that_sees_everything_does_not_crash() -> None:
+    class Attention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + x.mean((2, 3), keepdim=True)
+
+    found = probe(Taps(patch=nn.Conv2d(1, 8, 4, stride=4), mix=Attention()), (1, 32, 32))
+    assert found["mix"].stride == (4.0, 4.0)
+    assert found["mix"].centred
+    assert found["mix"].radius > 2 * found["patch"].radius  # as measured
+
+
+def test_what_cannot_be_placed_is_left_out() -> None:
+    class Constant(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ones_like(x)
+
+    model = Taps(image=nn.Identity(), constant=Constant(), pooled=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten())
+    found = probe(model, (1, 16, 16))
+    assert list(found) == ["image"]
+    assert found["image"] == Geometry((1.0, 1.0), (0.0, 0.0), 0.0, True)
+    with pytest.raises(UnknownNameError, match="did you mean 'image'"):
+        probe(model, (1, 16, 16), ["imag"])
+
+
+def test_the_network_and_the_random_state_are_left_as_they_were() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout()).train()
+    model[0].bias.requires_grad_(False)  # type: ignore[union-attr]
+    wrapped = ExternalModel(model, nn.Identity(), {"1": Plane()}, _as_is(["1"])).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    probe(wrapped, (1, 12, 12), ["1"])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(module.training for module in wrapped.modules())
+    assert [p.requires_grad for p in model.parameters()] == [True, False, True, True]
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not model[0]._forward_hooks
+    assert LOGITS not in wrapped.taps
