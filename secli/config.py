@@ -88,6 +88,9 @@ class MeasureSettings(Settings):
         description="pixels left out along the edges of picture and canvas; none: 0 for pictures on black, "
         "the tap's receptive-field radius for others",
     )
+    smallest_plane: float = Field(
+        4.0, ge=1, description="cells that the picture must cover; a map of fewer has no scale to compare"
+    )
     per: tuple[Literal["level", "channel"], ...] = Field(
         (), description="also each scale level, each channel by itself"
     )

@@ -395,13 +395,14 @@ def draw_features(
     from secli.equivariance.views import feature_views
     from secli.tables.views import plot_views
 
+    border = 0.0 if settings.border is None and pictures.on_black else settings.border
     views = feature_views(
         subject.model,
         pixels(pictures.images[:1]),
         min(row.factor for row in record.rows),
         taps=None if subject.foreign else settings.taps,
         background=settings.background,
-        border=settings.border,
+        border=border,
         device=device,
     )
     plot_views(views, path)

@@ -103,13 +103,23 @@ class Cell:
         Which error.
     per : sequence of str
         ``level``, ``channel``: also each of them by itself.
+    smallest_plane : float
+        Cells that the picture must cover.
     """
 
-    def __init__(self, field: Field, factor: float, metric: Metric, per: Sequence[Per] = ()) -> None:
+    def __init__(
+        self,
+        field: Field,
+        factor: float,
+        metric: Metric,
+        per: Sequence[Per] = (),
+        smallest_plane: float = SMALLEST_PLANE,
+    ) -> None:
         self.field = field
         self.factor = factor
         self.metric: Metric = metric
         self.per = per
+        self.smallest_plane = smallest_plane
         self.reason: str | None = None
         self.cells: float | None = None
         self.acted: Acted | None = None  # of the last batch: levels and lattice are the same for all
@@ -133,9 +143,9 @@ class Cell:
         self.border = canvas.border
         plane = self.field.smallest_plane(base)
         self.cells = None if plane is None else plane * min(1.0, self.factor)
-        if self.cells is not None and self.cells < SMALLEST_PLANE:
+        if self.cells is not None and self.cells < self.smallest_plane:
             self.reason = (
-                f"the picture covers {self.cells:.2g} cells of this tap, fewer than {SMALLEST_PLANE}"
+                f"the picture covers {self.cells:.2g} cells of this tap, fewer than {self.smallest_plane:g}"
             )
             return
         acted = self.field.act(base, self.factor, canvas)

@@ -90,7 +90,7 @@ def measure_curves(
     fields = wanted_taps(model, settings.taps)
     factors = wanted_factors(settings, fields.values())
     cells = {
-        (tap, factor): Cell(fields[tap], factor, settings.metric, settings.per)
+        (tap, factor): Cell(fields[tap], factor, settings.metric, settings.per, settings.smallest_plane)
         for tap in fields
         for factor in factors
     }
