@@ -97,6 +97,7 @@ def measure_subject(
         records = [
             _measured(subject, network, info, pictures, only_curves, where, quiet, control)
             for control, network, info in beside
+            if not (control == "untrained" and subject.fresh)  # that is the network itself
         ]
     return record.model_copy(update={"controls": records})
 

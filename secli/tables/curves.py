@@ -304,11 +304,12 @@ def _lattice_note(rows: Sequence[CurveRow]) -> list[str]:
 def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: dict[str, str]) -> list[str]:
     images = max((row.n for row in rows), default=0)
     kept = "background Φ(0) subtracted" if record.background == "empty" else "background kept"
-    notes = [f"Mean over {images} images of {record.data.name} r{record.data.realisation}; {kept}."]
+    runs = len(record.pooled)
+    over = f"{runs} runs, each on {images} images" if runs else f"{images} images"
+    notes = [f"Mean over {over} of {record.data.name} r{record.data.realisation}; {kept}."]
     if any(_has_interval(row) for row in rows):
-        notes.append(
-            "95 %: interval of the mean (bootstrap); floor: what resampling twice instead of once costs."
-        )
+        what = "interval of the mean over runs" if runs else "interval of the mean"
+        notes.append(f"95 %: {what} (bootstrap); floor: what resampling twice instead of once costs.")
     notes += _lattice_note(rows)
     for warning in warning_places(rows):
         mark = marks.get(warning.form)

@@ -74,6 +74,11 @@ class Subject:
     record: TrainingRecord | None = None
     foreign: bool = False
 
+    @property
+    def fresh(self) -> bool:
+        """Whether its weights are freshly drawn: neither of a run nor loaded."""
+        return self.run is None and self.info.options.get("weights") is None
+
 
 def load_subject(
     target: str, options: Mapping[str, Any] | None = None, seed: int = 0, foreign: Foreign = _NOTHING

@@ -276,3 +276,11 @@ def test_every_format_is_written(format: str) -> None:
 def test_unknown_format() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'latex'"):
         render_curves([curves()], "latx")
+
+
+def test_runs_averaged_are_said_to_be() -> None:
+    one = curves()
+    pooled = one.model_copy(update={"pooled": ("runs/a", "runs/b", "runs/c")})
+    assert "Mean over 3 runs, each on" in render_curves([pooled], "table")
+    assert "interval of the mean over runs" in " ".join(render_curves([pooled], "markdown").split())
+    assert "runs" not in render_curves([one], "table")
