@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
@@ -86,15 +86,14 @@ def build(name: str, options: Mapping[str, Any] | None = None, seed: int = 0) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model: Any = builder_of(spec)(**resolved)
+            model: object = builder_of(spec)(**resolved)
         except ValueError as error:
             raise InputError(f"model {name}: {error}") from None
     if not isinstance(model, nn.Module) or not isinstance(model, Model):
         raise SecliError(
             f"model {name}: its builder returned {type(model).__name__}, not a network with taps, stages and features"
         )
-    built: StagedModel = model
-    return built
+    return cast("StagedModel", model)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -129,16 +130,17 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_checkpoint(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on pickles of newer protocols, which are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(
             r"(?:class|global) ([\w.]+)", str(error)
         )
         if "eights only load failed" in str(error) and _is_pickle(path):
-            what = f"'{wanted[1]}'" if wanted else "code"
+            what = f"opening it would execute '{wanted[1]}'" if wanted else "opening it may execute code"
             raise InputError(
-                f"--weights {path}: refused: opening it would execute {what}; save the state dict alone, "
-                "best as safetensors"
+                f"--weights {path}: refused: {what}; save the state dict alone, best as safetensors"
             ) from None
         raise InputError(
             f"--weights {path}: damaged, or neither safetensors nor a PyTorch checkpoint"
