@@ -79,7 +79,7 @@ def make_data(
         bool,
         typer.Option("--verify", help="Only check what stands in --out against its digests; make nothing."),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Draw no progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Draw no progress.")] = False,
 ) -> None:
     """Make a dataset: raw pictures become verified directories.
 
