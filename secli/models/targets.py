@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import re
 import sys
 import traceback
@@ -128,8 +129,7 @@ def _from_torchvision(name: str, published: str | None, offline: bool) -> Loaded
     chosen = None if published is None else _torchvision_weights(name, published)
     if chosen is not None and (classes := chosen.meta.get("categories")) is not None:
         options["num_classes"] = len(classes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on initialisation that nobody here can heed
+    with _silent():
         network = builder(**options)
     if chosen is None:
         return Loaded(network)
@@ -214,8 +214,7 @@ def _from_timm(name: str, shape: Shape | None, published: str | None, offline: b
             options["in_chans"] = shape[0]
         if not full.startswith("hf") and _timm_config(name, published).fixed_input_size:
             options["img_size"] = shape[1:]
-    with _hub_offline(offline), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _hub_offline(offline), _silent():
         try:
             network = timm.create_model(full, **options)
         except Exception as error:
@@ -242,6 +241,19 @@ def _timm_failure(name: str, full: str, offline: bool, error: Exception) -> Secl
         f"--weights: cannot get {full} from {origin} ({one_line(error)}); download its weights by hand and give "
         f"them as timm:{name} --weights FILE"
     )
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep libraries from remarks (on initialisation, on retried downloads) that nobody here can heed."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -86,7 +87,9 @@ def test_wrong_names(target: str, weights: str | None, message: str) -> None:
         load_external(target, taps=None, weights=weights, input_shape=(3, 96, 96))
 
 
-def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_weights_that_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     import timm
     from huggingface_hub import constants
 
@@ -96,6 +99,7 @@ def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: A
     assert constants.HF_HUB_OFFLINE is False
 
     def unreachable(*_args: Any, **_options: Any) -> None:
+        logging.getLogger("timm").error("retrying")
         raise OSError("no route\nto host")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
@@ -104,6 +108,7 @@ def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: A
     assert caught.value.exit_code == 1
     assert "cannot get test_vit from timm/test_vit.r160_in1k (no route to host)" in str(caught.value)
     assert "timm:test_vit --weights FILE" in str(caught.value)
+    assert not caplog.records
 
 
 def test_without_timm_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
