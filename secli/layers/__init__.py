@@ -1,1 +1,22 @@
 """The convolutions, one idea per file, usable without the rest of secli."""
+
+from secli.layers.deformable import DeformConv
+from secli.layers.dss import DSSConv
+from secli.layers.gaussian import DSSLift
+from secli.layers.hermite import basis_a, basis_b
+from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
+from secli.layers.ses import SESConv, SESLift, SESPointwise
+
+__all__ = [
+    "BatchNorm",
+    "DSSConv",
+    "DSSLift",
+    "DeformConv",
+    "SESConv",
+    "SESLift",
+    "SESPointwise",
+    "ScalePool",
+    "SpatialPool",
+    "basis_a",
+    "basis_b",
+]
