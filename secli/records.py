@@ -56,6 +56,9 @@ class DataInfo(Part):
     realisation: int = Field(description="realisation r (the seed of the split and of the factors)")
     digest: str = Field(description="sha256 over the digests of all files of the dataset directory")
     path: str = Field(description="directory as given")
+    order: str | None = Field(
+        default=None, description="the order in which the images were taken; null in training"
+    )
     lossy: bool = Field(
         default=False, description="whether the source was lossy (JPEG), so not the canonical images"
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from secli.cli.bench import bench
 from secli.cli.compare import compare
 from secli.cli.console import OneLineErrors, out
 from secli.cli.demo import demo
@@ -54,6 +55,7 @@ app.command("compare")(compare)
 app.command("models")(models)
 app.command("demo")(demo)
 app.command("doctor")(doctor)
+app.command("bench", hidden=True)(bench)
 
 
 def main() -> None:

@@ -60,7 +60,9 @@ def equivariance(
     taps: Annotated[
         str | None,
         _option(
-            "Taps, separated by commas; shell globs. \\[default: all declared, or the outermost]", MEASURE
+            "Taps, separated by commas: names or shell globs, name@k for the k-th call. "
+            "\\[default: all declared, or the outermost]",
+            MEASURE,
         ),
     ] = None,
     images: Annotated[int | None, _option("Pictures, from the first. \\[default: 1000]", MEASURE)] = None,
@@ -110,7 +112,10 @@ def equivariance(
     shape: Annotated[
         str | None,
         _option(
-            "Channels, height, width of the images, which are resized to it.", NETWORK, "CxHxW", "--input"
+            "Resize the pictures to it. \\[default: what the network or its weights want, else as they are]",
+            NETWORK,
+            "CxHxW",
+            "--input",
         ),
     ] = None,
     mean: Annotated[
@@ -189,11 +194,11 @@ def equivariance(
     settings = measure_settings(file.measure, f"--config {config}", given["measure"], flags)
     where = machine(device, threads)
     foreign = foreign_of(settings.taps, fields, shape, mean, std, weights, offline)
-    subjects = load_subjects(targets, given["model"], seed, foreign)
+    place = data or (Path(file.data) if file.data else None)
+    subjects = load_subjects(targets, given["model"], seed, foreign, place)
     if list_taps:
         out(tap_table(subjects))
         return
-    place = data or (Path(file.data) if file.data else None)
     kinds = _names(attribute) or ()
     sets = [pictures_for(subject, data_of(subject, place), settings) for subject in subjects]
     if save is not None:
@@ -288,12 +293,29 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 
 
 def load_subjects(
-    targets: Sequence[str], options: Mapping[str, Any], seed: int, foreign: Foreign
+    targets: Sequence[str], options: Mapping[str, Any], seed: int, foreign: Foreign, place: Path | None
 ) -> list[Subject]:
-    """Load every network before the first is measured, so that a wrong name costs no time."""
+    """Load every network before the first is measured, so that a wrong name costs no time.
+
+    A foreign network that does not say what images it takes is given the pictures as they are.
+    """
+    from dataclasses import replace
+
+    from secli.datasets.pictures import open_pictures
+    from secli.models.external import is_external, suggested_input
     from secli.training.loading import load_subject
 
-    return [load_subject(target, options, seed, foreign) for target in targets]
+    subjects = []
+    for target in targets:
+        known = foreign
+        if is_external(target) and foreign.input_shape is None and place is not None:
+            shape = suggested_input(target, foreign.weights)
+            if shape is None:
+                _, channels, height, width = open_pictures(place, images=1).images.shape
+                shape = (channels, height, width)
+            known = replace(foreign, input_shape=shape)
+        subjects.append(load_subject(target, options, seed, known))
+    return subjects
 
 
 def tap_table(subjects: Sequence[Subject]) -> str:

@@ -157,7 +157,7 @@ def _measured(
     return equivariance_record(
         curves,
         settings,
-        pictures.info,
+        pictures.info.model_copy(update={"order": pictures.order}),
         info,
         seed=subject.seed,
         device=device_name(device),

@@ -81,7 +81,7 @@ class Reading:
         """Say why there is no value of so many images, with so many pixels left out at the edges, if so."""
         share = self.share
         if share is not None and share < SMALLEST_SHARE:
-            hint = f" inside a border of {border:.3g} px (see --border)" if border else ""
+            hint = f" with a border of {border:.3g} px (--border chooses another)" if border else ""
             return f"only {share:.1%} of the cells can be compared{hint}"
         if len(self.values()) > 0:
             return None
