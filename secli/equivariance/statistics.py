@@ -5,17 +5,24 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, UInt8
 
 RESAMPLES = 2000
 LEVEL = 0.95
 
 
-@lru_cache(maxsize=8)
-def _resampling_weights(n: int) -> Float64[np.ndarray, "resamples n"]:
+BLOCK = 50  # resamples that are held in full at a time, so that memory hardly grows with the number of images
+
+
+@lru_cache(maxsize=2)
+def _resampling_counts(n: int) -> UInt8[np.ndarray, "resamples n"]:
     """Return how often each of n images is drawn, in each of the resamples (fixed seed)."""
-    draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    return draws.astype(np.float64) / n
+    generator = np.random.default_rng(0)
+    chances = np.full(n, 1 / n)
+    counts = np.empty((RESAMPLES, n), dtype=np.uint8)  # no image of many is drawn 256 times
+    for start in range(0, RESAMPLES, BLOCK):
+        counts[start : start + BLOCK] = generator.multinomial(n, chances, size=BLOCK)
+    return counts
 
 
 def bootstrap_interval(values: Float64[np.ndarray, "n"]) -> tuple[float, float]:
@@ -31,7 +38,9 @@ def bootstrap_interval(values: Float64[np.ndarray, "n"]) -> tuple[float, float]:
     low, high : float
         Both equal the mean when all values are the same.
     """
-    means = _resampling_weights(len(values)) @ values
+    counts = _resampling_counts(len(values))
+    starts = range(0, RESAMPLES, BLOCK)
+    means = np.concatenate([(counts[k : k + BLOCK] / len(values)) @ values for k in starts])
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
