@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: help venv demo test test-slow lint format ci clean
 
 help:
-	@echo "make demo       build a dataset, train four networks, compare them (5 minutes)"
+	@echo "make demo       build a dataset, train four networks, compare them (a few minutes)"
 	@echo "make test       the test suite (under 10 minutes on 2 cores)"
 	@echo "make test-slow  the long checks"
 	@echo "make lint       ruff, mypy --strict, import-linter"

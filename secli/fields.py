@@ -267,7 +267,8 @@ class Pyramid(Field):
     """A list of planes (N, C, H_k, W_k), level k seeing the picture at factor f_k on a grid that spans the canvas.
 
     Level k of L_sF sees the picture at s·f_k: it is the nearest level j by its actual factor, with the residual
-    factor s·f_k/f_j applied on the plane.
+    factor s·f_k/f_j applied on the plane. The levels are taken to be sampled without a blur of their own, so that
+    the blur which a shrunk picture keeps is added on the level.
 
     Attributes
     ----------
@@ -319,8 +320,9 @@ class Pyramid(Field):
             residual = factor * self.factors[k] / self.factors[j]
             used += 1
             exact = exact and abs(residual - 1) < LATTICE_TOLERANCE
-            blur = canvas.blur / self.stride
-            moved.append(resample_plane(features[j], level.shape[-2:], residual, blur, steps))
+            # the blur that L_s gives the picture, seen on level j, whose cells are stride/f_j pixels wide
+            variance = blur_variance(factor, canvas.blur) * (self.factors[j] / self.stride) ** 2
+            moved.append(resample_plane(features[j], level.shape[-2:], residual, variance, steps))
             masks.append(inside(level, factor, canvas, self.stride / self.factors[k], None))
         return Acted(moved, masks, used, len(features), exact)
 
@@ -337,13 +339,15 @@ class Pyramid(Field):
 class VectorField(Field):
     """Vectors (N, C, 2, …, H, W) whose angle is a scale: L_s rescales the plane and turns by log_a(s)·θ.
 
-    Marcos et al. (*Scale equivariance in CNNs with vector fields*, 2018): angle jθ stands for scale a^j.
+    Angle jθ stands for content of scale a^j (Marcos et al., *Scale equivariance in CNNs with vector fields*, 2018,
+    where j counts how the picture is resized before the filter: their content scale is 1/1.26 per step, so a < 1).
     Vectors whose turned angle leaves the range of levels are masked.
 
     Attributes
     ----------
     base
-        a, the ratio of neighbouring scales.
+        a, the ratio of the content's scale from one angle to the next; below 1 where larger angles mean smaller
+        content.
     angle_step
         θ in radians.
     levels
@@ -474,7 +478,7 @@ def both(one: Bool[Tensor, "..."] | None, other: Bool[Tensor, "..."] | None) -> 
 
 
 def resample_plane(
-    features: Float[Tensor, "*batch h w"], size: Sequence[int], factor: float, blur: float, steps: int = 1
+    features: Float[Tensor, "*batch h w"], size: Sequence[int], factor: float, variance: float, steps: int = 1
 ) -> Float[Tensor, "*batch h_out w_out"]:
     """Rescale planes by a factor of their own cells onto another grid about the same centre.
 
@@ -488,14 +492,14 @@ def resample_plane(
         Cells of the new grid, whose spacing equals the old one's.
     factor : float
         Scale factor in cells.
-    blur : float
-        The planes' blur, in cells.
+    variance : float
+        Of the blur applied before, in squared cells.
     steps : int
-        Compose from this many equal factors.
+        Compose from this many equal factors, each with its share of the blur.
     """
     each = factor ** (1 / steps)
-    variance = blur**2 * max(0.0, 1 / each**2 - 1)
     for step in range(steps):
+        share = variance / steps * each ** (2 * step)
         target = size if step == steps - 1 else features.shape[-2:]
         rows, columns = (
             axis_operator(
@@ -504,7 +508,7 @@ def resample_plane(
                 1 / each,
                 (n_in - 1) / 2,
                 (n_out - 1) / 2,
-                variance,
+                share,
                 features.dtype,
                 features.device,
             )

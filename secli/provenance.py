@@ -65,9 +65,15 @@ def gather(device: str, threads: int) -> Provenance:
         platform=f"{platform.system()} {platform.machine()}",
         device=device,
         threads=threads,
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=shlex.join([_program(), *sys.argv[1:]]),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
+
+
+def _program() -> str:
+    """Return what the program was called by; ``python -m secli`` shows as its file."""
+    name = Path(sys.argv[0]).name
+    return "secli" if name == "__main__.py" else name
 
 
 def sha256_file(path: Path) -> str:

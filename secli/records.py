@@ -193,6 +193,7 @@ class EquivarianceRecord(Part):
     data: DataInfo = Field(description="which images were measured on")
     metric: Literal["squared", "relative", "absolute"] = Field(description="the error's formula")
     background: Literal["empty", "none"] = Field(description="whether Φ(0) was subtracted")
+    measure: dict[str, Any] = Field(default={}, description="all settings of the measure, resolved")
     rows: list[CurveRow] = Field(description="one row per tap and factor")
     accuracy: list[AccuracyRow] = Field(description="one row per factor")
     lie: list[LieRow] = Field(default=[], description="one row per tap, where asked for")

@@ -16,7 +16,16 @@ from jaxtyping import install_import_hook
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=25)
 hypothesis.settings.load_profile("repeatable")
 
-ROOMS_WITH_TENSORS = ("scaling", "fields", "dilation", "datasets", "layers", "models", "training", "equivariance")
+ROOMS_WITH_TENSORS = (
+    "scaling",
+    "fields",
+    "dilation",
+    "datasets",
+    "layers",
+    "models",
+    "training",
+    "equivariance",
+)
 
 if os.environ.get("SECLI_SHAPE_HOOK", "1") == "1":
     # an int is a fine float, as everywhere in Python's typing (PEP 484)

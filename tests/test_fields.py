@@ -321,3 +321,23 @@ class TestBorder:
         framed = distance(field.act(features, s, Canvas(96, 96, 1.0, border=8.0)), actual) ** 2
         assert bare > 0.2
         assert framed < 0.01
+
+
+def test_a_pyramid_without_blur_of_its_own_gets_the_blur_of_the_shrunk_picture() -> None:
+    """Bilinear halving of a rough picture: level 0 of the shrunk one is level 1 of the other, blurred a little."""
+    torch.manual_seed(0)
+    picture = torch.nn.functional.pad(torch.rand(1, 1, 32, 32, dtype=torch.float64), (16, 16, 16, 16))
+    for _ in range(2):
+        picture = torch.nn.functional.avg_pool2d(picture, 3, 1, 1)
+
+    def levels(images: Tensor) -> list[Tensor]:
+        halve = torch.nn.functional.interpolate
+        return [images, halve(images, scale_factor=0.5, mode="bilinear", align_corners=False)]
+
+    acted = Pyramid((1.0, 0.5)).act(levels(picture), 0.5, Canvas(64, 64))
+    sharp = Pyramid((1.0, 0.5)).act(levels(picture), 0.5, Canvas(64, 64, blur=0.0))
+    actual = levels(rescale(picture, 0.5))[0]
+    right = float((acted.features[0] - actual).norm() / actual.norm()) ** 2
+    without = float((sharp.features[0] - actual).norm() / actual.norm()) ** 2
+    assert right < 0.002
+    assert without > 3 * right

@@ -93,7 +93,7 @@ def equivariance(
     controls: Annotated[
         bool,
         _option(
-            "Also the controls: identity, pointwise, the network untrained, a plain CNN of its size.",
+            "Also the controls: identity, pointwise, the network untrained, a plain CNN of its size, untrained too.",
             MEASURE,
             None,
             "--controls",
@@ -163,17 +163,29 @@ def equivariance(
             metavar="table|markdown|latex|csv|json", help="What is printed.", rich_help_panel=OUTPUT
         ),
     ] = "table",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a measurement that stands in a run.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")] = False,
 ) -> None:
     """Measure how far networks are from equivariant under change of scale.
 
     At every tap and factor: the mean over images of Δ = ‖L_s Φ(f) − Φ(L_s f)‖² / ‖L_s Φ(f)‖² with a 95 %
     interval, beside it the floor that the grid alone costs, and the accuracy on the rescaled images. A run's
-    results are written into it as equivariance.csv, .json and .png; runs that differ only in seed or realisation
-    are printed as one network, with intervals over them.
+    results are written into it as equivariance.csv, .json and .png, or into the --save directory; runs that differ
+    only in seed or realisation are printed as one network, with intervals over them.
     """
-    from secli.cli.measuring import Wanted, machine, measure_subject, pictures_for, pooled, write_results
+    from secli.cli.measuring import (
+        Wanted,
+        check_places,
+        machine,
+        measure_subject,
+        pictures_for,
+        pooled,
+        write_results,
+    )
     from secli.config import Config, parse_assignments, read_config
+    from secli.errors import InputError
     from secli.tables.formats import check_format
     from secli.tables.plots import check_plot_path
 
@@ -200,6 +212,9 @@ def equivariance(
         out(tap_table(subjects))
         return
     kinds = _names(attribute) or ()
+    check_places(subjects, save, force)
+    if show_features is not None and len(subjects) > 1:
+        raise InputError(f"--show-features draws one network, not {len(subjects)}")
     sets = [pictures_for(subject, data_of(subject, place), settings) for subject in subjects]
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
@@ -427,6 +442,6 @@ def draw_features(
         border=border,
         device=device,
     )
-    plot_views(views, path)
+    plot_views(views, path, f"{subject.info.name}: features at scale factor s = {views.factor:.3g}")
     if not quiet:
         note(f"features: {path}")

@@ -40,13 +40,19 @@ class Wanted:
 
 
 def machine(device: str, threads: int) -> TrainingSettings:
-    """Return the device and the threads to work with, resolved for this machine."""
+    """Return the device and the threads to work with, resolved for this machine.
+
+    Norms are summed in float64, which Metal does not have: there the CPU measures.
+    """
     from secli.config import TrainingSettings, validated
+    from secli.errors import InputError
     from secli.training.devices import on_this_machine
 
-    return on_this_machine(
-        validated(TrainingSettings, {"device": device, "threads": threads}, "equivariance")
-    )
+    if device == "mps":
+        raise InputError("--device mps: measuring needs float64, which Metal does not have; use --device cpu")
+    asked = validated(TrainingSettings, {"device": device, "threads": threads}, "equivariance")
+    where = on_this_machine(asked)
+    return where.model_copy(update={"device": "cpu"}) if where.device == "mps" else where
 
 
 def pictures_for(subject: Subject, place: Path, settings: MeasureSettings) -> Pictures:
@@ -77,7 +83,7 @@ def measure_subject(
     if not quiet:
         for remark in remarks(subject, pictures):
             note(f"remark: {remark}")
-    with reproducible(where):
+    with reproducible(where, strict=False):
         record = _measured(subject, subject.model, subject.info, pictures, wanted, where, quiet)
         if not wanted.controls:
             return record
@@ -192,22 +198,47 @@ def remarks(subject: Subject, pictures: Pictures) -> list[str]:
 def write_results(
     subject: Subject, record: EquivarianceRecord, save: Path | None = None, quiet: bool = False
 ) -> None:
-    """Write a run's results into the run, and any network's into the ``--save`` directory."""
-    from secli.records import CURVES_FILE, write_record, write_text
+    """Write results into the ``--save`` directory, or else a run's into the run."""
+    from secli.records import write_record, write_text
     from secli.tables.curves import render_curves
     from secli.tables.plots import plot_curves
 
-    places = []
-    if subject.run is not None:
-        places.append(subject.run / CURVES_FILE)
+    place = _place(subject, save)
+    if place is None:
+        return
+    write_record(place, record)
+    write_text(place.with_suffix(".csv"), render_curves([record], "csv"))
+    plot_curves([record], place.with_suffix(".png"))
+    if not quiet:
+        note(f"results: {place} (and .csv, .png)")
+
+
+def _place(subject: Subject, save: Path | None) -> Path | None:
+    """Return where the results of a network go; None keeps them on the terminal."""
+    from secli.records import CURVES_FILE
+
     if save is not None:
-        places.append(save / f"{_file_name(subject)}.json")
-    for place in places:
-        write_record(place, record)
-        write_text(place.with_suffix(".csv"), render_curves([record], "csv"))
-        plot_curves([record], place.with_suffix(".png"))
-        if not quiet:
-            note(f"results: {place} (and .csv, .png)")
+        return save / f"{_file_name(subject)}.json"
+    return None if subject.run is None else subject.run / CURVES_FILE
+
+
+def check_places(subjects: Sequence[Subject], save: Path | None, force: bool) -> None:
+    """Refuse to replace a measurement that stands, unless ``--force`` asks for it.
+
+    Raises
+    ------
+    InputError
+        Before anything is measured; the message names the file.
+    """
+    from secli.errors import InputError
+
+    for subject in subjects:
+        place = _place(subject, save)
+        if place is not None and place.exists() and not force:
+            elsewhere = "" if save is not None else ", or --save DIR to put the new one elsewhere"
+            raise InputError(
+                f"{place}: a measurement stands here already; add --force to replace it{elsewhere}"
+            )
 
 
 def _file_name(subject: Subject) -> str:

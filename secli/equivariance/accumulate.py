@@ -143,7 +143,7 @@ class Cell:
         self.border = canvas.border
         plane = self.field.smallest_plane(base)
         self.cells = None if plane is None else plane * min(1.0, self.factor)
-        if self.cells is not None and self.cells < self.smallest_plane:
+        if self.cells is not None and self.cells < self.smallest_plane - 1e-9:  # 12 cells at s = 1/3 are four
             self.reason = (
                 f"the picture covers {self.cells:.2g} cells of this tap, fewer than {self.smallest_plane:g}"
             )

@@ -24,6 +24,10 @@ from secli.models.contract import Features, Model
 from secli.records import AccuracyRow, CurveRow
 from secli.scaling import SAMPLING_BLUR, rescale
 
+CONTROLLED = 200
+"""Images that the pointwise control is read on, for the remarks only."""
+REPEATED = 1e-3
+"""How far two passes over the same pictures may differ, as some devices round differently each time."""
 OUTPUT = "logits"
 """The tap at which a network gives its logits."""
 
@@ -86,7 +90,8 @@ def measure_curves(
     if len(images) == 0:
         raise InputError("there are no images to measure on")
     images = images[: settings.images]
-    black = stand_on_black(images) if on_black is None else on_black
+    dark = {1.0: stand_on_black(images)}
+    black = dark[1.0] if on_black is None else on_black
     fields = wanted_taps(model, settings.taps)
     factors = wanted_factors(settings, fields.values())
     cells = {
@@ -100,7 +105,9 @@ def measure_curves(
     with measuring(model, device) as dtype:
         canvases = _canvases(model, fields, settings, images, black)
         blur = next(iter(canvases.values())).blur
-        empty = model.features(next(batches(images[:1], 1, device, dtype)) * 0)
+        first = next(batches(images[:2], 2, device, dtype))
+        check_repeats(model, first)
+        empty = model.features(first[:1] * 0)
         for done, batch in enumerate(batches(images, settings.batch, device, dtype)):
             base = model.features(batch)
             outputs[1.0].append(_logits(base))
@@ -108,7 +115,9 @@ def measure_curves(
             for count, factor in enumerate(passes, start=1):
                 there = base
                 if factor != 1:
-                    there = model.features(rescale(batch, factor, blur))
+                    moved = rescale(batch, factor, blur)
+                    there = model.features(moved)
+                    dark.setdefault(factor, stand_on_black(moved) if factor > 1 else dark[1.0])
                     outputs[factor].append(_logits(there))
                 if factor in factors:
                     for tap in fields:
@@ -116,19 +125,47 @@ def measure_curves(
                         cells[tap, factor].add(base[tap], centred[tap], actual, canvases[tap])
                 if on_progress:
                     on_progress(done * len(passes) + count, count_of_batches * len(passes))
-    pointwise = (
-        pointwise_readings(images, factors, settings, device=device) if settings.metric == "squared" else {}
-    )
+    # borders that differ from tap to tap leave nothing that one reading of the control could stand beside
+    comparable = settings.metric == "squared" and (black or settings.border is not None)
+    pointwise = pointwise_readings(images[:CONTROLLED], factors, settings, device=device) if comparable else {}
     rows = []
     for (tap, _), cell in cells.items():
         for row in cell.rows(tap, len(images)):
-            found = warnings(row, cells=cell.cells, on_black=black, pointwise=pointwise)
+            found = warnings(
+                row,
+                cells=cell.cells,
+                dark=dark[row.factor if row.factor in dark else 1.0],
+                pointwise=pointwise,
+            )
             rows.append(row.model_copy(update={"warnings": found}))
     true = None if labels is None else labels[: settings.images].cpu()
     logits = {factor: _whole(parts) for factor, parts in outputs.items()}
     return Curves(
         rows, [accuracy_row(factor, logits[factor], logits[1.0], true, classes) for factor in factors]
     )
+
+
+def check_repeats(model: Model, images: Float[Tensor, "n c h w"]) -> None:
+    """Check that a network gives the same features for the same pictures: Δ would count its noise.
+
+    Raises
+    ------
+    InputError
+        When it does not; the message names the first tap.
+    """
+    once, again = model.features(images), model.features(images)
+    for tap, features in once.items():
+        for one, other in zip(_tensors(features), _tensors(again[tap]), strict=True):
+            difference, size = (one - other).double().norm(), one.double().norm()
+            if difference > REPEATED * size:
+                raise InputError(
+                    f"tap '{tap}': the network gives other features for the same pictures each time, so its noise "
+                    "would be measured; make its forward pass deterministic in eval mode"
+                )
+
+
+def _tensors(features: Features) -> list[Tensor]:
+    return features if isinstance(features, list) else [features]
 
 
 def _canvases(

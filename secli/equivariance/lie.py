@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secli.config import Background, MeasureSettings
 from secli.dilation import Generated, generate, generate_image
-from secli.equivariance.accumulate import SMALLEST_PLANE, SMALLEST_SHARE
+from secli.equivariance.accumulate import SMALLEST_SHARE
 from secli.equivariance.batching import batches
 from secli.equivariance.borders import borders, stand_on_black
 from secli.equivariance.curves import wanted_taps
@@ -77,7 +77,10 @@ def lie_derivatives(
     if len(images) == 0:
         raise InputError("there are no images to measure on")
     images = images[: settings.images]
-    readings = {tap: _Reading(field) for tap, field in wanted_taps(model, settings.taps).items()}
+    readings = {
+        tap: _Reading(field, settings.smallest_plane)
+        for tap, field in wanted_taps(model, settings.taps).items()
+    }
     channels, height, width = images.shape[1:]
     black = stand_on_black(images) if on_black is None else on_black
     total = -(-len(images) // settings.batch) + 1
@@ -105,10 +108,13 @@ class _Reading:
     ----------
     field : Field
         How L_s acts at the tap.
+    smallest_plane : float
+        Cells across that it must have.
     """
 
-    def __init__(self, field: Field) -> None:
+    def __init__(self, field: Field, smallest_plane: float) -> None:
         self.field = field
+        self.smallest_plane = smallest_plane
         self.reason: str | None = None
         self.values: list[Float64[Tensor, "n"]] = []
         self.shares: list[float] = []
@@ -118,8 +124,8 @@ class _Reading:
     def add(self, raw: Features, centred: Features, tangents: list[Tensor], canvas: Canvas) -> None:
         """Compare one batch: J Φ(f)[G f] with G Φ(f)."""
         plane = self.field.smallest_plane(centred)
-        if plane is not None and plane < SMALLEST_PLANE:
-            self.reason = f"this tap has {plane} cells across, fewer than {SMALLEST_PLANE}"
+        if plane is not None and plane < self.smallest_plane:
+            self.reason = f"this tap has {plane} cells across, fewer than {self.smallest_plane:g}"
             return
         generated = generate(self.field, centred, canvas)
         share = _known_share(generated)

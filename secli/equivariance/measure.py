@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from secli.config import Background, MeasureSettings, Metric, validated
 from secli.equivariance.curves import measure_curves
+from secli.equivariance.selection import Per
+from secli.errors import InputError
+from secli.fields import Field
+from secli.models.adapting import adapt
 from secli.models.contract import Model
+from secli.models.field_text import Declaration, parse_fields
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def measure(
-    model: Model,
+    model: Model | nn.Module,
     images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
     *,
     factors: Sequence[float] | None = None,
     taps: Sequence[str] | None = None,
+    fields: Mapping[str, str | Field] | None = None,
     metric: Metric = "squared",
     background: Background = "empty",
+    border: float | None = None,
+    per: Sequence[Per] = (),
+    protocol: str = "default",
     labels: Int64[Tensor, "n"] | None = None,
     batch: int = 100,
     device: torch.device | str = "cpu",
@@ -35,18 +44,27 @@ def measure(
 
     Parameters
     ----------
-    model : Model
-        A network with declared taps (``secli.load_model`` gives one).
+    model : Model or nn.Module
+        A network with declared taps (``secli.load_model`` gives one), or any module that takes such images.
     images : tensor (N, C, H, W)
         Pixels, float in [0, 1] or uint8, at their own scale.
     factors : sequence of float, optional
         Scale factors; default: nine from 1/3 to 1, their inverses up to 1.5, and the model's own lattice.
     taps : sequence of str, optional
-        Default: all that the model declares.
+        Names or shell globs; default: all that the model declares, or a module's outermost feature maps.
+    fields : mapping, optional
+        How scale acts at taps: a name or shell glob to a ``secli.fields.Field`` or its text (``"scale:1,2,4"``);
+        what is not declared is a plane whose stride and origin are probed.
     metric : str
         ``squared`` (Δ), ``relative`` (its square root per image) or ``absolute``.
     background : str
         ``empty`` subtracts the features of the empty picture; ``none`` is the bare formula.
+    border : float, optional
+        Pixels left out along the edges; default: 0 for pictures on black, else the tap's receptive-field radius.
+    per : sequence of str
+        ``level``, ``channel``: also each of them by itself.
+    protocol : str
+        ``downscale-2020`` for its six factors.
     labels : tensor (N,), optional
         Classes, for the accuracy in ``frame.attrs["accuracy"]``.
     batch : int
@@ -74,9 +92,35 @@ def measure(
     """
     import pandas as pd
 
-    wanted = {"factors": factors, "taps": taps, "metric": metric, "background": background, "batch": batch}
-    settings = validated(MeasureSettings, {**wanted, "images": max(1, len(images))}, "measure")
-    curves = measure_curves(model, images, settings, labels=labels, device=device)
+    wanted: dict[str, Any] = {"factors": factors, "metric": metric, "background": background, "batch": batch}
+    wanted |= {"border": border, "per": tuple(per), "protocol": protocol}
+    subject, named = _under_contract(model, images, taps, fields or {})
+    settings = validated(MeasureSettings, {**wanted, "taps": named, "images": max(1, len(images))}, "measure")
+    curves = measure_curves(subject, images, settings, labels=labels, device=device)
     frame: pd.DataFrame = pd.DataFrame([row.model_dump() for row in curves.rows])
     frame.attrs["accuracy"] = [row.model_dump() for row in curves.accuracy]
     return frame
+
+
+def _under_contract(
+    model: Model | nn.Module,
+    images: Tensor,
+    taps: Sequence[str] | None,
+    fields: Mapping[str, str | Field],
+) -> tuple[Model, Sequence[str] | None]:
+    """Return a network with declared taps, and which of these are wanted; any other module is looked over first."""
+    if isinstance(model, Model) and not fields:
+        return model, taps
+    if not isinstance(model, nn.Module):
+        raise InputError("fields: these can be declared for a torch module only")
+    texts = [f"{pattern}={field}" for pattern, field in fields.items() if isinstance(field, str)]
+    given = [(pattern, Declaration(field)) for pattern, field in fields.items() if isinstance(field, Field)]
+    declared = [*parse_fields(texts), *given]
+    _, channels, height, width = images.shape
+    modes = {module: module.training for module in model.modules()}
+    try:
+        adapted = adapt(model.eval(), nn.Identity(), (channels, height, width), taps, declared)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return adapted, None

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from secli.config import MeasureSettings
-from secli.equivariance.accumulate import SMALLEST_PLANE, Cell
+from secli.equivariance.accumulate import Cell
 from secli.fields import Acted, Canvas, Field, ScaleSpace
 from secli.models.contract import Features
 from secli.records import LocalRow
@@ -118,7 +118,10 @@ class Part:
         self._factors = tuple(factors)
         if after is not None:
             self._beyond = {factor: Beyond(after) for factor in factors}
-            self.cells = {factor: Cell(self._beyond[factor], factor, settings.metric) for factor in factors}
+            self.cells = {
+                factor: Cell(self._beyond[factor], factor, settings.metric, (), settings.smallest_plane)
+                for factor in factors
+            }
 
     def add(
         self, features: Features, empty: Features, output: Features, empty_output: Features, canvas: Canvas
@@ -141,7 +144,7 @@ class Part:
         base = minus(output, empty_output) if background else output
         for factor, cell in self.cells.items():
             if cell.reason is None:
-                cell.reason = too_small(self.before, features, factor)
+                cell.reason = too_small(self.before, features, factor, self.settings.smallest_plane)
             if cell.reason is not None:
                 continue
             # features are fed whole: a border is left out where the comparison is
@@ -301,13 +304,13 @@ def _everywhere(moved: Bool[Tensor, "..."], levels: bool) -> Bool[Tensor, "..."]
     return moved.any(dim=axes, keepdim=True)
 
 
-def too_small(field: Field, features: Features, factor: float) -> str | None:
+def too_small(field: Field, features: Features, factor: float, smallest_plane: float) -> str | None:
     """Say why features before a part hold too few cells to be rescaled; None when they do not."""
     plane = field.smallest_plane(features)
-    if plane is None or plane * min(1.0, factor) >= SMALLEST_PLANE:
+    if plane is None or plane * min(1.0, factor) >= smallest_plane - 1e-9:
         return None
     cells = plane * min(1.0, factor)
-    return f"the picture covers {cells:.2g} cells before this part, fewer than {SMALLEST_PLANE}"
+    return f"the picture covers {cells:.2g} cells before this part, fewer than {smallest_plane:g}"
 
 
 def peak(tensor: Tensor) -> float:

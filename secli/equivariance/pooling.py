@@ -35,7 +35,8 @@ def identity(record: EquivarianceRecord, training: TrainingRecord | None) -> str
             "model": record.model.name,
             "options": record.model.options,
             "training": settings,
-            "measure": [record.metric, record.background, record.data.name],
+            "measure": {**record.measure, "metric": record.metric, "background": record.background},
+            "images": record.data.name,
         }
     )
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from secli.errors import InputError
 from secli.models.contract import Model
 
 
@@ -43,14 +44,24 @@ def measuring(model: Model, device: torch.device | str, *, inference: bool = Tru
     ------
     torch.dtype
         The type of the network's weights, which the images must take.
+
+    Raises
+    ------
+    InputError
+        When the weights are neither float32 nor float64.
     """
     modes = {}
     dtype = torch.get_default_dtype()
     if isinstance(model, nn.Module):
-        modes = {module: module.training for module in model.modules()}
-        model.to(device).eval()
         weights = itertools.chain(model.parameters(), model.buffers())
         dtype = next((weight.dtype for weight in weights if weight.is_floating_point()), dtype)
+        if dtype not in (torch.float32, torch.float64):
+            name = str(dtype).removeprefix("torch.")
+            raise InputError(
+                f"the network's weights are {name}, too coarse to measure with; use .float() first"
+            )
+        modes = {module: module.training for module in model.modules()}
+        model.to(device).eval()
     try:
         with torch.inference_mode() if inference else torch.no_grad(), full_precision():
             yield dtype

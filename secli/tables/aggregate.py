@@ -20,6 +20,7 @@ from secli.tables.deltas import (
     mean_over,
     measure_of,
     same_factor,
+    settings_of,
     value_at,
 )
 from secli.tables.statistic import NOTHING, Statistic, statistic
@@ -177,7 +178,7 @@ def _same_measure(
     members: Sequence[Sequence[Run]], aside: list[SetAside]
 ) -> tuple[list[list[Run]], Measure | None]:
     """Drop the curves that were measured in another way than most; the runs keep their test error."""
-    counts = Counter(measure_of(run.curves) for group in members for run in group if run.curves is not None)
+    counts = Counter(_alike(run.curves) for group in members for run in group if run.curves is not None)
     if not counts:
         return [list(group) for group in members], None
     chosen = counts.most_common(1)[0][0]
@@ -185,20 +186,26 @@ def _same_measure(
     for group in members:
         same: list[Run] = []
         for run in group:
-            if run.curves is None or measure_of(run.curves) == chosen:
+            if run.curves is None or _alike(run.curves) == chosen:
                 same.append(run)
                 continue
-            names = ("metric", "background", "data", "images")
-            found = zip(names, measure_of(run.curves), chosen, strict=True)
+            found = zip(_alike(run.curves), chosen, strict=True)
             reason = ", ".join(
-                f"{name} {value}, not {other}" for name, value, other in found if value != other
+                f"{name} {value}, not {other}" for (name, value), (_, other) in found if value != other
             )
             aside.append(SetAside(str(run.path), f"its Δ does not belong with the others: {reason}"))
             if run.training is not None:
                 same.append(Run(run.path, run.training, None))
         if same:
             kept.append(same)
-    return kept, chosen
+    metric, background, data, images = (value for _, value in chosen[:4])
+    return kept, (metric, background, data, images)
+
+
+def _alike(record: EquivarianceRecord) -> tuple[tuple[str, Any], ...]:
+    """Return all that must agree before two readings of Δ belong together, as (name, value)."""
+    names = ("metric", "background", "data", "images")
+    return (*zip(names, measure_of(record), strict=True), *settings_of(record))
 
 
 def _check_tap(tap: str | None, curves: Sequence[Sequence[EquivarianceRecord]]) -> None:

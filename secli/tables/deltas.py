@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from secli.records import CurveRow, EquivarianceRecord
 from secli.tables.places import whole
@@ -13,6 +14,8 @@ from secli.tables.places import whole
 SAME_FACTOR = 0.02
 
 Measure = tuple[str, str, str, int]
+# what else of the measure's settings changes a reading, and what it is where nothing was said
+DECISIVE: dict[str, Any] = {"border": None, "smallest_plane": 4.0}
 
 
 def same_factor(one: float, other: float, tolerance: float = SAME_FACTOR) -> bool:
@@ -24,6 +27,11 @@ def measure_of(record: EquivarianceRecord) -> Measure:
     """Return what must agree before Δ may be averaged: metric, background, data set, number of images."""
     images = max([row.n for row in record.rows] + [row.n for row in record.accuracy], default=0)
     return record.metric, record.background, record.data.name, images
+
+
+def settings_of(record: EquivarianceRecord) -> tuple[tuple[str, Any], ...]:
+    """Return the further settings that must agree before Δ may be averaged or compared, as (name, value)."""
+    return tuple((name, record.measure.get(name, usual)) for name, usual in DECISIVE.items())
 
 
 def common_factors(records: Sequence[EquivarianceRecord]) -> list[float]:

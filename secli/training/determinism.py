@@ -49,10 +49,11 @@ def seed_device(device: torch.device, seed: int) -> None:
 
 
 @contextmanager
-def reproducible(training: TrainingSettings) -> Iterator[None]:
+def reproducible(training: TrainingSettings, strict: bool = True) -> Iterator[None]:
     """Set threads, deterministic algorithms and float32 arithmetic; restore all and the random state after.
 
-    The threads are shared by the devices that work on the CPU. TF32 is on with ``precision: tf32`` only.
+    With ``strict`` false, operations without a deterministic form on a GPU are let through (a foreign network may
+    hold any). The threads are shared by the devices that work on the CPU. TF32 is on with ``precision: tf32`` only.
     """
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -67,7 +68,7 @@ def reproducible(training: TrainingSettings) -> Iterator[None]:
     with torch.random.fork_rng(devices=list(range(torch.cuda.device_count())) if on_cuda else []):
         try:
             torch.set_num_threads(max(1, training.threads // training.devices))
-            torch.use_deterministic_algorithms(True)
+            torch.use_deterministic_algorithms(strict)
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.allow_tf32 = training.precision == "tf32"
             torch.set_float32_matmul_precision("high" if training.precision == "tf32" else "highest")

@@ -117,6 +117,10 @@ def load_subject(
     if options:
         raise InputError(f"{run}: the options of a trained network are those of its run; leave --set out")
     trained, record = load_run(run)
+    if record.status != "finished":
+        raise InputError(
+            f"{run}: this run is {record.status}, not finished; go on with 'secli train … --resume'"
+        )
     return Subject(trained, record.model, int(record.training["seed"]), run, record)
 
 

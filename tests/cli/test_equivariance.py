@@ -1,6 +1,7 @@
 """``secli equivariance``: runs and registry names, results written into the run, bad input refused in one line."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def refused(result: Result, text: str) -> None:
 
 
 def test_a_run_is_measured_on_the_unscaled_twin_of_its_data(measure: Measure, place: Path) -> None:
-    result = measure("run", *FEW)
+    result = measure("run", *FEW, "--force")
     assert result.exit_code == 0, result.stderr
     record = read_record(place / "run" / "equivariance.json")
     assert isinstance(record, EquivarianceRecord)
@@ -112,7 +113,9 @@ def test_a_registry_name_needs_data_and_takes_options(measure: Measure, place: P
 
 def test_several_networks_share_table_and_plot(measure: Measure, tmp_path: Path) -> None:
     plot = tmp_path / "curves.svg"
-    result = measure("run", "cnn", "--data", "data/digits/r0", *FEW, "--format", "json", "--plot", str(plot))
+    result = measure(
+        "run", "cnn", "--data", "data/digits/r0", *FEW, "--format", "json", "--plot", str(plot), "--force"
+    )
     assert result.exit_code == 0, result.stderr
     assert [entry["model"]["name"] for entry in json.loads(result.stdout)] == ["dss_v1", "cnn"]
     assert plot.read_text().startswith("<?xml")
@@ -152,11 +155,35 @@ def test_bad_input_is_one_line(measure: Measure, arguments: list[str], message: 
     refused(measure(*arguments), message)
 
 
-def test_measuring_again_replaces_and_a_failure_does_not(measure: Measure, place: Path) -> None:
-    assert measure("run", *FEW).exit_code == 0
+def test_a_measurement_is_replaced_only_when_asked(measure: Measure, place: Path, tmp_path: Path) -> None:
+    assert measure("run", *FEW, "--force").exit_code == 0
     before = (place / "run" / "equivariance.json").read_bytes()
-    refused(measure("run", "--factors", "0"), "--factors 0")
+    refused(measure("run", *FEW), "a measurement stands here already; add --force")
+    refused(measure("run", "--factors", "0", "--force"), "--factors 0")
+    assert measure("run", *FEW, "--save", str(tmp_path / "apart")).exit_code == 0
     assert (place / "run" / "equivariance.json").read_bytes() == before
+    assert measure("run", "--factors", "0.9", "--images", "5", "--force").exit_code == 0
+    assert (place / "run" / "equivariance.json").read_bytes() != before
+
+
+def test_an_unfinished_run_is_not_measured(measure: Measure, place: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "interrupted"
+    shutil.copytree(place / "run", copy)
+    record = json.loads((copy / "record.json").read_text())
+    (copy / "record.json").write_text(json.dumps({**record, "status": "interrupted", "results": None}))
+    refused(measure(str(copy), "--data", "data/digits/r0", *FEW, "--force"), "interrupted")
+
+
+def test_a_network_that_does_not_repeat_itself_is_refused(measure: Measure, tmp_path: Path) -> None:
+    (tmp_path / "noisy.py").write_text(
+        "import torch\n\nclass Noisy(torch.nn.Conv2d):\n"
+        "    def forward(self, x):\n        return super().forward(x) + torch.randn(1)\n\n"
+        "def build():\n    return torch.nn.Sequential(Noisy(1, 2, 3), torch.nn.ReLU())\n"
+    )
+    refused(
+        measure(f"{tmp_path}/noisy.py:build", "--data", "data/digits/r0", *FEW),
+        "other features for the same pictures",
+    )
 
 
 def test_rescaled_images_are_remarked_upon(measure: Measure) -> None:

@@ -207,9 +207,7 @@ def test_runs_that_differ_in_seed_alone_are_one_network(measure: Measure, home: 
         )  # fmt: skip
         assert trained.exit_code == 0, trained.stderr
         runs.append(trained.stdout.strip())
-    content = record(
-        measure(*runs, *FEW, "--taps", "lift,conv1", "--format", "json", "--save", str(tmp_path / "s"))
-    )
+    content = record(measure(*runs, *FEW, "--taps", "lift,conv1", "--format", "json"))
     assert len(content["pooled"]) == 2
     single = [json.loads((Path(run) / "equivariance.json").read_text())["rows"] for run in runs]
     for row, one, two in zip(content["rows"], *single, strict=True):

@@ -55,6 +55,7 @@ def test_round_trip(directory: Path) -> None:
         "realisation": 3,
         "digest": dataset.digest,
         "path": str(directory),
+        "order": None,
         "lossy": True,
     }
     for name, count in (("train", 6), ("val", 0), ("test", 4)):

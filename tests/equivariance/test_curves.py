@@ -338,3 +338,69 @@ def test_measure_from_python_gives_a_table(digits: Tensor) -> None:
     assert [entry["factor"] for entry in frame.attrs["accuracy"]] == [1.0, 0.5]
     with pytest.raises(InputError, match="greater than 0, not -1"):
         secli.measure(model, digits, factors=[-1])
+
+
+def test_any_module_is_measured_and_its_fields_can_be_declared(digits: Tensor) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(1, 3, 5, padding=2), nn.MaxPool2d(2))
+    frame = secli.measure(plain, digits, factors=[1, 0.5])
+    assert list(dict.fromkeys(frame["tap"])) == ["0", "1"]
+    assert frame[frame.tap == "1"]["field"].iloc[0].startswith("plane, stride 2")
+    lift = nn.Sequential(DSSLift(base=2.0, z=0.5, levels=4))
+    for declared in ("scale:1,2,4,8,blur=0.5", ScaleSpace((1, 2, 4, 8), base_blur=0.5)):
+        reading = secli.measure(lift, digits, factors=[0.5], taps=["0"], fields={"0": declared}).iloc[0]
+        assert reading["mean"] < 0.01
+        assert reading["levels_used"] == 3
+    wrong = secli.measure(lift, digits, factors=[0.5], taps=["0"], fields={"0": "scale:1,2,4,8"}).iloc[0]
+    assert wrong["mean"] > 1.5 * reading["mean"]
+    with pytest.raises(InputError, match="nowhere"):
+        secli.measure(lift, digits, factors=[0.5], fields={"nowhere": Plane()})
+
+
+def test_weights_too_coarse_to_measure_are_refused(digits: Tensor) -> None:
+    with pytest.raises(
+        InputError, match=r"weights are bfloat16, too coarse to measure with; use \.float\(\) first"
+    ):
+        row(network(nn.Conv2d(1, 1, 3), Plane()).bfloat16(), digits)
+
+
+def test_pictures_that_reach_their_edge_are_warned_about_though_the_source_is_black(digits: Tensor) -> None:
+    tight = nn.functional.interpolate(digits[..., 8:20, 8:20], size=(28, 28), mode="bicubic").clamp(0, 1)
+    model = network(nn.Conv2d(1, 2, 3, padding=1), Plane())
+
+    def said(images: Tensor, factor: float, **values: object) -> str:
+        rows = measure_curves(model, images, settings(factors=(factor,), **values), on_black=True).rows
+        return "; ".join(rows[0].warnings)
+
+    assert "framed" in said(tight, 0.6)
+    assert "framed" not in said(digits, 0.6)
+    assert "framed" not in said(tight, 0.6, border=2.0)
+    assert "cut: the magnified pictures" in said(digits, 2.0)
+    assert "cut" not in said(digits, 1.05)
+
+
+def test_the_smallest_plane_can_be_chosen(digits: Tensor) -> None:
+    model = network(nn.AvgPool2d(4), Plane(stride=4))
+    assert row(model, digits, smallest_plane=3).mean is not None
+    assert row(model, digits, smallest_plane=3.6).mean is None
+    # twelve cells at one third are four, whatever floating point makes of it
+    assert (
+        row(network(nn.AvgPool2d(2, padding=0), Plane(stride=2)), digits[..., 2:26, 2:26], 1 / 3).mean
+        is not None
+    )
+
+
+def test_levels_and_channels_by_themselves(digits: Tensor) -> None:
+    model = network(DSSLift(base=2.0, z=0.5, levels=3), ScaleSpace((1, 2, 4), base_blur=0.5))
+    rows = measure_curves(
+        model, digits, settings(factors=(0.5,), per=("level", "channel"), taps=("tap",))
+    ).rows
+    assert [(r.level, r.channel) for r in rows] == [(None, None), (0, None), (1, None), (2, None), (None, 0)]
+    whole, first, second, third, channel = rows
+    assert first.mean is not None
+    assert second.mean is not None
+    assert whole.mean is not None
+    assert min(first.mean, second.mean) < whole.mean < max(first.mean, second.mean)
+    assert third.mean is None
+    assert third.reason is not None
+    assert channel.mean == pytest.approx(whole.mean)
