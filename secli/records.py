@@ -113,7 +113,7 @@ class CurveRow(Part):
     high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
     median: float | None = Field(description="median over images")
     floor: float | None = Field(
-        description="the error of composing two half-steps of the spatial action, same metric"
+        description="the error of composing two half-steps of the spatial action, same metric, on the first 200 images"
     )
     n: int = Field(description="images measured")
     runs: int = Field(

@@ -18,6 +18,8 @@ from secli.records import CurveRow
 
 SMALLEST_PLANE = 4
 """A shrunk map of fewer cells has no scale that could be compared."""
+FLOORED = 200
+"""Images after which the floor is known well enough: it is a property of the grid, and costs as much as Δ."""
 SMALLEST_SHARE = 0.1
 """When a smaller share of the cells is compared, the value is null."""
 
@@ -40,7 +42,7 @@ class Reading:
         self.broken = 0
 
     def add(
-        self, raw: Sequence[Tensor], acted: Acted, actual: Sequence[Tensor], halves: Sequence[Tensor]
+        self, raw: Sequence[Tensor], acted: Acted, actual: Sequence[Tensor], halves: Sequence[Tensor] | None
     ) -> None:
         """Compare one batch.
 
@@ -53,7 +55,7 @@ class Reading:
         actual : sequence of tensors
             Φ(L_s f) likewise.
         halves : sequence of tensors
-            L_√s L_√s Φ(f) likewise, compared over the cells that the whole step knows.
+            L_√s L_√s Φ(f) likewise, compared over the cells that the whole step knows; None once the floor is known.
         """
         share = compared_share(acted)
         self.shares.append(share)
@@ -66,7 +68,9 @@ class Reading:
         self.dead += int((finite & ~alive).sum())
         kept = finite & alive
         self.errors.append(metric_value(comparison, self.metric)[kept].cpu())
-        self.floors.append(metric_value(compare(acted, halves, comparison.expected), self.metric)[kept].cpu())
+        if halves is not None:
+            floors = metric_value(compare(acted, halves, comparison.expected), self.metric)
+            self.floors.append(floors[kept].cpu())
 
     @property
     def share(self) -> float | None:
@@ -124,6 +128,7 @@ class Cell:
         self.cells: float | None = None
         self.acted: Acted | None = None  # of the last batch: levels and lattice are the same for all
         self.border = 0.0
+        self.floored = 0
         self.readings: dict[Selection, Reading] = {ALL: Reading(metric)}
 
     def add(self, raw: Features, base: Features, actual: Features, canvas: Canvas) -> None:
@@ -155,7 +160,10 @@ class Cell:
                 f"no scale level of this tap maps onto another at this factor (0 of {acted.levels_total})"
             )
             return
-        halves = self.field.act(base, self.factor, canvas, steps=2).features
+        halves = None
+        if self.floored < FLOORED:
+            halves = self.field.act(base, self.factor, canvas, steps=2).features
+            self.floored += len(halves[0])
         raws, actuals = _tensors(raw), _tensors(actual)
         for selection in selections(base, acted, self.per):
             reading = self.readings.setdefault(selection, Reading(self.metric))
@@ -166,7 +174,7 @@ class Cell:
                     selection.of(raws),
                     selection.acted(acted),
                     selection.of(actuals),
-                    selection.of(halves),
+                    (None if halves is None else selection.of(halves)),
                 )
                 reading.add(*parts)
 
@@ -185,7 +193,8 @@ class Cell:
         if reason is None:
             low, high = bootstrap_interval(errors.numpy())
             mean, median = float(errors.mean()), float(errors.quantile(0.5))
-            floor = float(torch.cat(reading.floors).mean())
+            floors = torch.cat(reading.floors)
+            floor = float(floors.mean()) if len(floors) else None
         return CurveRow(
             tap=tap,
             field=self.field.reads_as(),

@@ -127,7 +127,9 @@ def measure_curves(
                     on_progress(done * len(passes) + count, count_of_batches * len(passes))
     # borders that differ from tap to tap leave nothing that one reading of the control could stand beside
     comparable = settings.metric == "squared" and (black or settings.border is not None)
-    pointwise = pointwise_readings(images[:CONTROLLED], factors, settings, device=device) if comparable else {}
+    pointwise = (
+        pointwise_readings(images[:CONTROLLED], factors, settings, device=device) if comparable else {}
+    )
     rows = []
     for (tap, _), cell in cells.items():
         for row in cell.rows(tap, len(images)):

@@ -404,3 +404,13 @@ def test_levels_and_channels_by_themselves(digits: Tensor) -> None:
     assert third.mean is None
     assert third.reason is not None
     assert channel.mean == pytest.approx(whole.mean)
+
+
+def test_the_floor_is_that_of_the_first_images_whatever_the_batch(
+    digits: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secli.equivariance.accumulate.FLOORED", 10)
+    model = network(Pointwise(), Plane())
+    first = row(model, digits[:10]).floor
+    assert row(model, digits, batch=5).floor == pytest.approx(first, rel=1e-5)
+    assert row(model, digits, batch=5).n == 40
