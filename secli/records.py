@@ -70,6 +70,9 @@ class ModelInfo(Part):
     name: str = Field(description="registry name")
     options: dict[str, Any] = Field(description="all options of the builder, resolved")
     parameters: int = Field(description="number of learned parameters")
+    changed: dict[str, Any] = Field(
+        default={}, description="the options that differ from the registry's, with the registry's value"
+    )
 
 
 class TrainingResults(Part):

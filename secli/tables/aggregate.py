@@ -55,8 +55,9 @@ class Row:
         Number of learned parameters.
     train_seconds
         Wall time of training.
-    data, settings, options
-        What the runs share: name of the training data, training settings (None: unknown or untrained), options.
+    data, settings, options, changed
+        What the runs share: name of the training data, training settings (None: unknown or untrained), options, and
+        those of them that are not the registry's, with the registry's value.
     runs
         Where the runs are.
     """
@@ -75,6 +76,7 @@ class Row:
     data: str | None
     settings: Mapping[str, Any] | None
     options: Mapping[str, Any]
+    changed: Mapping[str, Any]
     runs: tuple[str, ...]
     curves: tuple[EquivarianceRecord, ...] = ()
 
@@ -283,6 +285,7 @@ def _row(
         data=group[0].trained_on.name if group[0].trained_on is not None else None,
         settings=_shared(group[0].settings),
         options=group[0].model.options,
+        changed=group[0].model.changed,
         runs=tuple(str(run.path) for run in group),
         curves=curves,
     )

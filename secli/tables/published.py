@@ -194,9 +194,10 @@ def _option_departures(row: Row) -> list[str]:
     if row.model not in MODELS:
         return []
     spec = MODELS[row.model]
+    usual = {**spec.options, **row.changed}
     departures = [
         f"option {key} {value} there, {row.options[key]} here"
-        for key, value in spec.options.items()
+        for key, value in usual.items()
         if key in row.options and row.options[key] != value
     ]
     if not departures and spec.parameters and spec.parameters != row.parameters:

@@ -237,4 +237,10 @@ def batch_bounds(images: int, batch: int, least: int) -> list[tuple[int, int]]:
 
 def model_info(resolved: Resolved, network: nn.Module) -> ModelInfo:
     """Return what the record says about the network."""
-    return ModelInfo(name=resolved.model, options=resolved.options, parameters=count_parameters(network))
+    usual = to_jsonable_python(resolve_options(MODELS[resolved.model]))
+    return ModelInfo(
+        name=resolved.model,
+        options=resolved.options,
+        parameters=count_parameters(network),
+        changed={key: usual[key] for key in _changes(resolved.options, usual)},
+    )

@@ -59,6 +59,13 @@ def test_another_setting_is_marked(tmp_path: Path) -> None:
     assert found[0].departures == ("epochs 60 to 100 there, 2 here",)
 
 
+def test_an_option_that_the_catalogue_leaves_to_the_builder_is_marked_too(tmp_path: Path) -> None:
+    record = training("mnist_ses_vector_28", options={"scale_pool": "mean"})
+    changed = record.model.model_copy(update={"changed": {"scale_pool": "max"}})
+    row = summarise([write_run(tmp_path / "run", record.model_copy(update={"model": changed}))]).rows[0]
+    assert "option scale_pool max there, mean here" in reported(row, load_published())[0].departures
+
+
 def test_an_untrained_network_has_no_published_figure(tmp_path: Path) -> None:
     write_record(tmp_path / "fresh.json", curves("mnist_ses_scalar_28", trained=False))
     assert not reported(summarise([tmp_path / "fresh.json"]).rows[0], load_published())

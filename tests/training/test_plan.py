@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.store import ScaleDataset
 from secli.errors import InputError
+from secli.models.building import build
 from secli.training.devices import on_this_machine
-from secli.training.plan import batch_bounds, build_for, default_training, resolve, run_directory
+from secli.training.plan import batch_bounds, build_for, default_training, model_info, resolve, run_directory
 
 Quick = Callable[..., TrainingSettings]
 CNN = ModelSettings(name="cnn")
@@ -109,3 +110,11 @@ def test_what_the_machine_lacks_is_refused(
 def test_nesterov_without_momentum_is_refused(quick: Quick) -> None:
     with pytest.raises(InputError, match=r"training.nesterov = True: needs training.momentum greater than 0"):
         resolve(CNN, quick(nesterov=True, momentum=0.0))
+
+
+def test_the_record_says_which_options_are_not_the_registry_s() -> None:
+    chosen = resolve(ModelSettings(name="dss_v1", options={"channels": 4}), TrainingSettings())
+    info = model_info(chosen, build("dss_v1", {"channels": 4}))
+    assert info.changed == {"channels": 16}
+    assert info.options["channels"] == 4
+    assert model_info(resolve(ModelSettings(name="cnn"), TrainingSettings()), build("cnn")).changed == {}
