@@ -341,3 +341,14 @@ def test_a_pyramid_without_blur_of_its_own_gets_the_blur_of_the_shrunk_picture()
     without = float((sharp.features[0] - actual).norm() / actual.norm()) ** 2
     assert right < 0.002
     assert without > 3 * right
+
+
+@pytest.mark.parametrize(("s", "t"), [(0.5, 0.5), (0.5, 0.25), (0.6, 0.5)])
+def test_pyramid_composes(s: float, t: float) -> None:
+    field, canvas = Pyramid((1.0, 0.5, 0.25, 0.125)), Canvas(128, 128)
+    levels = [blob(n, 0.16)[None, None] for n in (128, 64, 32, 16)]
+    once = field.act(levels, s * t, canvas)
+    inner = field.act(levels, s, canvas)
+    twice = field.act(inner.features, t, canvas)
+    assert once.masks[0] is None
+    assert float((once.features[0] - twice.features[0]).norm() / once.features[0].norm()) < 0.02

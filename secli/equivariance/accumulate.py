@@ -188,6 +188,8 @@ class Cell:
 
     def _row(self, tap: str, images: int, selection: Selection, reading: Reading) -> CurveRow:
         reason = self.reason or reading.reason(images, self.border)
+        if self.reason is None and selection.level is not None and reading.share == 0 and not self.border:
+            reason = "L_s would take this level from off the stack"
         errors = reading.values()
         mean = median = low = high = floor = None
         if reason is None:
