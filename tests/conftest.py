@@ -10,6 +10,7 @@ os.environ["COLUMNS"] = "120"
 os.environ["NO_COLOR"] = "1"
 
 import hypothesis
+import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
@@ -33,3 +34,10 @@ if os.environ.get("SECLI_SHAPE_HOOK", "1") == "1":
     checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
     sys.modules[checker.__name__] = checker
     install_import_hook([f"secli.{room}" for room in ROOMS_WITH_TENSORS], "secli_shape_checker.check")
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers_in_any_order() -> None:
+    import torch
+
+    torch.manual_seed(0)

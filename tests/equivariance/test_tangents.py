@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -115,27 +116,33 @@ def _seed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "message"),
+    ("make", "message"),
     [
-        (Apply(Halved), r"tap \(Apply\): its forward-mode derivative is 50% off by a finite difference"),
-        (Apply(Silent), r"tap \(Apply\): its forward-mode derivative is silently zero"),
-        (Between(Halved), r"tap \(Between\): its forward-mode derivative is \d+% off"),
-        (Between(Silent), r"tap \(Between\): its forward-mode derivative is silently zero"),
         (
-            nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.ReLU(), Apply(Silent))),
+            lambda: Apply(Halved),
+            r"tap \(Apply\): its forward-mode derivative is 50% off by a finite difference",
+        ),
+        (lambda: Apply(Silent), r"tap \(Apply\): its forward-mode derivative is silently zero"),
+        (lambda: Between(Halved), r"tap \(Between\): its forward-mode derivative is \d+% off"),
+        (lambda: Between(Silent), r"tap \(Between\): its forward-mode derivative is silently zero"),
+        (
+            lambda: nn.Sequential(nn.Conv2d(1, 8, 3), nn.Sequential(nn.ReLU(), Apply(Silent))),
             r"tap\.1\.1 \(Apply\): .* silently",
         ),
-        (Apply(Missing), r"tap \(Apply\): it cannot be differentiated in forward mode.*jvp"),
-        (Between(Missing), r"tap \(Between\): it cannot be differentiated"),
-        (DeformingModule(), r"tap\.conv \(DeformConv2d\): its forward-mode derivative is silently zero"),
-        (Deforming(), r"tap \(Deforming\): its forward-mode derivative is silently zero"),
+        (lambda: Apply(Missing), r"tap \(Apply\): it cannot be differentiated in forward mode.*jvp"),
+        (lambda: Between(Missing), r"tap \(Between\): it cannot be differentiated"),
+        (
+            lambda: DeformingModule(),
+            r"tap\.conv \(DeformConv2d\): its forward-mode derivative is silently zero",
+        ),
+        (lambda: Deforming(), r"tap \(Deforming\): its forward-mode derivative is silently zero"),
     ],
 )
 def test_a_broken_tangent_is_caught_and_named_in_one_line(
-    digits: Tensor, module: nn.Module, message: str
+    digits: Tensor, make: Callable[[], nn.Module], message: str
 ) -> None:
     with pytest.raises(SecliError, match=f"^{message}") as caught:
-        check_tangents(network(module), digits)
+        check_tangents(network(make()), digits)
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
 
