@@ -23,9 +23,8 @@ from scipy.linalg import solve_banded
 from torch import Tensor
 
 from secli.fields import Canvas, Field, Invariant, Pair, Plane, Pyramid, ScaleSpace, VectorField, both, inside
+from secli.scaling import SPLINE_MARGIN
 
-# The inverse of the cubic B-spline filter decays as (2 − √3)^k: 24 cells leave 2e-14.
-_SPLINE_MARGIN = 24
 ANGLE_SLACK = 1e-3
 """A vector this close to an end of the range of angles, in steps, stands on it."""
 
@@ -63,13 +62,13 @@ def dilation_matrix(n: int, centre: float) -> Float64[np.ndarray, "n n"]:
     array
         float64, the derivative at t = 0 of ``secli.scaling.axis_matrix`` for step e^{−t} without blur.
     """
-    extended = n + 2 * _SPLINE_MARGIN
+    extended = n + 2 * SPLINE_MARGIN
     bands = np.repeat(np.array([[1.0], [4.0], [1.0]]) / 6, extended, axis=1)
     embedding = np.zeros((extended, n))
-    embedding[_SPLINE_MARGIN : _SPLINE_MARGIN + n] = np.eye(n)
+    embedding[SPLINE_MARGIN : SPLINE_MARGIN + n] = np.eye(n)
     coefficients = solve_banded((1, 1), bands, embedding)
-    after = coefficients[_SPLINE_MARGIN + 1 : _SPLINE_MARGIN + n + 1]
-    before = coefficients[_SPLINE_MARGIN - 1 : _SPLINE_MARGIN + n - 1]
+    after = coefficients[SPLINE_MARGIN + 1 : SPLINE_MARGIN + n + 1]
+    before = coefficients[SPLINE_MARGIN - 1 : SPLINE_MARGIN + n - 1]
     return np.asarray(-(np.arange(n) - centre)[:, None] * (after - before) / 2)
 
 

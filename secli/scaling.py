@@ -21,7 +21,7 @@ SAMPLING_BLUR = 0.5
 """σ₀: the blur of a sampled picture, in pixels; a shrunk picture keeps it."""
 
 # The inverse of the cubic B-spline filter decays as (2 − √3)^k: 24 cells leave 2e-14.
-_SPLINE_MARGIN = 24
+SPLINE_MARGIN = 24
 _GAUSSIAN_TAIL = 1e-16
 
 
@@ -84,7 +84,7 @@ def axis_matrix(
     if step == 1 and variance == 0 and centre_in == centre_out and n_in == n_out:
         return np.eye(n_in)
     radius = _gaussian_radius(variance)
-    margin = radius + _SPLINE_MARGIN
+    margin = radius + SPLINE_MARGIN
     kernel = discrete_gaussian(variance, n_in + 2 * margin)
     extended = np.arange(-margin, n_in + margin)
     blurred = kernel[extended[:, None] - np.arange(n_in)[None, :] + n_in + 2 * margin]

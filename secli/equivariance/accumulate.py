@@ -10,6 +10,7 @@ from torch import Tensor
 
 from secli.config import Metric
 from secli.equivariance.error import compare, measurable, metric_value, squared_norm
+from secli.equivariance.features import tensors
 from secli.equivariance.selection import ALL, Per, Selection, selections
 from secli.equivariance.statistics import bootstrap_interval
 from secli.fields import Acted, Canvas, Field
@@ -164,7 +165,7 @@ class Cell:
         if self.floored < FLOORED:
             halves = self.field.act(base, self.factor, canvas, steps=2).features
             self.floored += len(halves[0])
-        raws, actuals = _tensors(raw), _tensors(actual)
+        raws, actuals = tensors(raw), tensors(actual)
         for selection in selections(base, acted, self.per):
             reading = self.readings.setdefault(selection, Reading(self.metric))
             if selection == ALL:
@@ -226,7 +227,3 @@ def compared_share(acted: Acted) -> float:
         for features, mask in zip(acted.features, acted.masks, strict=True)
     ]
     return sum(kept) / sum(features[0].numel() for features in acted.features)
-
-
-def _tensors(features: Features) -> list[Tensor]:
-    return features if isinstance(features, list) else [features]

@@ -16,6 +16,7 @@ from secli.equivariance.batching import batches
 from secli.equivariance.borders import borders, stand_on_black
 from secli.equivariance.controls import pointwise_readings
 from secli.equivariance.factors import wanted_factors
+from secli.equivariance.features import minus, tensors
 from secli.equivariance.precision import measuring
 from secli.equivariance.remarks import warnings
 from secli.errors import InputError, UnknownNameError
@@ -107,11 +108,12 @@ def measure_curves(
         blur = next(iter(canvases.values())).blur
         first = next(batches(images[:2], 2, device, dtype))
         check_repeats(model, first)
-        empty = model.features(first[:1] * 0)
+        nothing = model.features(first[:1] * 0)
+        empty = {tap: nothing[tap] if settings.background == "empty" else None for tap in fields}
         for done, batch in enumerate(batches(images, settings.batch, device, dtype)):
             base = model.features(batch)
             outputs[1.0].append(_logits(base))
-            centred = {tap: _centred(base[tap], empty[tap], settings) for tap in fields}
+            centred = {tap: minus(base[tap], empty[tap]) for tap in fields}
             for count, factor in enumerate(passes, start=1):
                 there = base
                 if factor != 1:
@@ -121,7 +123,7 @@ def measure_curves(
                     outputs[factor].append(_logits(there))
                 if factor in factors:
                     for tap in fields:
-                        actual = centred[tap] if factor == 1 else _centred(there[tap], empty[tap], settings)
+                        actual = centred[tap] if factor == 1 else minus(there[tap], empty[tap])
                         cells[tap, factor].add(base[tap], centred[tap], actual, canvases[tap])
                 if on_progress:
                     on_progress(done * len(passes) + count, count_of_batches * len(passes))
@@ -157,17 +159,13 @@ def check_repeats(model: Model, images: Float[Tensor, "n c h w"]) -> None:
     """
     once, again = model.features(images), model.features(images)
     for tap, features in once.items():
-        for one, other in zip(_tensors(features), _tensors(again[tap]), strict=True):
+        for one, other in zip(tensors(features), tensors(again[tap]), strict=True):
             difference, size = (one - other).double().norm(), one.double().norm()
             if difference > REPEATED * size:
                 raise InputError(
                     f"tap '{tap}': the network gives other features for the same pictures each time, so its noise "
                     "would be measured; make its forward pass deterministic in eval mode"
                 )
-
-
-def _tensors(features: Features) -> list[Tensor]:
-    return features if isinstance(features, list) else [features]
 
 
 def _canvases(
@@ -253,16 +251,6 @@ def accuracy_row(
     else:
         accuracy = float((predicted == labels).double().mean())
     return AccuracyRow(factor=factor, accuracy=accuracy, agreement=agreement, n=len(logits), reason=reason)
-
-
-def _centred(features: Features, empty: Features, settings: MeasureSettings) -> Features:
-    """Take away the features of the empty picture, unless the bare formula is wanted."""
-    if settings.background == "none":
-        return features
-    if isinstance(features, list):
-        return [level - zero for level, zero in zip(features, empty, strict=True)]
-    assert isinstance(empty, Tensor)
-    return features - empty
 
 
 def _logits(features: Mapping[str, Features]) -> Tensor | None:

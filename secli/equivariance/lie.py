@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
-from secli.config import Background, MeasureSettings
+from secli.config import MeasureSettings
 from secli.dilation import Generated, generate, generate_image
 from secli.equivariance.accumulate import SMALLEST_SHARE
 from secli.equivariance.batching import batches
 from secli.equivariance.borders import borders, stand_on_black
 from secli.equivariance.curves import wanted_taps
 from secli.equivariance.error import Comparison, measurable, squared_norm
+from secli.equivariance.features import minus, tensors
 from secli.equivariance.precision import measuring
 from secli.equivariance.statistics import bootstrap_interval
 from secli.equivariance.tangents import check_tangents, directional_derivative
@@ -94,7 +95,7 @@ def lie_derivatives(
                 on_progress(done, total)
             features, tangents = directional_derivative(model, batch, generate_image(batch))
             for tap, reading in readings.items():
-                centred = _without_background(features[tap], empty[tap], settings.background)
+                centred = minus(features[tap], empty[tap] if settings.background == "empty" else None)
                 reading.add(features[tap], centred, tangents[tap], Canvas(height, width, border=edges[tap]))
         if on_progress:
             on_progress(total, total)
@@ -134,9 +135,9 @@ class _Reading:
             total = len(self.field.scales)
             self.reason = f"no scale level of this tap has a comparable one on either side (0 of {total})"
             return
-        comparison = _compare(generated, tangents, _listed(centred))
-        size = torch.stack([squared_norm(tensor) for tensor in _listed(raw)]).sum(0)
-        finite, alive = measurable(comparison, size, _listed(raw)[0].dtype)
+        comparison = _compare(generated, tangents, tensors(centred))
+        size = torch.stack([squared_norm(tensor) for tensor in tensors(raw)]).sum(0)
+        finite, alive = measurable(comparison, size, tensors(raw)[0].dtype)
         self.broken += int((~finite).sum())
         self.dead += int((finite & ~alive).sum())
         kept = finite & alive
@@ -187,16 +188,3 @@ def _known_share(generated: Generated) -> float:
         for size, mask in zip(sizes, generated.masks, strict=True)
     ]
     return sum(kept) / sum(sizes)
-
-
-def _without_background(features: Features, empty: Features, background: Background) -> Features:
-    if background == "none":
-        return features
-    if isinstance(features, list):
-        return [level - zero for level, zero in zip(features, empty, strict=True)]
-    assert isinstance(empty, Tensor)
-    return features - empty
-
-
-def _listed(features: Features) -> list[Tensor]:
-    return features if isinstance(features, list) else [features]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from secli.config import MeasureSettings
 from secli.equivariance.accumulate import Cell
+from secli.equivariance.features import minus, tensors
 from secli.fields import Acted, Canvas, Field, ScaleSpace
 from secli.models.contract import Features
 from secli.records import LocalRow
@@ -316,14 +317,3 @@ def too_small(field: Field, features: Features, factor: float, smallest_plane: f
 def peak(tensor: Tensor) -> float:
     """Return the largest absolute value; 1 for zeros."""
     return float(tensor.abs().max()) or 1.0
-
-
-def minus(features: Features, empty: Features) -> Features:
-    """Return F − F₀, tensor by tensor."""
-    differences = [a - b for a, b in zip(tensors(features), tensors(empty), strict=True)]
-    return differences if isinstance(features, list) else differences[0]
-
-
-def tensors(features: Features) -> list[Tensor]:
-    """Return the tensors of a tap: one, or one per resolution."""
-    return features if isinstance(features, list) else [features]

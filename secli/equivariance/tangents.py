@@ -20,6 +20,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from secli.equivariance.features import tensors
 from secli.errors import SecliError
 from secli.models.contract import Features, Model
 
@@ -96,7 +97,7 @@ def directional_derivative(
         features: dict[str, Features] = {}
         tangents: dict[str, list[Tensor]] = {}
         for tap, output in outputs.items():
-            pairs = [_unpacked(tensor) for tensor in _listed(output)]
+            pairs = [_unpacked(tensor) for tensor in tensors(output)]
             tangents[tap] = [_tangent_or_zero(primal, tangent) for primal, tangent in pairs]
             features[tap] = [primal for primal, _ in pairs] if isinstance(output, list) else pairs[0][0]
     return Derivative(features, tangents)
@@ -148,9 +149,9 @@ def _check_taps(trial: Model, probe: Tensor, direction: Tensor, derivative: Deri
     def features(inputs: Sequence[Tensor]) -> list[list[Tensor]]:
         with torch.no_grad():
             outputs = trial.features(inputs[0])
-        return [_listed(outputs[tap]) for tap in derivative.tangents]
+        return [tensors(outputs[tap]) for tap in derivative.tangents]
 
-    own = [_listed(derivative.features[tap]) for tap in derivative.tangents]
+    own = [tensors(derivative.features[tap]) for tap in derivative.tangents]
     groups = list(derivative.tangents.values())
     errors = _disagreements(features, [probe], [direction], own, groups, steps)
     for (tap, tangents), error in zip(derivative.tangents.items(), errors, strict=True):
@@ -349,10 +350,6 @@ def _numbers(output: Any) -> list[Tensor]:
     """Return the tensors of real or complex numbers in a module's output, whatever its structure."""
     leaves = tree_leaves(output)
     return [t for t in leaves if isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex())]
-
-
-def _listed(features: Features) -> list[Tensor]:
-    return features if isinstance(features, list) else [features]
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:

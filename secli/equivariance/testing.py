@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from secli.config import Background, check_factors
 from secli.equivariance.accumulate import Cell
+from secli.equivariance.features import minus
 from secli.equivariance.precision import full_precision
 from secli.fields import Canvas, Field, Plane
 from secli.records import CurveRow
@@ -137,18 +138,9 @@ def _measure(
         with torch.inference_mode(), full_precision():
             base, moved = function(images), function(rescale(images, factor, blur))
             empty = function(torch.zeros_like(images[:1])) if background == "empty" else None
-            cell.add(base, _minus(base, empty), _minus(moved, empty), canvas)
+            cell.add(base, minus(base, empty), minus(moved, empty), canvas)
     finally:
         for module, mode in training.items():
             module.training = mode
     (reading,) = cell.readings.values()
     return reading.values(), cell.row("function", len(images))
-
-
-def _minus(features: Tensor | list[Tensor], empty: Tensor | list[Tensor] | None) -> Tensor | list[Tensor]:
-    if empty is None:
-        return features
-    if isinstance(features, list):
-        return [level - zero for level, zero in zip(features, empty, strict=True)]
-    assert isinstance(empty, Tensor)
-    return features - empty

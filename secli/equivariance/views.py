@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from secli.config import Background
 from secli.equivariance.borders import borders, stand_on_black
 from secli.equivariance.curves import wanted_taps
+from secli.equivariance.features import minus, tensors
 from secli.equivariance.precision import measuring
 from secli.errors import InputError
 from secli.fields import Acted, Canvas, Field, Invariant, Pair, Plane, Pyramid, ScaleSpace
@@ -97,12 +98,13 @@ def feature_views(
         base = raw
         if background == "empty":
             empty = model.features(f * 0)
-            base, actual = _minus(raw, empty, fields), _minus(actual, empty, fields)
+            base = {tap: minus(raw[tap], empty[tap]) for tap in fields}
+            actual = {tap: minus(actual[tap], empty[tap]) for tap in fields}
         views = [
             view
             for tap, field in fields.items()
             for view in _views_of_tap(
-                tap, field, field.act(base[tap], factor, canvases[tap]), _list(actual[tap]), channels
+                tap, field, field.act(base[tap], factor, canvases[tap]), tensors(actual[tap]), channels
             )
         ]
         sampling = [
@@ -118,21 +120,6 @@ def feature_views(
         features=tuple(views),
         sampling=tuple(sampling),
     )
-
-
-def _minus(
-    features: dict[str, Features], empty: dict[str, Features], taps: dict[str, Field]
-) -> dict[str, Features]:
-    """Return the features of the wanted taps without those of the empty picture."""
-    result: dict[str, Features] = {}
-    for tap in taps:
-        levels = [one - zero for one, zero in zip(_list(features[tap]), _list(empty[tap]), strict=True)]
-        result[tap] = levels if isinstance(features[tap], list) else levels[0]
-    return result
-
-
-def _list(features: Features) -> list[Tensor]:
-    return features if isinstance(features, list) else [features]
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:
@@ -262,7 +249,7 @@ def _grid_of(
     step = np.array(image) / np.array(size)
     origin: Pair | None = None
     for tap, field in fields.items():
-        if isinstance(field, Plane) and tuple(_list(features[tap])[0].shape[-2:]) == size:
+        if isinstance(field, Plane) and tuple(tensors(features[tap])[0].shape[-2:]) == size:
             step, origin = _pair(field.stride), field.origin
             break
     centred = (np.array(image) - 1) / 2 - (np.array(size) - 1) / 2 * step

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.special import ive
 from torch import Tensor, nn
 from torch.nn import functional
+
+from secli import scaling
 
 
 def discrete_gaussian(variance: float) -> NDArray[np.float64]:
@@ -40,7 +41,7 @@ def discrete_gaussian(variance: float) -> NDArray[np.float64]:
     if not (math.isfinite(variance) and variance >= 0):
         raise ValueError(f"a variance must be finite and not negative, not {variance:g}")
     radius = 4 * math.ceil(math.sqrt(variance))
-    kernel = ive(np.abs(np.arange(-radius, radius + 1)), variance)
+    kernel = scaling.discrete_gaussian(variance, radius)
     return np.asarray(kernel / kernel.sum(), dtype=np.float64)
 
 
