@@ -71,8 +71,10 @@ def telling_warnings(rows: Sequence[CurveRow]) -> list[str]:
     Those that only repeat that a factor lies off the lattice do not (a sign says it already), nor those that hold
     for every number.
     """
-    # at s = 1 nothing changes, so nothing is warned of
-    measured = [row for row in rows if row.mean is not None and row.factor != 1]
+    # at s = 1 nothing changes, and an invariant tap has no plane: neither is ever warned of
+    measured = [
+        row for row in rows if row.mean is not None and row.factor != 1 and row.field.lower() != "invariant"
+    ]
     forms = _forms(measured)
     return [form for form, own in forms.items() if len(own) < len(measured)]
 

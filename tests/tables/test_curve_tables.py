@@ -23,6 +23,7 @@ from secli.tables.curves import (
 )
 from secli.tables.deltas import value_at
 from secli.tables.formats import FORMATS, Table
+from secli.tables.places import telling_warnings
 from tests.tables.fabricate import (
     FACTORS,
     curve_row,
@@ -284,3 +285,10 @@ def test_runs_averaged_are_said_to_be() -> None:
     assert "Mean over 3 runs, each on" in render_curves([pooled], "table")
     assert "interval of the mean over runs" in " ".join(render_curves([pooled], "markdown").split())
     assert "runs" not in render_curves([one], "table")
+
+
+def test_what_holds_for_every_plane_needs_no_mark_though_logits_never_carry_it() -> None:
+    rows = [curve_row("conv1", f, 0.1, warnings=("framed",)) for f in (0.5, 0.8)]
+    rows += [curve_row("logits", f, 0.1, field="Invariant") for f in (0.5, 0.8)]
+    assert telling_warnings(rows) == []
+    assert telling_warnings([*rows, curve_row("conv2", 0.5, 0.1)]) == ["framed"]
