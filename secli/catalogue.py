@@ -61,11 +61,34 @@ class ModelSpec:
 CURVES = {"optimizer": "sgd", "lr": 0.01, "batch": 32, "epochs": 60, "milestones": (20, 40), "gamma": 0.5}
 # Sosnovik et al. 2020, section 6.1: Adam, rate 0.01, divided by ten at epochs 20 and 40 of 60, batch 128.
 MNIST = {"optimizer": "adam", "lr": 0.01, "batch": 128, "epochs": 60, "milestones": (20, 40), "gamma": 0.1}
+# Sosnovik et al. 2020, section 6.2: SGD with Nesterov's momentum, 1000 epochs, batch 128, cutout.
+STL10 = {
+    "optimizer": "sgd",
+    "nesterov": True,
+    "lr": 0.1,
+    "weight_decay": 5e-4,
+    "batch": 128,
+    "epochs": 1000,
+    "milestones": (300, 400, 600, 800),
+    "gamma": 0.2,
+    "augment": "stl10",
+}
 
 SESN = "Sosnovik, Szmaja, Smeulders, Scale-Equivariant Steerable Networks, ICLR 2020"
 DSS = "Worrall, Welling, Deep Scale-spaces: Equivariance Over Scale, NeurIPS 2019"
 DCN1 = "Dai et al., Deformable Convolutional Networks, ICCV 2017"
 DCN2 = "Zhu et al., Deformable ConvNets v2, CVPR 2019"
+SSCNN = (
+    "Ghosh, Gupta, Scale Steerable Filters for Locally Scale-Invariant Convolutional Neural Networks, 2019"
+)
+SEVF = "Marcos, Kellenberger, Lobry, Tuia, Scale Equivariance in CNNs with Vector Fields, 2018"
+SICONV = "Kanazawa, Sharma, Jacobs, Locally Scale-Invariant Convolutional Neural Networks, 2014"
+SICNN = "Xu, Xiao, Zhang, Yang, Zhang, Scale-Invariant Convolutional Neural Networks, 2014"
+DISCO = "Sosnovik, Moskalev, Smeulders, DISCO: accurate Discrete Scale Convolutions, BMVC 2021"
+SO2 = "Weiler, Hamprecht, Storath, Learning Steerable Filters for Rotation Equivariant CNNs, CVPR 2018"
+STN = "Jaderberg, Simonyan, Zisserman, Kavukcuoglu, Spatial Transformer Networks, NeurIPS 2015"
+WRN = "Zagoruyko, Komodakis, Wide Residual Networks, BMVC 2016"
+DEFORM_DSS = "no paper: a scale convolution whose taps move, as the deformable ones do"
 PLAIN = "no paper: the baseline without scale structure"
 
 
@@ -105,6 +128,29 @@ def _ses(
     return ModelSpec(name, idea, "ses", SESN, "secli.models.sesn:mnist_ses", 494_549, options, MNIST)
 
 
+def _curves(
+    name: str, idea: str, family: str, paper: str, builder: str, parameters: int | None, **options: Any
+) -> ModelSpec:
+    """Describe a network of the scale curves."""
+    return ModelSpec(name, idea, family, paper, f"secli.models.{builder}", parameters, options, CURVES)
+
+
+def _mnist(
+    name: str, idea: str, family: str, paper: str, builder: str, parameters: int, **options: Any
+) -> ModelSpec:
+    """Describe a network of the MNIST-scale comparison."""
+    idea += "; 56×56" * _enlarged(name) + "; for augmented training" * name.endswith("p")
+    options = {"upsampling": 2 if _enlarged(name) else 1, **options}
+    return ModelSpec(name, idea, family, paper, f"secli.models.{builder}", parameters, options, MNIST)
+
+
+def _wrn(
+    name: str, idea: str, family: str, paper: str, builder: str, parameters: int, **options: Any
+) -> ModelSpec:
+    """Describe a wide residual network of the STL-10 comparison."""
+    return ModelSpec(name, idea, family, paper, f"secli.models.wrn_{builder}", parameters, options, STL10)
+
+
 MODELS: Registry[ModelSpec] = Registry(
     "model",
     [
@@ -139,6 +185,35 @@ MODELS: Registry[ModelSpec] = Registry(
             {},
             CURVES,
         ),
+        _curves(
+            "dss_v2", "a pyramid instead of the lift, its kernel not dilated", "dss", DSS, "dss:dss_v2", None
+        ),
+        _curves(
+            "deform_dss",
+            "scale convolutions whose taps move",
+            "deform_dss",
+            DEFORM_DSS,
+            "deform_dss:deform_dss",
+            None,
+        ),
+        _curves("so2_cnn", "rotation group C8, steerable filters", "so2", SO2, "so2:so2_cnn", None),
+        _curves("stn_cnn", "a spatial transformer before cnn", "stn", STN, "stn:stn_cnn", None),
+        _curves(
+            "dss_resnet50",
+            "ResNet-50, every 3×3 a scale convolution",
+            "dss",
+            DSS,
+            "resnet:dss_resnet50",
+            None,
+        ),
+        _curves(
+            "deform_dss_resnet50",
+            "ResNet-50, every 3×3 a deformable scale convolution",
+            "deform_dss",
+            DEFORM_DSS,
+            "resnet:deform_dss_resnet50",
+            None,
+        ),
         _cnn("mnist_cnn_28"),
         _cnn("mnist_cnn_56"),
         _dss("mnist_dss_vector_28", "vector"),
@@ -153,6 +228,93 @@ MODELS: Registry[ModelSpec] = Registry(
         _ses("mnist_ses_vector_28p", "vector", size=15, sigma=1.5, factor=3, levels=3, mult=1.4),
         _ses("mnist_ses_vector_56", "vector", size=15, sigma=2.0, factor=2, levels=4, mult=1.5),
         _ses("mnist_ses_vector_56p", "vector", size=13, sigma=1.5, factor=2, levels=4, mult=1.4),
+        *(
+            _mnist(
+                f"mnist_ss_{n}",
+                "log-radial steerable filters, max over sizes",
+                "ss",
+                SSCNN,
+                "ss:mnist_ss",
+                486_278,
+            )
+            for n in (28, 56)
+        ),
+        *(
+            _mnist(
+                f"mnist_sevf_{mode}_{n}",
+                "8 resizings, argmax as an angle" if mode == "vector" else "8 resizings, max",
+                "sevf",
+                SEVF,
+                "sevf:mnist_sevf",
+                parameters,
+                mode=mode,
+            )
+            for mode, parameters in (("scalar", 494_425), ("vector", 475_407))
+            for n in (28, 56)
+        ),
+        *(
+            _mnist(
+                f"mnist_kanazawa_{n}",
+                "7 resizings of the input, max",
+                "kanazawa",
+                SICONV,
+                "kanazawa:mnist_kanazawa",
+                494_549,
+            )
+            for n in (28, 56)
+        ),
+        *(
+            _mnist(f"mnist_xu_{n}", "7 columns of resized kernels", "xu", SICNN, "xu:mnist_xu", 496_639)
+            for n in (28, 56)
+        ),
+        *(
+            _mnist(
+                name,
+                "bases fitted to the pixel grid",
+                "disco",
+                DISCO,
+                "disco:mnist_disco",
+                494_549,
+                mult=mult,
+            )
+            for name, mult in (("mnist_disco_56", 1.5), ("mnist_disco_56p", 1.9))
+        ),
+        _wrn("wrn_16_8", "wide ResNet", "plain", WRN, "plain:wrn", 10_961_370),
+        _wrn(
+            "wrn_16_8_ses_a",
+            "steerable, 3 scales to the end",
+            "ses",
+            SESN,
+            "ses:wrn_ses",
+            10_961_370,
+            variant="a",
+        ),
+        _wrn(
+            "wrn_16_8_ses_b",
+            "steerable, max over scale between groups",
+            "ses",
+            SESN,
+            "ses:wrn_ses",
+            10_961_370,
+            variant="b",
+        ),
+        _wrn(
+            "wrn_16_8_ses_c", "steerable, interaction 2", "ses", SESN, "ses:wrn_ses", 10_979_802, variant="c"
+        ),
+        _wrn("wrn_16_8_dss", "scale convolutions, 4 levels", "dss", DSS, "dss:wrn_dss", 10_939_482),
+        _wrn(
+            "wrn_16_8_kanazawa",
+            "3 resizings of every input, max",
+            "kanazawa",
+            SICONV,
+            "kanazawa:wrn_kanazawa",
+            10_961_370,
+        ),
+        _wrn("wrn_16_8_xu", "3 columns of resized kernels", "xu", SICNN, "xu:wrn_xu", 10_975_770),
+        _wrn("wrn_16_8_ss", "log-radial steerable filters", "ss", SSCNN, "ss:wrn_ss", 10_280_522),
+        _wrn(
+            "wrn_16_8_disco", "bases fitted to the pixel grid", "disco", DISCO, "disco:wrn_disco", 10_961_370
+        ),
     ],
     others=lambda: offered("secli.models", _of_package),
 )

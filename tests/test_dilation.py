@@ -27,7 +27,7 @@ from secli.fields import (
     VectorField,
     rescale_plane,
 )
-from secli.layers.gaussian import DSSLift
+from secli.layers.gaussian import ScaleSpaceLift
 from secli.scaling import axis_matrix, discrete_gaussian, rescale
 
 SHARP = 0.0
@@ -230,7 +230,7 @@ class TestBaseBlur:
     """A lift whose level 0 is the picture: the picture's blur scales with it, so the features diffuse, too."""
 
     z = 1.5
-    lift = DSSLift(base=1.05, z=z, levels=9, dtype=torch.float64)
+    lift = ScaleSpaceLift(base=1.05, z=z, levels=9, dtype=torch.float64)
     scales = tuple(1.05**k for k in range(9))
 
     def mismatch(self, field: ScaleSpace, sign: float = 1.0) -> float:

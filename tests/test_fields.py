@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from secli.fields import Acted, Canvas, Field, Invariant, Plane, Pyramid, ScaleSpace, VectorField, inside
-from secli.layers.gaussian import DSSLift
+from secli.layers.gaussian import ScaleSpaceLift
 from secli.scaling import rescale
 
 Q = 2**0.5
@@ -309,7 +309,7 @@ class TestBorder:
         greys = [Image.fromarray(photograph).convert("L") for photograph in load_sample_images().images]
         squares = [grey.crop((107, 0, 534, 427)).resize((96, 96), Image.Resampling.LANCZOS) for grey in greys]
         images = torch.from_numpy(np.stack([np.asarray(square) for square in squares]))[:, None] / 255.0
-        lift = DSSLift(base=2.0, z=1.0, levels=4)
+        lift = ScaleSpaceLift(base=2.0, z=1.0, levels=4)
 
         def difference(pictures: Tensor) -> Tensor:
             levels: Tensor = lift(pictures)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secli.fields import Canvas, Field, Invariant, Pair, Plane, ScaleSpace, VectorField
-from secli.layers.gaussian import DSSLift
+from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.ses import SESLift
 from secli.models.contract import Features
 
@@ -130,7 +130,7 @@ def _kind_behind(
     """Return a field with the right axes behind a layer; its grid is still to be set."""
     if isinstance(module, SESLift):
         return ScaleSpace(tuple(module.scales))
-    if isinstance(module, DSSLift):
+    if isinstance(module, ScaleSpaceLift):
         pixel = before.stride[0] if isinstance(before.stride, tuple) else before.stride
         # beyond the pictures' own blur there is nothing left for L_s to add
         blur = min(module.z * pixel, canvas.blur)

@@ -2,7 +2,7 @@
 
 from secli.layers.deformable import DeformConv
 from secli.layers.dss import DSSConv
-from secli.layers.gaussian import DSSLift
+from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.hermite import basis_a, basis_b
 from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
 from secli.layers.ses import SESConv, SESLift, SESPointwise
@@ -10,12 +10,12 @@ from secli.layers.ses import SESConv, SESLift, SESPointwise
 __all__ = [
     "BatchNorm",
     "DSSConv",
-    "DSSLift",
     "DeformConv",
     "SESConv",
     "SESLift",
     "SESPointwise",
     "ScalePool",
+    "ScaleSpaceLift",
     "SpatialPool",
     "basis_a",
     "basis_b",

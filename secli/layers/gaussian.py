@@ -62,7 +62,7 @@ def lift_variances(base: float, z: float, levels: int) -> tuple[float, ...]:
     return tuple(z**2 * (base ** (2 * k) - 1) for k in range(levels))
 
 
-class DSSLift(nn.Module):
+class ScaleSpaceLift(nn.Module):
     """Lift images to a Gaussian scale space: level k is the image blurred by T(·, t_k); level 0 is the image.
 
     Parameters

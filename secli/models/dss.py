@@ -12,7 +12,7 @@ from torch import nn
 
 from secli.fields import Invariant, ScaleSpace
 from secli.layers.dss import Dilation, DSSConv
-from secli.layers.gaussian import DSSLift
+from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
 from secli.models.contract import Stage, StagedModel
 from secli.models.entrance import chain, entrance
@@ -96,7 +96,7 @@ def dss_v1(
         return DSSConv(inputs, outputs, 3, base, counts[layer], interaction, dilation, drop_top)
 
     half, quarter = grid.pooled(2), grid.pooled(2).pooled(2)
-    lift = chain(**entrance(in_channels, mean, std), lift=DSSLift(base, z, levels))
+    lift = chain(**entrance(in_channels, mean, std), lift=ScaleSpaceLift(base, z, levels))
     stages = [
         Stage("lift", lift, space(grid, 0)),
         Stage("conv1", conv(in_channels, channels, 0), space(grid, 1)),
@@ -148,7 +148,7 @@ def mnist_dss(
         _blocks_of_levels(levels, interaction, drop_top, convolutions=1)
         blocks = [
             Block(
-                chain(lift=DSSLift(base, z, levels), dss=conv(i, levels), pool=ScalePool(scale_pool)),
+                chain(lift=ScaleSpaceLift(base, z, levels), dss=conv(i, levels), pool=ScalePool(scale_pool)),
                 CHANNELS[i],
             )
             for i in range(3)
@@ -164,7 +164,7 @@ def mnist_dss(
             conv(i, counts[i]), CHANNELS[i], lambda at: _space(at, base, blur, counts[i + 1], truncated)
         )
 
-    before["lift"] = DSSLift(base, z, levels)
+    before["lift"] = ScaleSpaceLift(base, z, levels)
     return mnist_body([block(i) for i in range(3)], before, grid, classes, dropout, ScalePool(scale_pool))
 
 

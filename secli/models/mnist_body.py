@@ -23,6 +23,19 @@ POOLED = 2  # the third pooling leaves 2×2 cells
 LAST_PADDING = 2
 
 
+class Pooled(NamedTuple):
+    """A pooling of the plane, and the grid of cells behind it."""
+
+    module: nn.Module
+    grid: Grid
+
+
+def max_pool(grid: Grid, last: bool) -> Pooled:
+    """Return the body's own pooling: 2 in the first two blocks, the window that leaves 2×2 cells in the last."""
+    kernel, padding = (last_window(grid.size), LAST_PADDING) if last else (2, 0)
+    return Pooled(SpatialPool(kernel, padding), grid.pooled(kernel, padding))
+
+
 class Block(NamedTuple):
     """What one family puts into one block of the body.
 
@@ -34,11 +47,20 @@ class Block(NamedTuple):
         Channels that it returns.
     field
         The field of what it returns, given the grid.
+    activation
+        What follows the convolution; a ReLU unless the convolution has one of its own.
+    pool
+        Gives the pooling behind it, from the grid it sees and whether this is the last block.
+    norm
+        Gives the normalisation behind the pooling, from the channels; None where there is none.
     """
 
     convolution: nn.Module
     channels: int
     field: Callable[[Grid], Field] = Grid.plane
+    activation: Callable[[], nn.Module] = nn.ReLU
+    pool: Callable[[Grid, bool], Pooled] = max_pool
+    norm: Callable[[int], nn.Module] | None = BatchNorm
 
 
 def mnist_body(
@@ -76,28 +98,30 @@ def mnist_body(
     """
     first, second, third = blocks
     stages = [Stage("conv1", chain(**before, conv=first.convolution), first.field(grid))]
-    grid = grid.pooled(2)
-    stages.append(
-        Stage(
-            "block1",
-            chain(relu=nn.ReLU(), pool=SpatialPool(2), norm=BatchNorm(first.channels)),
-            first.field(grid),
-        )
-    )
-    grid = grid.pooled(2)
-    block2 = chain(
-        conv=second.convolution, relu=nn.ReLU(), pool=SpatialPool(2), norm=BatchNorm(second.channels)
-    )
+    pool, grid = first.pool(grid, False)
+    block1 = chain(**_behind(first), pool=pool, **_norm(first))
+    stages.append(Stage("block1", block1, first.field(grid)))
+    pool, grid = second.pool(grid, False)
+    block2 = chain(conv=second.convolution, **_behind(second), pool=pool, **_norm(second))
     stages.append(Stage("block2", block2, second.field(grid)))
-    stages.append(Stage("conv3", chain(conv=third.convolution, relu=nn.ReLU()), third.field(grid)))
-    kernel = last_window(grid.size)
-    grid = grid.pooled(kernel, LAST_PADDING)
-    block3 = chain(pool=SpatialPool(kernel, LAST_PADDING), norm=BatchNorm(third.channels))
+    stages.append(Stage("conv3", chain(conv=third.convolution, **_behind(third)), third.field(grid)))
+    pool, grid = third.pool(grid, True)
+    block3 = chain(pool=pool, **_norm(third))
     if collapse is not None:
         block3.add_module("collapse", collapse)
     stages.append(Stage("block3", block3, grid.plane() if collapse is not None else third.field(grid)))
     stages.append(Stage("logits", _head(third.channels, classes, dropout, linear_bias), Invariant()))
     return StagedModel(stages)
+
+
+def _behind(block: Block) -> dict[str, nn.Module]:
+    """Return the activation under its name, unless it does nothing."""
+    activation = block.activation()
+    return {} if isinstance(activation, nn.Identity) else {"relu": activation}
+
+
+def _norm(block: Block) -> dict[str, nn.Module]:
+    return {} if block.norm is None else {"norm": block.norm(block.channels)}
 
 
 def last_window(size: int) -> int:

@@ -35,9 +35,9 @@ def raises():
 
 
 def lift():
-    from secli.layers import DSSLift
+    from secli.layers import ScaleSpaceLift
 
-    return nn.Sequential(DSSLift(base=2.0, z=0.5, levels=4))
+    return nn.Sequential(ScaleSpaceLift(base=2.0, z=0.5, levels=4))
 '''
 DIGITS = ["--data", "data/digits/r0"]
 OWN = ["net.py:build", "--input", "1x28x28", *DIGITS]

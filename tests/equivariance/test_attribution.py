@@ -19,7 +19,7 @@ from secli.equivariance.precision import measuring
 from secli.errors import InputError, UnknownNameError
 from secli.fields import Canvas, Field, Invariant, Plane, ScaleSpace, VectorField
 from secli.layers.dss import DSSConv
-from secli.layers.gaussian import DSSLift
+from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import ScalePool, SpatialPool
 from secli.models.building import build
 from secli.models.contract import Features, Stage, StagedModel
@@ -185,7 +185,7 @@ class TestUnknownLevels:
     levels = ScaleSpace((1, 2, 4, 8), base_blur=0.5)
 
     def test_they_repeat_the_nearest_known_one(self, digits: Tensor) -> None:
-        features = DSSLift(2.0, 0.5, 4)(digits[:3])
+        features = ScaleSpaceLift(2.0, 0.5, 4)(digits[:3])
         fed = feed(self.levels, features, torch.zeros(1, 1, 4, 28, 28), 0.25, Canvas(28, 28))
         assert fed is not None
         assert isinstance(fed.features, Tensor)
@@ -226,7 +226,7 @@ class TestUnknownLevels:
     def test_a_stage_is_compared_where_they_do_not_reach(self, digits: Tensor) -> None:
         torch.manual_seed(0)
         conv = DSSConv(1, 2, 3, 2.0, levels=4, interaction=2)
-        model = chain(("lift", DSSLift(2.0, 0.5, 4), self.levels), ("conv", conv, self.levels))
+        model = chain(("lift", ScaleSpaceLift(2.0, 0.5, 4), self.levels), ("conv", conv, self.levels))
         rows = measured(model, digits)
         # s = ½ leaves three of the four levels known, and interaction with a neighbour two
         assert rows["lift", "stage"].compared == 0.75
@@ -244,20 +244,20 @@ class TestUnknownLevels:
                 return torch.cat([x[:, :, 1:], x[:, :, -1:]], dim=2)
 
         field = ScaleSpace((1, 2, 4, 8), base_blur=0.5)
-        model = chain(("lift", DSSLift(2.0, 0.5, 4), field), ("up", Neighbour(), field))
+        model = chain(("lift", ScaleSpaceLift(2.0, 0.5, 4), field), ("up", Neighbour(), field))
         rows = measured(model, digits)
         assert rows["up", "stage"].compared == 0.5
         assert mean(rows, "up") < ZEROS
 
     def test_behind_a_maximum_over_scale_nothing_is_left(self, digits: Tensor) -> None:
-        model = chain(("lift", DSSLift(2.0, 0.5, 4), self.levels), ("pool", ScalePool(), Plane()))
+        model = chain(("lift", ScaleSpaceLift(2.0, 0.5, 4), self.levels), ("pool", ScalePool(), Plane()))
         row = measured(model, digits)["pool", "stage"]
         assert row.mean is None
         assert row.reason == "scale levels that L_s cannot know reach everything behind this part"
 
     def test_no_known_level_at_all(self, digits: Tensor) -> None:
         field = ScaleSpace((1, 2), base_blur=0.5)
-        model = chain(("lift", DSSLift(2.0, 0.5, 2), field), ("same", nn.Identity(), field))
+        model = chain(("lift", ScaleSpaceLift(2.0, 0.5, 2), field), ("same", nn.Identity(), field))
         row = measured(model, digits, 0.3)["same", "stage"]
         assert row.reason == "no scale level before this part maps onto another at this factor"
 
@@ -311,7 +311,7 @@ class TestLayers:
 
     def test_kinds_of_layers(self) -> None:
         expected = {
-            "conv": [nn.Conv2d(1, 1, 3), nn.ConvTranspose2d(1, 1, 3), DSSLift(2.0, 0.5, 2)],
+            "conv": [nn.Conv2d(1, 1, 3), nn.ConvTranspose2d(1, 1, 3), ScaleSpaceLift(2.0, 0.5, 2)],
             "pool": [nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), SpatialPool(2), ScalePool()],
             "norm": [nn.BatchNorm2d(2), nn.LayerNorm(2), nn.GroupNorm(1, 2)],
             "activation": [nn.ReLU(), nn.GELU(), nn.SiLU(), nn.PReLU(), nn.Sigmoid(), nn.Hardswish()],

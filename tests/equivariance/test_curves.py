@@ -13,7 +13,7 @@ from secli.equivariance.curves import measure_curves
 from secli.equivariance.factors import default_factors
 from secli.errors import InputError, UnknownNameError
 from secli.fields import Canvas, Invariant, Plane, ScaleSpace
-from secli.layers.gaussian import DSSLift
+from secli.layers.gaussian import ScaleSpaceLift
 from secli.models.contract import Stage, StagedModel
 from secli.records import CurveRow
 from secli.scaling import rescale
@@ -91,7 +91,7 @@ def test_every_network_reads_zero_at_factor_one(digits: Tensor) -> None:
 class TestTheGaussianLift:
     """Level k of the discrete-Gaussian lift is equivariant to the grid's limit, if L_s acts rightly."""
 
-    lift = DSSLift(base=2.0, z=0.5, levels=4)
+    lift = ScaleSpaceLift(base=2.0, z=0.5, levels=4)
 
     def readings(self, images: Float[Tensor, "n 1 h w"], field: ScaleSpace) -> list[float]:
         """Mean of per-image ratios at each level that is known, s = 1/2."""
@@ -256,7 +256,7 @@ def test_a_map_of_fewer_than_four_cells_has_no_scale(digits: Tensor) -> None:
 
 
 def test_no_level_in_common_is_null_with_its_reason(digits: Tensor) -> None:
-    model = network(DSSLift(base=2.0, z=0.5, levels=2), ScaleSpace((1, 2), base_blur=0.5))
+    model = network(ScaleSpaceLift(base=2.0, z=0.5, levels=2), ScaleSpace((1, 2), base_blur=0.5))
     reading = row(model, digits, 0.3)
     assert reading.mean is None
     assert reading.reason == "no scale level of this tap maps onto another at this factor (0 of 2)"
@@ -346,7 +346,7 @@ def test_any_module_is_measured_and_its_fields_can_be_declared(digits: Tensor) -
     frame = secli.measure(plain, digits, factors=[1, 0.5])
     assert list(dict.fromkeys(frame["tap"])) == ["0", "1"]
     assert frame[frame.tap == "1"]["field"].iloc[0].startswith("plane, stride 2")
-    lift = nn.Sequential(DSSLift(base=2.0, z=0.5, levels=4))
+    lift = nn.Sequential(ScaleSpaceLift(base=2.0, z=0.5, levels=4))
     for declared in ("scale:1,2,4,8,blur=0.5", ScaleSpace((1, 2, 4, 8), base_blur=0.5)):
         reading = secli.measure(lift, digits, factors=[0.5], taps=["0"], fields={"0": declared}).iloc[0]
         assert reading["mean"] < 0.01
@@ -391,7 +391,7 @@ def test_the_smallest_plane_can_be_chosen(digits: Tensor) -> None:
 
 
 def test_levels_and_channels_by_themselves(digits: Tensor) -> None:
-    model = network(DSSLift(base=2.0, z=0.5, levels=3), ScaleSpace((1, 2, 4), base_blur=0.5))
+    model = network(ScaleSpaceLift(base=2.0, z=0.5, levels=3), ScaleSpace((1, 2, 4), base_blur=0.5))
     rows = measure_curves(
         model, digits, settings(factors=(0.5,), per=("level", "channel"), taps=("tap",))
     ).rows

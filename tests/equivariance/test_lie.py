@@ -16,7 +16,7 @@ from secli.equivariance.lie import lie_derivatives
 from secli.errors import InputError, SecliError, UnknownNameError
 from secli.fields import Field, Invariant, Plane, Pyramid, ScaleSpace
 from secli.layers.deformable import DeformConv
-from secli.layers.gaussian import DSSLift
+from secli.layers.gaussian import ScaleSpaceLift
 from secli.models.building import build
 from secli.models.contract import Features, Stage, StagedModel
 from secli.records import LieRow
@@ -130,7 +130,7 @@ def test_with_kinks_the_limit_needs_steps_below_a_pixel() -> None:
 def test_it_is_the_limit_on_a_scale_space_and_the_right_lift_reads_next_to_nothing() -> None:
     # levels a factor e^0.05 apart: the curve's factor lies on the lattice, so that nothing is interpolated
     scales = tuple(math.exp(STEP * k) for k in range(7))
-    lift = DSSLift(math.exp(STEP), 3.0, 7)
+    lift = ScaleSpaceLift(math.exp(STEP), 3.0, 7)
     images = blobs(112)
 
     def model(base_blur: float) -> StagedModel:
@@ -270,7 +270,7 @@ def constant(value: float) -> nn.Conv2d:
         (constant(math.nan), Plane(), "the features of 40 of 40 images are not finite"),
         (nn.AvgPool2d(8), Plane(stride=8), "this tap has 3 cells across, fewer than 4"),
         (
-            DSSLift(2.0, 0.5, 2),
+            ScaleSpaceLift(2.0, 0.5, 2),
             ScaleSpace((1, 2), base_blur=0.5),
             "no scale level of this tap has a comparable one on either side (0 of 2)",
         ),

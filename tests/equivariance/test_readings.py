@@ -16,7 +16,7 @@ from secli.config import MeasureSettings
 from secli.equivariance.curves import measure_curves
 from secli.errors import InputError
 from secli.fields import Invariant, Plane, ScaleSpace
-from secli.layers.gaussian import DSSLift
+from secli.layers.gaussian import ScaleSpaceLift
 from secli.models.building import build
 from secli.models.contract import Stage, StagedModel
 from secli.records import CurveRow
@@ -78,7 +78,7 @@ def photographs() -> Float[Tensor, "2 1 160 160"]:
 
 
 class TestTheGaussianLiftLevelByLevel:
-    model = network(DSSLift(base=2.0, z=0.5, levels=4), ScaleSpace(STACK, base_blur=0.5))
+    model = network(ScaleSpaceLift(base=2.0, z=0.5, levels=4), ScaleSpace(STACK, base_blur=0.5))
 
     def test_on_digits(self, digits: Tensor) -> None:
         levels = by_level(self.model, digits)
@@ -92,14 +92,14 @@ class TestTheGaussianLiftLevelByLevel:
     def test_on_mnist(self, mnist: Tensor) -> None:
         levels = by_level(self.model, mnist)
         assert levels == pytest.approx([0.00002, 0.0033, 0.0059], abs=0.0006)
-        ignored = by_level(network(DSSLift(base=2.0, z=0.5, levels=4), ScaleSpace(STACK)), mnist)
+        ignored = by_level(network(ScaleSpaceLift(base=2.0, z=0.5, levels=4), ScaleSpace(STACK)), mnist)
         assert ignored == pytest.approx([0.035, 0.012, 0.004], rel=0.2)
         assert ignored[0] > 5 * levels[0]
         fine = nn.functional.interpolate(mnist.float() / 255, scale_factor=4, mode="bicubic").clamp(0, 1)
         assert max(by_level(self.model, fine)) < 0.0003
 
     def test_a_wrong_action_on_mnist_reads_what_it_is_known_to_read(self, mnist: Tensor) -> None:
-        lift, images = DSSLift(base=2.0, z=0.5, levels=4), mnist / 255
+        lift, images = ScaleSpaceLift(base=2.0, z=0.5, levels=4), mnist / 255
         features, actual = lift(images), lift(rescale(images, 0.5))
         planes = rescale(features, 0.5, blur=0.0)  # the lift's own blur supplies what L_s would add
         no_rescale = [ratio(features[:, :, k + 1], actual[:, :, k]) for k in range(3)]
@@ -122,7 +122,7 @@ class DifferenceOfGaussians(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lift = DSSLift(base=2.0, z=1.0, levels=4)
+        self.lift = ScaleSpaceLift(base=2.0, z=1.0, levels=4)
 
     def forward(self, images: Tensor) -> Tensor:
         levels: Tensor = self.lift(images)

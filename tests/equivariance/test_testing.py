@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 from secli.equivariance.testing import assert_scale_equivariant, scale_equivariance_error
 from secli.fields import Plane, ScaleSpace
-from secli.layers.gaussian import DSSLift
+from secli.layers.gaussian import ScaleSpaceLift
 
 
 def test_the_identity_and_the_gaussian_lift_pass(digits: Tensor) -> None:
     assert_scale_equivariant(nn.Identity(), digits, tolerance=0.0)
     field = ScaleSpace((1, 2, 4, 8), base_blur=0.5)
     assert_scale_equivariant(
-        DSSLift(base=2.0, z=0.5, levels=4), digits, field=field, factors=[0.5, 0.25], tolerance=0.01
+        ScaleSpaceLift(base=2.0, z=0.5, levels=4), digits, field=field, factors=[0.5, 0.25], tolerance=0.01
     )
 
 
@@ -23,8 +23,8 @@ def test_the_identity_and_the_gaussian_lift_pass(digits: Tensor) -> None:
         (lambda x: x.roll(3, -1), Plane()),
         (lambda x: x.flip(-1), Plane(stride=1, origin=2.0)),
         (lambda x: x[..., ::4, ::4], Plane(stride=4)),
-        (DSSLift(base=2.0, z=0.5, levels=4), ScaleSpace((1, 2, 4, 8), base_blur=0.0)),
-        (lambda x: DSSLift(base=2.0, z=0.5, levels=4)(x).flip(2), ScaleSpace((1, 2, 4, 8), base_blur=0.5)),
+        (ScaleSpaceLift(base=2.0, z=0.5, levels=4), ScaleSpace((1, 2, 4, 8), base_blur=0.0)),
+        (lambda x: ScaleSpaceLift(base=2.0, z=0.5, levels=4)(x).flip(2), ScaleSpace((1, 2, 4, 8), base_blur=0.5)),
     ],
 )  # fmt: skip
 def test_broken_functions_and_wrong_fields_fail(digits: Tensor, broken, field) -> None:  # type: ignore[no-untyped-def]

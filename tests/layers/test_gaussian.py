@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from secli.layers.gaussian import DSSLift, discrete_gaussian, lift_variances
+from secli.layers.gaussian import ScaleSpaceLift, discrete_gaussian, lift_variances
 
 Golden = Callable[[str], Mapping[str, np.ndarray]]
 Difference = Callable[[Any, Any], float]
@@ -84,13 +84,13 @@ def test_the_lift_agrees_with_the_golden_vectors(golden: Golden, difference: Dif
     z = golden("dss")
     base, zero, levels = float(z[f"{key}_base"]), float(z[f"{key}_zero_scale"]), int(z[f"{key}_num_scales"])
     np.testing.assert_allclose(lift_variances(base, zero, levels)[1:], z[f"{key}_t"])
-    lift = DSSLift(base, zero, levels)
+    lift = ScaleSpaceLift(base, zero, levels)
     for k in range(1, levels):
         assert difference(lift.get_buffer(f"kernel{k}"), z[f"{key}_kernel{k}"]) < 1e-5
     x = torch.from_numpy(z[f"{key}_x"])
     assert difference(lift(x), z[f"{key}_y"]) < 1e-5
     # the check can fail: another blur is another lift
-    assert difference(DSSLift(base, 2 * zero, levels)(x), z[f"{key}_y"]) > 0.01
+    assert difference(ScaleSpaceLift(base, 2 * zero, levels)(x), z[f"{key}_y"]) > 0.01
 
 
 @given(
@@ -105,13 +105,13 @@ def test_the_lift_is_the_formula(
 ) -> None:
     torch.manual_seed(0)
     x = torch.randn(shape, dtype=dtype)
-    lift = DSSLift(base, z, levels, dtype=dtype)
+    lift = ScaleSpaceLift(base, z, levels, dtype=dtype)
     tolerance = 2e-5 if dtype == torch.float32 else 1e-9
     torch.testing.assert_close(lift(x), literal_lift(x, base, z, levels), rtol=tolerance, atol=tolerance)
 
 
 def test_a_constant_stays_constant_in_the_interior() -> None:
-    lift = DSSLift(2.0, 0.25, 4)
+    lift = ScaleSpaceLift(2.0, 0.25, 4)
     y = lift(torch.full((1, 1, 40, 40), 0.7))
     torch.testing.assert_close(y[..., 8:-8, 8:-8], torch.full((1, 1, 4, 24, 24), 0.7))
     assert (y[:, :, 1:, 0, 0] < 0.7).all()
@@ -119,11 +119,11 @@ def test_a_constant_stays_constant_in_the_interior() -> None:
 
 def test_level_zero_is_the_image() -> None:
     x = torch.rand(2, 3, 9, 9)
-    assert torch.equal(DSSLift(2.0, 0.5, 3)(x)[:, :, 0], x)
+    assert torch.equal(ScaleSpaceLift(2.0, 0.5, 3)(x)[:, :, 0], x)
 
 
 def test_nothing_is_learned_or_kept() -> None:
-    lift = DSSLift(2.0, 0.5, 3)
+    lift = ScaleSpaceLift(2.0, 0.5, 3)
     assert not list(lift.parameters())
     assert not lift.state_dict()
 
@@ -139,7 +139,7 @@ def test_nothing_is_learned_or_kept() -> None:
 )
 def test_bad_arguments_are_refused(arguments: tuple[float, float, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DSSLift(*arguments)
+        ScaleSpaceLift(*arguments)
 
 
 @pytest.mark.parametrize("variance", [-1.0, math.nan, math.inf])
