@@ -1,5 +1,6 @@
 """The convolutions, one idea per file, usable without the rest of secli."""
 
+from secli.layers.deform_dss import DeformableDSSConv
 from secli.layers.deformable import DeformConv
 from secli.layers.dss import DSSConv
 from secli.layers.gaussian import ScaleSpaceLift
@@ -11,6 +12,7 @@ __all__ = [
     "BatchNorm",
     "DSSConv",
     "DeformConv",
+    "DeformableDSSConv",
     "SESConv",
     "SESLift",
     "SESPointwise",
