@@ -252,7 +252,7 @@ def read_config(path: Path) -> Config:
     return validated(Config, content, f"--config {path}")
 
 
-def settings_hash(values: Mapping[str, Any]) -> str:
-    """Return a short, stable hash of JSON-like settings (8 hexadecimal digits)."""
+def settings_hash(values: Mapping[str, Any], digits: int = 8) -> str:
+    """Return a short, stable hash of JSON-like settings, in hexadecimal digits."""
     canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+    return hashlib.sha256(canonical.encode()).hexdigest()[:digits]

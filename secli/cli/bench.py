@@ -34,9 +34,9 @@ def bench(
     """
     import json
 
-    from secli.cli.measuring import machine
     from secli.equivariance.benchmark import curve_cost
     from secli.errors import InputError
+    from secli.experiments.measuring import machine
     from secli.training.determinism import reproducible
     from secli.training.devices import device_name
     from secli.training.loading import load_subject

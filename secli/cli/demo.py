@@ -37,11 +37,12 @@ def demo(
     """
     from shutil import get_terminal_size
 
-    from secli.cli.measuring import Wanted, machine, measure_subject, pictures_for, write_results
+    from secli.cli.measuring import measure_watched, write_results
     from secli.cli.train import run_training, summary
     from secli.config import MeasureSettings, ModelSettings, TrainingSettings, validated
     from secli.datasets.build import make_dataset
     from secli.datasets.store import open_dataset
+    from secli.experiments.measuring import Wanted, machine, pictures_for
     from secli.tables.aggregate import summarise
     from secli.tables.comparison import compare
     from secli.tables.formats import render
@@ -73,7 +74,7 @@ def demo(
         say(f"     {summary(record)}")
         subject = load_subject(str(run))
         pictures = pictures_for(subject, measured_on.path, settings)
-        curves = measure_subject(subject, pictures, Wanted(settings), where, quiet)
+        curves = measure_watched(subject, pictures, Wanted(settings), where, quiet)
         write_results(subject, curves, None, quiet=True)
         runs.append(run)
         records.append(curves)

@@ -175,17 +175,10 @@ def equivariance(
     results are written into it as equivariance.csv, .json and .png, or into the --save directory; runs that differ
     only in seed or realisation are printed as one network, with intervals over them.
     """
-    from secli.cli.measuring import (
-        Wanted,
-        check_places,
-        machine,
-        measure_subject,
-        pictures_for,
-        pooled,
-        write_results,
-    )
+    from secli.cli.measuring import check_places, measure_watched, pooled, write_results
     from secli.config import Config, parse_assignments, read_config
     from secli.errors import InputError
+    from secli.experiments.measuring import Wanted, machine, pictures_for
     from secli.tables.formats import check_format
     from secli.tables.plots import check_plot_path
 
@@ -223,7 +216,7 @@ def equivariance(
         # the taps of a foreign network are those it was loaded with
         own = settings.model_copy(update={"taps": None}) if subject.foreign else settings
         wanted = Wanted(own, lie, local, kinds, controls)
-        record = measure_subject(subject, pictures, wanted, where, quiet)
+        record = measure_watched(subject, pictures, wanted, where, quiet)
         records.append(record)
         write_results(subject, record, save, quiet)
     together = pooled(subjects, records)

@@ -1,198 +1,38 @@
-"""What ``secli equivariance`` and ``secli demo`` share: pictures, measuring one network, writing the results."""
+"""What ``secli equivariance`` and ``secli demo`` share: the progress of a measurement, and writing its results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secli.cli.console import note, progress
 
 if TYPE_CHECKING:
-    from secli.config import MeasureSettings, TrainingSettings
+    from secli.config import TrainingSettings
     from secli.datasets.pictures import Pictures
-    from secli.models.contract import Model
-    from secli.records import EquivarianceRecord, ModelInfo
+    from secli.experiments.measuring import Wanted
+    from secli.records import EquivarianceRecord
     from secli.training.loading import Subject
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is measured of each network.
-
-    Attributes
-    ----------
-    settings
-        Of the curves.
-    lie, local, controls
-        Whether the Lie derivative, the stages by themselves, the controls are measured too.
-    kinds
-        Kinds of layers that are measured by themselves.
-    """
-
-    settings: MeasureSettings
-    lie: bool = False
-    local: bool = False
-    kinds: tuple[str, ...] = ()
-    controls: bool = False
-
-
-def machine(device: str, threads: int) -> TrainingSettings:
-    """Return the device and the threads to work with, resolved for this machine.
-
-    Norms are summed in float64, which Metal does not have: there the CPU measures.
-    """
-    from secli.config import TrainingSettings, validated
-    from secli.errors import InputError
-    from secli.training.devices import on_this_machine
-
-    if device == "mps":
-        raise InputError("--device mps: measuring needs float64, which Metal does not have; use --device cpu")
-    asked = validated(TrainingSettings, {"device": device, "threads": threads}, "equivariance")
-    where = on_this_machine(asked)
-    return where.model_copy(update={"device": "cpu"}) if where.device == "mps" else where
-
-
-def pictures_for(subject: Subject, place: Path, settings: MeasureSettings) -> Pictures:
-    """Open the pictures in the shape that a network takes, and check that it takes them."""
-    from secli.datasets.pictures import open_pictures
-    from secli.training.plan import ImageShape, check_images, outputs
-
-    shape = None
-    if subject.foreign:
-        channels, height, width = subject.info.options["input"]
-        shape = (channels, height, width)
-    pictures = open_pictures(place, input_shape=shape, images=settings.images)
-    channels, height, width = pictures.images.shape[1:]
-    images = ImageShape(str(place), channels, height, width)
-    if not subject.foreign:
-        check_images(images, subject.info.name, subject.info.options)
-        outputs(images, subject.info.name, subject.model)  # type: ignore[arg-type]
-    return pictures
-
-
-def measure_subject(
+def measure_watched(
     subject: Subject, pictures: Pictures, wanted: Wanted, where: TrainingSettings, quiet: bool = False
 ) -> EquivarianceRecord:
     """Measure one network, with a progress display."""
-    from secli.equivariance.controls import controls
-    from secli.training.determinism import reproducible
+    from secli.experiments.measuring import measure_subject
 
-    if not quiet:
-        for remark in remarks(subject, pictures):
-            note(f"remark: {remark}")
-    with reproducible(where, strict=False):
-        record = _measured(subject, subject.model, subject.info, pictures, wanted, where, quiet)
-        if not wanted.controls:
-            return record
-        beside = controls(
-            subject.model,
-            name=subject.info.name,
-            options=subject.info.options,
-            parameters=subject.info.parameters,
-            image_shape=(pictures.images.shape[1], pictures.images.shape[2], pictures.images.shape[3]),
-            classes=max(2, len(pictures.classes)),
-            seed=subject.seed,
-            on_missing=lambda control, reason: (
-                None if quiet else note(f"remark: no control '{control}': {reason}")
-            ),
-        )
-        only_curves = Wanted(wanted.settings.model_copy(update={"taps": None, "factors": _factors(record)}))
-        records = [
-            _measured(subject, network, info, pictures, only_curves, where, quiet, control)
-            for control, network, info in beside
-            if not (control == "untrained" and subject.fresh)  # that is the network itself
-        ]
-    return record.model_copy(update={"controls": records})
+    def remark(text: str) -> None:
+        if not quiet:
+            note(f"remark: {text}")
 
-
-def _factors(record: EquivarianceRecord) -> tuple[float, ...]:
-    """Return the factors of a record: its controls are measured at the same ones."""
-    return tuple(dict.fromkeys(row.factor for row in record.rows))
-
-
-def _measured(
-    subject: Subject,
-    network: Model,
-    info: ModelInfo,
-    pictures: Pictures,
-    wanted: Wanted,
-    where: TrainingSettings,
-    quiet: bool,
-    control: str | None = None,
-) -> EquivarianceRecord:
-    from secli.equivariance.attribution import local_errors
-    from secli.equivariance.curves import measure_curves
-    from secli.equivariance.lie import lie_derivatives
-    from secli.equivariance.result import equivariance_record
-    from secli.training.devices import device_name
-
-    settings, images, device = wanted.settings, pictures.images, where.device
-    title = control or info.name
-    with _watched(title, "curves", quiet) as watch:
-        curves = measure_curves(
-            network,
-            images,
-            settings,
-            labels=pictures.labels,
-            classes=len(pictures.classes),
-            on_black=pictures.on_black,
-            device=device,
-            on_progress=watch,
-        )
-    lie, local = [], []
-    if wanted.lie:
-        with _watched(title, "Lie derivative", quiet) as watch:
-            lie = lie_derivatives(
-                network, images, settings, on_black=pictures.on_black, device=device, on_progress=watch
-            )
-    if wanted.local or wanted.kinds:
-        with _watched(title, "parts", quiet) as watch:
-            local = local_errors(
-                network,
-                images,
-                settings,
-                kinds=wanted.kinds,
-                on_black=pictures.on_black,
-                device=device,
-                on_progress=watch,
-            )
-    fresh = control is not None
-    return equivariance_record(
-        curves,
-        settings,
-        pictures.info.model_copy(update={"order": pictures.order}),
-        info,
-        seed=subject.seed,
-        device=device_name(device),
-        threads=where.threads,
-        training=None if fresh else subject.record,
-        run=None if fresh or subject.run is None else str(subject.run),
-        lie=lie,
-        local=local,
-        control=control,
-    )
-
-
-@contextmanager
-def _watched(network: str, what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that shows how far a measurement is."""
     with progress(quiet) as display:
-        task = display.add_task(f"{network}: {what}", total=1, unit="passes", detail="")
-        yield lambda done, total: display.update(task, completed=done, total=total)
+        task = display.add_task("", total=1, unit="passes", detail="")
 
+        def watch(network: str, what: str, done: int, total: int) -> None:
+            display.update(task, description=f"{network}: {what}", completed=done, total=total)
 
-def remarks(subject: Subject, pictures: Pictures) -> list[str]:
-    """Return what a reader of the numbers must know about the images."""
-    found = []
-    if pictures.scaled:
-        found.append(f"the images of {pictures.info.path} are rescaled already; factors count on top of that")
-    trained = None if subject.record is None else subject.record.data.realisation
-    if trained is not None and trained != pictures.info.realisation:
-        found.append(f"{subject.run} was trained on r{trained}, whose training images may be among these")
-    return found
+        return measure_subject(subject, pictures, wanted, where, watch, remark)
 
 
 def write_results(

@@ -1,0 +1,278 @@
+"""A sweep's YAML file: models, datasets, realisations, seeds, a grid of overrides, the measure, the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from secli.catalogue import MODELS
+from secli.config import MeasureSettings, Settings, TrainingSettings, first_problem, validated
+from secli.datasets.protocols import DATASETS
+from secli.errors import InputError, UnknownNameError
+
+SECTIONS = ("model", "training")
+FACTS = ("model", "label", "dataset", "realisation", "seed")
+"""What else than ``model.OPTION`` and ``training.SETTING`` an exclusion may name."""
+
+
+def parse_numbers(value: Any) -> Any:
+    """Read ``0-5``, ``0,2-3``, 4 or a list of integers as a tuple of integers.
+
+    Examples
+    --------
+    >>> parse_numbers("0,2-4")
+    (0, 2, 3, 4)
+    """
+    if isinstance(value, bool) or value is None:
+        raise ValueError("write numbers as 0-5, 0,2 or [0, 2]")
+    if isinstance(value, int):
+        return (value,)
+    if not isinstance(value, str):
+        return value
+    numbers: list[int] = []
+    for part in value.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+            raise ValueError("write numbers as 0-5, 0,2 or [0, 2]")
+        numbers.extend(range(int(first), int(last if dash else first) + 1))
+    return tuple(numbers)
+
+
+Numbers = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(parse_numbers), Field(min_length=1)
+]
+
+
+class SweptModel(Settings):
+    """One model of a sweep: its registry name, and what of it differs in this sweep."""
+
+    name: str = Field(description="registry name of the model")
+    label: str | None = Field(None, description="what the tables call it; none: its name")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the model's builder")
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="training settings of this model alone"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _named(MODELS, value)
+
+
+class SweptDataset(Settings):
+    """One dataset of a sweep, made when it is not there."""
+
+    name: str = Field(description="registry name of the dataset's protocol")
+    realisations: Numbers = Field((0,), description="realisations: 0-5, 0,2 or a list")
+    sizes: tuple[int, int, int] | None = Field(
+        None, description="images in train, val, test; none: the protocol's"
+    )
+    factors: tuple[float, float] | None = Field(
+        None, description="lowest and highest factor; none: the protocol's"
+    )
+    image_size: int | None = Field(None, ge=1, description="side in pixels; none: the protocol's")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _named(DATASETS, value)
+
+
+class SweptMeasure(Settings):
+    """What is measured of each trained network, and on which images."""
+
+    on: str | None = Field(None, description="dataset measured on; none: the unscaled twin of the run's own")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="MeasureSettings that differ from the default"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, value: Any) -> Any:
+        """Let the measure's settings stand beside ``on``, as in every other configuration file."""
+        if not isinstance(value, Mapping) or "settings" in value:
+            return value
+        rest = {key: part for key, part in value.items() if key != "on"}
+        return {"settings": rest, **({"on": value["on"]} if "on" in value else {})}
+
+    @field_validator("on")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        return None if value is None else _named(DATASETS, value)
+
+    def resolved(self) -> MeasureSettings:
+        """Return the settings with every default filled in."""
+        return MeasureSettings.model_validate(self.settings)
+
+    @model_validator(mode="after")
+    def _valid(self) -> SweptMeasure:
+        validated(MeasureSettings, self.settings, "measure")
+        return self
+
+
+class Part(Settings):
+    """A block of runs: every model × dataset × realisation × seed × point of the grid, less what is excluded."""
+
+    models: tuple[SweptModel, ...] = Field(min_length=1, description="registry names, or names with options")
+    datasets: tuple[SweptDataset, ...] = Field(min_length=1, description="what the models are trained on")
+    seeds: Numbers = Field((0,), description="seeds: 0-2, 0,5 or a list")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of all models' builders")
+    training: dict[str, Any] = Field(
+        default_factory=dict,
+        description="training settings of all models; they win over the models' published ones",
+    )
+    grid: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict, description="model.OPTION or training.SETTING to the values that are crossed"
+    )
+    exclude: tuple[dict[str, Any], ...] = Field(
+        (), description="runs left out: those that match all keys of one entry (patterns as mnist_ses_*p)"
+    )
+    measure: SweptMeasure | None = Field(None, description="what is measured of each trained network")
+    tag: str | None = Field(
+        None, description="what the tables call this block; none where there is one block"
+    )
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError("write model.OPTION: [values] or training.SETTING: [values]")
+        for key, values in value.items():
+            section, dot, name = str(key).partition(".")
+            if section not in SECTIONS or not dot or not name:
+                raise ValueError(f"'{key}' is neither model.OPTION nor training.SETTING")
+            if section == "training" and name not in TrainingSettings.model_fields:
+                raise ValueError(
+                    str(UnknownNameError("training setting", name, TrainingSettings.model_fields))
+                )
+            if not isinstance(values, list | tuple) or not values:
+                raise ValueError(f"'{key}' needs a list of values, at least one")
+        return value
+
+    @field_validator("exclude")
+    @classmethod
+    def _matchable(cls, value: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        for entry in value:
+            for key in entry:
+                if key not in FACTS and key.partition(".")[0] not in SECTIONS:
+                    raise ValueError(str(UnknownNameError("key of an exclusion", key, FACTS)))
+            if not entry:
+                raise ValueError("an empty entry would leave out every run")
+        return value
+
+    @field_validator("training")
+    @classmethod
+    def _settings(cls, value: dict[str, Any]) -> dict[str, Any]:
+        validated(TrainingSettings, value, "training")
+        return value
+
+
+class SweptTable(Settings):
+    """One table that the sweep ends in, as ``secli compare`` would print it."""
+
+    title: str = Field(description="its caption")
+    rows: tuple[str, ...] = Field(("model",), description="what makes a row")
+    columns: tuple[str, ...] = Field((), description="what makes a column; none: one column per quantity")
+    values: tuple[str, ...] = Field(
+        ("test_error",), description="quantities: test_error, delta, accuracy, ..."
+    )
+    tap: str | None = Field(None, description="tap at which Δ is read; none: each network's deepest")
+    factors: tuple[float, ...] | None = Field(None, description="scale factors of Δ and accuracy")
+    published: bool = Field(False, description="published figures beside the measured ones")
+    only: dict[str, Any] = Field(default_factory=dict, description="runs that enter, as in an exclusion")
+
+
+class Sweep(Settings):
+    """A sweep's file, checked.
+
+    Keys of a block that stand at the top level hold for every block of ``parts``; a file without ``parts`` is one
+    block.
+    """
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the sweep and of its directory"
+    )
+    about: str = Field(description="what it is and which table it makes, in a sentence")
+    cost: str = Field("", description="what it costs, in words")
+    parts: tuple[Part, ...] = Field(min_length=1, description="the blocks of runs")
+    tables: tuple[SweptTable, ...] = Field((), description="the tables that it ends in")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherited(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        shared = {key: part for key, part in value.items() if key in Part.model_fields}
+        own = {key: part for key, part in value.items() if key not in Part.model_fields}
+        blocks = own.get("parts", [{}])
+        if not isinstance(blocks, list | tuple) or not all(isinstance(block, Mapping) for block in blocks):
+            return value
+        return {**own, "parts": [_over(shared, block) for block in blocks]}
+
+
+def _over(shared: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a block with the shared keys; training settings and grids are merged, all else is replaced."""
+    merged = {**shared, **block}
+    for key in ("training", "options", "grid"):
+        if isinstance(shared.get(key), Mapping) and isinstance(block.get(key), Mapping):
+            merged[key] = {**shared[key], **block[key]}
+    return merged
+
+
+def _named(registry: Mapping[str, Any], name: str) -> str:
+    """Return a registered name, or raise ``ValueError`` with the near miss."""
+    try:
+        registry[name]
+    except UnknownNameError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read a sweep's file.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, is not YAML, or holds an unknown key or a wrong value.
+    """
+    content = _yaml(path)
+    try:
+        return Sweep.model_validate(content)
+    except InputError as error:  # of a group of settings within
+        raise InputError(f"{path}: {error}") from None
+    except ValidationError as error:
+        # the block's number helps only where there are several
+        raise InputError(f"{path}: {first_problem(error, Sweep).removeprefix('parts.0.')}") from None
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give a sweep's YAML file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a directory; give a sweep's YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark is not None else ""
+        raise InputError(f"{path}: not valid YAML{line}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected keys at the top level (name, about, models, datasets, ...)")
+    if "models" not in content and "parts" not in content:
+        raise InputError(f"{path}: not a sweep's file: neither 'models' nor 'parts'")
+    return content
