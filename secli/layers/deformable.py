@@ -49,6 +49,13 @@ class DeformConv(nn.Module):
     -----
     Weights: ``weight`` (out, in, K, K); ``offset`` predicts (2 or 3)·K²·groups channels: first 2K² offsets per
     group (row, column in turn), then K² masks per group. Maps (N, C, H, W) to (N, C', H', W').
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import DeformConv
+    >>> DeformConv(8, 16, 3, stride=2, padding=1, modulated=True)(torch.rand(2, 8, 28, 28)).shape
+    torch.Size([2, 16, 14, 14])
     """
 
     def __init__(

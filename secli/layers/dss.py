@@ -100,6 +100,14 @@ class DSSConv(nn.Module):
     Notes
     -----
     Weight (out, in, I, K, K), He-normal. Maps (N, C, S, H, W) to (N, C', S', H', W'), S' = S or S − I + 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import DSSConv, ScaleSpaceLift
+    >>> lift, conv = ScaleSpaceLift(1.5, 0.5, 4), DSSConv(1, 8, 3, 1.5, 4, interaction=2, dilation="exact")
+    >>> conv(lift(torch.rand(2, 1, 28, 28))).shape
+    torch.Size([2, 8, 4, 28, 28])
     """
 
     def __init__(

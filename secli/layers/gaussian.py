@@ -80,6 +80,13 @@ class ScaleSpaceLift(nn.Module):
     -----
     t_k = z²(b^{2k} − 1) (Worrall & Welling 2019, section 4); zeros outside the image. Nothing is learned, and no
     checkpoint holds the kernels. Maps (N, C, H, W) to (N, C, S, H, W).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import ScaleSpaceLift
+    >>> ScaleSpaceLift(2.0, 0.5, 4)(torch.rand(2, 3, 28, 28)).shape
+    torch.Size([2, 3, 4, 28, 28])
     """
 
     def __init__(

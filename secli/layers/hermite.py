@@ -73,6 +73,12 @@ def basis_a(size: int, scales: Sequence[float], effective_size: int) -> Basis:
     ------
     ValueError
         When the size is even, or the scales are not positive and increasing.
+
+    Examples
+    --------
+    >>> from secli.layers import basis_a
+    >>> basis_a(7, (0.9, 1.27, 1.79), 3).padded().shape  # functions, scales, rows, columns
+    (9, 3, 7, 7)
     """
     orders = [(b % effective_size, b // effective_size) for b in range(effective_size**2)]
     return _sample(size, scales, [(n, m, 1.0) for n, m in orders])
@@ -96,6 +102,13 @@ def basis_b(
     ------
     ValueError
         When the size is even, the scales are not positive and increasing, or ``mult`` is not above 1.
+
+    Examples
+    --------
+    >>> from secli.layers import basis_b
+    >>> basis = basis_b(13, (1.5, 2.6, 4.5), 7, mult=1.5)
+    >>> basis.count, basis.sides  # the smaller scales need fewer cells
+    (49, (5, 7, 13))
     """
     if not mult > 1:
         raise ValueError(f"mult must be greater than 1, not {mult:g}")

@@ -18,7 +18,15 @@ def scale_pool(x: Float[Tensor, "n c s h w"], how: ScalePooling = "max") -> Floa
 
 
 class ScalePool(nn.Module):
-    """Project a scale space to a plane: the maximum or the mean over its levels."""
+    """Project a scale space to a plane: the maximum or the mean over its levels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import ScalePool
+    >>> ScalePool("max")(torch.rand(2, 8, 4, 28, 28)).shape
+    torch.Size([2, 8, 28, 28])
+    """
 
     def __init__(self, how: ScalePooling = "max") -> None:
         super().__init__()
@@ -44,6 +52,13 @@ class SpatialPool(nn.Module):
         Cells added on each side; they never win a maximum and count in no average.
     how : "max" or "mean"
         What is taken over the window.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import SpatialPool
+    >>> SpatialPool(2)(torch.rand(2, 8, 4, 28, 28)).shape
+    torch.Size([2, 8, 4, 14, 14])
     """
 
     def __init__(self, kernel: int, padding: int = 0, how: Literal["max", "mean"] = "max") -> None:
@@ -65,7 +80,15 @@ class SpatialPool(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation per channel, over (N, H, W) of images and (N, S, H, W) of scale spaces."""
+    """Batch normalisation per channel, over (N, H, W) of images and (N, S, H, W) of scale spaces.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import BatchNorm
+    >>> BatchNorm(8)(torch.rand(2, 8, 4, 28, 28)).shape
+    torch.Size([2, 8, 4, 28, 28])
+    """
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in (4, 5):

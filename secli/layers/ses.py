@@ -105,6 +105,14 @@ class SESLift(SteerableFilters):
     Notes
     -----
     Weight (out, in, b). Maps (N, C, H, W) to (N, C', S, H', W').
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import SESLift, basis_b
+    >>> lift = SESLift(1, 8, basis_b(13, (1.5, 2.6, 4.5), 7), padding=6)
+    >>> lift(torch.rand(2, 1, 28, 28)).shape
+    torch.Size([2, 8, 3, 28, 28])
     """
 
     def __init__(
@@ -155,6 +163,14 @@ class SESConv(SteerableFilters):
     Notes
     -----
     Weight (out, in, I, b). Maps (N, C, S, H, W) to (N, C', S, H', W').
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import SESConv, basis_a
+    >>> conv = SESConv(8, 16, basis_a(7, (0.9, 1.27, 1.79), 3), interaction=2, stride=2, padding=3)
+    >>> conv(torch.rand(2, 8, 3, 28, 28)).shape
+    torch.Size([2, 16, 3, 14, 14])
     """
 
     def __init__(
@@ -201,6 +217,13 @@ class SESPointwise(nn.Module):
     Notes
     -----
     Weight (out, in, 1, 1). Maps (N, C, S, H, W) to (N, C', S, H', W').
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import SESPointwise
+    >>> SESPointwise(8, 16)(torch.rand(2, 8, 3, 28, 28)).shape
+    torch.Size([2, 16, 3, 28, 28])
     """
 
     def __init__(

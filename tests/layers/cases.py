@@ -1,0 +1,110 @@
+"""Every layer that secli exports, built alone: one line each, for the tests that hold for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secli import layers
+
+Build = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer with its arguments, what it takes and what it gives.
+
+    Attributes
+    ----------
+    name
+        The layer and what is special about this case.
+    build
+        Builds it, given ``device`` and ``dtype``.
+    takes, gives
+        The axes between the batch and the plane, before and after.
+    window
+        Kernel, stride and padding: together they say which plane comes out, as for any convolution.
+    sizes
+        Planes that it is tried on.
+    planes
+        For each level of a list of planes, the plane it has; None where features are one tensor.
+    bf16
+        Error that bfloat16 may bring, as a share of the output's norm.
+    """
+
+    name: str
+    build: Build
+    takes: tuple[int, ...]
+    gives: tuple[int, ...]
+    window: tuple[int, int, int] = (1, 1, 0)
+    sizes: tuple[tuple[int, int], ...] = ((13, 18), (16, 16))
+    bf16: float = 0.02
+
+    @property
+    def layer(self) -> str:
+        """The exported name."""
+        return self.name.split()[0]
+
+    def input(self, size: tuple[int, int], **options: Any) -> Tensor:
+        """Return random features on a plane of this size."""
+        return torch.randn(2, *self.takes, *size, **options)
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Return the shape that comes out."""
+        kernel, stride, padding = self.window
+        return (2, *self.gives, *((side + 2 * padding - kernel) // stride + 1 for side in size))
+
+
+BASIS = layers.basis_a(7, (0.9, 1.27, 1.79), 3)
+
+CASES = [
+    Case("SESLift", lambda **o: layers.SESLift(2, 4, BASIS, **o), (2,), (4, 3), (7, 1, 0)),
+    Case("SESLift strided", lambda **o: layers.SESLift(2, 4, BASIS, 2, 3, **o), (2,), (4, 3), (7, 2, 3)),
+    Case("SESConv", lambda **o: layers.SESConv(2, 4, BASIS, padding=3, **o), (2, 3), (4, 3), (7, 1, 3)),
+    Case(
+        "SESConv mixing levels, strided",
+        lambda **o: layers.SESConv(2, 4, BASIS, 2, stride=2, padding=1, **o),
+        (2, 3),
+        (4, 3),
+        (7, 2, 1),
+    ),
+    Case("SESPointwise", lambda **o: layers.SESPointwise(2, 4, **o), (2, 3), (4, 3)),
+    Case("SESPointwise strided", lambda **o: layers.SESPointwise(2, 4, 2, **o), (2, 3), (4, 3), (1, 2, 0)),
+    Case("ScaleSpaceLift", lambda **o: layers.ScaleSpaceLift(2, 0.5, 3, **o), (2,), (2, 3)),
+    Case("DSSConv", lambda **o: layers.DSSConv(2, 4, 3, 2, 3, **o), (2, 3), (4, 3), (3, 1, 1)),
+    Case(
+        "DSSConv splatted, mixing levels, strided",
+        lambda **o: layers.DSSConv(
+            2, 4, 3, 1.5, 3, 2, "exact", drop_top=True, stride=2, padding=2, bias=True, **o
+        ),
+        (2, 3),
+        (4, 2),
+        (3, 2, 2),
+    ),
+    Case("DeformConv", lambda **o: moved(layers.DeformConv(2, 4, 3, **o)), (2,), (4,), (3, 1, 0)),
+    Case(
+        "DeformConv with masks, strided",
+        lambda **o: moved(
+            layers.DeformConv(2, 4, 3, stride=2, padding=1, groups=2, modulated=True, bias=False, **o)
+        ),
+        (2,),
+        (4,),
+        (3, 2, 1),
+    ),
+    Case("ScalePool", lambda **o: layers.ScalePool("max"), (2, 3), (2,)),
+    Case("SpatialPool", lambda **o: layers.SpatialPool(2, 1, "mean"), (2, 3), (2, 3), (2, 2, 1)),
+    Case("BatchNorm", lambda **o: layers.BatchNorm(2, **o), (2, 3), (2, 3)),
+]
+
+
+def moved(layer: nn.Module) -> nn.Module:
+    """Give parameters that start at zero a value, so that a deformable branch does move its taps."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            if not parameter.is_meta and not parameter.any():
+                parameter.normal_(std=0.1)
+    return layer
