@@ -46,6 +46,7 @@ def train(
     *,
     resume: bool = False,
     force: bool = False,
+    run: Path | None = None,
     on_event: Report | None = None,
 ) -> tuple[Path, TrainingRecord]:
     """Train a model on a dataset, keep the weights of the best validation epoch and test them once.
@@ -65,6 +66,8 @@ def train(
         Go on with the run that stands there; a finished one is left as it is, a missing one is started.
     force : bool
         Replace the run that stands there, once the new one is ready to start.
+    run : Path, optional
+        The run directory itself, in place of the one that ``run_directory`` names below ``out``.
     on_event : callable, optional
         Receives ``secli.training.events``; with several devices it is called from another thread.
 
@@ -89,7 +92,7 @@ def train(
     """
     report = on_event or silent
     resolved = resolve(model, training)
-    run = run_directory(out, resolved.model, dataset, resolved)
+    run = run or run_directory(out, resolved.model, dataset, resolved)
     going_on = _may_go_on(run, resume, force)
     settings = resolved.training
     if going_on:
