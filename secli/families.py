@@ -1,0 +1,212 @@
+"""The ideas behind the models, one family each: what it is, its equation, and where ours leaves published code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secli.registry import Registry
+
+
+@dataclass(frozen=True)
+class Family:
+    """One idea of how a convolution meets change of scale.
+
+    Attributes
+    ----------
+    name
+        As ``ModelSpec.family`` has it.
+    title
+        The name that the field knows it by.
+    idea
+        The idea in two sentences.
+    equation
+        What it computes, in plain text; ⋆ is correlation, s a scale factor, σ a scale, f the picture, x features.
+    paper
+        Who published it, where and when.
+    differs
+        What differs from the published code, and why; each one sentence or two. Empty: nothing.
+    """
+
+    name: str
+    title: str
+    idea: str
+    equation: str
+    paper: str
+    differs: tuple[str, ...] = ()
+
+
+FAMILIES: Registry[Family] = Registry(
+    "family",
+    [
+        Family(
+            "plain",
+            "Plain convolution",
+            "The same filter meets the picture everywhere, at one size. "
+            "Whatever it knows of scale, it has learned from the pictures it was trained on: the baseline.",
+            "y = x ⋆ w + b",
+            "no paper for the networks on digits; Zagoruyko, Komodakis, Wide Residual Networks, BMVC 2016, for "
+            "wrn_16_8",
+            (
+                "The *_56 networks enlarge the picture inside the model, so that every network takes the same 28×28 "
+                "input; upsample=nearest is what published code does, bilinear what some texts say.",
+            ),
+        ),
+        Family(
+            "deformable",
+            "Deformable convolution (DCN v1, v2)",
+            "A parallel branch looks at the features and moves every tap of the kernel, place by place; the second "
+            "version also gives every tap a weight between 0 and 1. "
+            "The kernel can stretch with an object, but nothing makes it stretch alike at every scale.",
+            "y(p) = Σ_i w_i · m_i(p) · x(p + p_i + Δ_i(p)),   Δ = v ⋆ x,   m = 1 (v1) or sigmoid(u ⋆ x) (v2)",
+            "Dai et al., Deformable Convolutional Networks, ICCV 2017; Zhu et al., Deformable ConvNets v2, CVPR 2019",
+            (
+                "Published comparisons give the offsets 10 groups of channels; the default here is one group, as the "
+                "papers have it, and deformable_groups=10 restores the other.",
+                "Off the GPU the taps are read by bilinear sampling and one matrix product instead of torchvision's "
+                "operator: the same function and gradients, faster, and with the forward-mode derivative that "
+                "torchvision's operator silently drops.",
+            ),
+        ),
+        Family(
+            "ses",
+            "Scale-equivariant steerable networks (SESN)",
+            "Filters are learned combinations of fixed Hermite–Gauss functions, and the same coefficients are used "
+            "with the functions sampled at several scales. "
+            "A picture that shrinks then moves its response from one level of the scale axis to the next; scalar "
+            "networks take the maximum over that axis after every layer, vector networks keep it.",
+            "ψ_nm^σ(x, y) = G_σ(x)He_n(x/σ) · G_σ(y)He_m(y/σ),   G_σ(x) = exp(−x²/2σ²)/σ\n"
+            "lift   y_k = f ⋆ Σ_b w_b ψ_b^{σ_k}\n"
+            "group  y_k = Σ_{j<I} x_{k+j} ⋆ Σ_b w_{j,b} ψ_b^{σ_k}",
+            "Sosnovik, Szmaja, Smeulders, Scale-Equivariant Steerable Networks, ICLR 2020",
+            (
+                "Each scale is convolved with its own support instead of one zero-padded K×K kernel: the zeros are "
+                "not multiplied, the function is the same.",
+                "The bias of a steerable layer starts at zero; a plain convolution draws its own.",
+                "The *_56 networks enlarge by nearest neighbours, as published code does (upsample=bilinear: as an "
+                "independent reproduction's text says).",
+            ),
+        ),
+        Family(
+            "dss",
+            "Deep scale spaces (DSS)",
+            "The picture is lifted to a Gaussian scale space, and one tied kernel acts on every level, dilated as "
+            "much as that level is blurred. "
+            "Shrinking the picture is then a step along the levels; dss_v2 takes a pyramid of smaller pictures "
+            "instead, whose kernel needs no dilation.",
+            "lift  x_k = T(·, t_k) ⋆ f,   T(n, t) = e^{−t} I_n(t),   t_k = z²(b^{2k} − 1)\n"
+            "conv  y_k = Σ_{j<I} x_{k+j} ⋆ D_{b^k} w_j",
+            "Worrall, Welling, Deep Scale-spaces: Equivariance Over Scale, NeurIPS 2019",
+            (
+                "Published code truncates the dilation b^k to an integer, so that four levels get the dilations "
+                "1, 1, 1, 1 at b = 1.2 and 1, 1, 2, 3 at b = 1.5. That is the default (dilation=floor); "
+                "dilation=round rounds, and dilation=exact splats the kernel at the true, fractional dilation.",
+                "Published code pools the scale axis by its maximum where texts say mean; scale_pool offers both.",
+                "With an interaction the top levels have fewer terms; they are kept, as published, and marked as "
+                "truncated, so that the equivariance error does not compare them (drop_top leaves them out).",
+            ),
+        ),
+        Family(
+            "deform_dss",
+            "Deformable deep scale spaces",
+            "A scale convolution keeps scale equivariance while a deformable branch, shared by all levels, moves its "
+            "taps to follow local deformation. "
+            "With offsets=scaled an offset is counted in units of the level's dilation, so that a shrunk picture "
+            "moves its taps less; with offsets=absolute it is counted in pixels at every level.",
+            "y_k(p) = Σ_{j<I} Σ_i w_{j,i} x_{k+j}(p + d_k p_i + m_k Δ_{k,i}(p)),   d_k the dilation b^k\n"
+            "absolute  m_k = 1,   Δ_k = v ⋆ x_k          scaled  m_k = d_k,   Δ_k = D_{d_k} v ⋆ x_k",
+            "no paper; its parts: Worrall, Welling, NeurIPS 2019; Dai et al., ICCV 2017",
+            (
+                "offsets=absolute is how deformable convolutions are published, for one scale; offsets=scaled is "
+                "ours, because a shrunk picture asks for shorter offsets.",
+                "The offsets have one group of channels by default, where published comparisons have 10.",
+            ),
+        ),
+        Family(
+            "ss",
+            "Scale-steerable filters (SS-CNN)",
+            "Filters are learned combinations of log-radial harmonics, which a change of scale only turns in phase: "
+            "one set of coefficients gives the kernel at every size. "
+            "The maximum over the sizes is kept, which makes each place locally invariant to scale.",
+            "S_kj(r, φ) = 1/r · exp(−d(φ, φ_j)²/2σ_φ²) · exp(i(k' ln r + β)),   k' = 2πk/ln r_max\n"
+            "y = max_s f ⋆ Re[Σ_kj c_kj e^{−ik' ln s} S_kj],   the sum cropped to the size that s stands for",
+            "Ghosh, Gupta, Scale Steerable Filters for Locally Scale-Invariant Convolutional Neural Networks, 2019",
+            (
+                "Published code declares 493 688 parameters for mnist_ss and 10 846 835 for wrn_16_8_ss; 7 410 and "
+                "566 313 of them never enter the computation, and are left out here: the function is the same.",
+                "The published wide ResNet gives its inner blocks, by a slip, filters of size 3 alone: "
+                "sizes=published and sizes=paper offer both.",
+            ),
+        ),
+        Family(
+            "sevf",
+            "Scale-equivariant vector fields (SEVF)",
+            "The picture is resized, convolved and resized back at eight scales; the largest response is kept, and "
+            "the scale it came from becomes the angle of a vector. "
+            "Vector networks hand these vectors on and turn their weights with the angle, scalar networks hand on "
+            "the magnitude alone.",
+            "lift    m = max_j R_{a^−j}(R_{a^j} f ⋆ w),   θ = argmax_j · (2π/3)/7,   y = (m cos θ, m sin θ)\n"
+            "vector  y_j = u ⋆ (cos θ_j W_u + sin θ_j W_v) + v ⋆ (−sin θ_j W_u + cos θ_j W_v)",
+            "Marcos, Kellenberger, Lobry, Tuia, Scale Equivariance in CNNs with Vector Fields, 2018",
+            (
+                "Published code of the vector network counts 475 475 parameters, of which 68 are never used; they "
+                "are left out here (475 407).",
+            ),
+        ),
+        Family(
+            "kanazawa",
+            "Locally scale-invariant convolution (SI-ConvNet)",
+            "Each layer resizes its input to several scales, convolves all of them with one shared kernel, resizes "
+            "the responses back and keeps the largest at every place. "
+            "The output hardly depends on the scale of what is seen, within the range of scales that are tried.",
+            "y = max_s R_{1/s}(R_s x ⋆ w + b),   R_s resizing by s, about the centre, on the same canvas",
+            "Kanazawa, Sharma, Jacobs, Locally Scale-Invariant Convolutional Neural Networks, 2014",
+        ),
+        Family(
+            "xu",
+            "Scale-invariant columns (SiCNN)",
+            "Several columns of one network share their weights, each with its kernels resized to another scale; the "
+            "columns meet only at the end, in a maximum. "
+            "A picture at another scale is answered by another column.",
+            "y_c = x_c ⋆ Z_{s_c} w,   Z_s resizing the kernel by s at an unchanged L1 norm;   out = max_c y_c",
+            "Xu, Xiao, Zhang, Yang, Zhang, Scale-Invariant Convolutional Neural Networks, 2014",
+        ),
+        Family(
+            "disco",
+            "Discrete scale convolutions (DISCO)",
+            "Like the steerable networks, but with bases chosen for the pixel grid: rescaling by a whole number is "
+            "dilation and exact, the other scales are fitted so that rescaling and filtering commute as well as they "
+            "can. "
+            "So the filters answer to discrete pictures, not to a continuum that is then sampled.",
+            "y_k = Σ_{j<I} x_{k+j} ⋆ Σ_b w_{j,b} ψ_b^{s_k},   ψ_b^s = Σ_p W_bp κ_p^s\n"
+            "κ^s = dilated impulses (s whole), else argmin_κ Σ_{i<j} ‖R_ij(x ⋆ κ_j) − R_ij(x) ⋆ κ_i‖",
+            "Sosnovik, Moskalev, Smeulders, DISCO: accurate Discrete Scale Convolutions, BMVC 2021",
+            (
+                "The bases between whole scales come from our own fit with a fixed seed, by least squares, since the "
+                "fitted numbers are no part of the paper: equal in what they minimise, not in every digit.",
+            ),
+        ),
+        Family(
+            "so2",
+            "Rotation-steerable network (C_N)",
+            "Filters are learned combinations of circular harmonics, which a rotation only turns in phase; each is "
+            "used at N angles, and the angle becomes an axis of the features. "
+            "It knows nothing of scale: it stands here to show what another kind of equivariance brings.",
+            "ψ_km(r, φ) = exp(−(r − r_m)²/2σ²) e^{ikφ}\n"
+            "lift  y_α = f ⋆ Re Σ_km c_km e^{−ikα} ψ_km;   group  y_α = Σ_β x_β ⋆ Re Σ_km c_{km,β−α} e^{−ikα} ψ_km",
+            "Weiler, Hamprecht, Storath, Learning Steerable Filters for Rotation Equivariant CNNs, CVPR 2018",
+            (
+                "Eight angles and the four layers of the plain network, with widths that match its parameters, so "
+                "that the comparison is about equivariance and not about size.",
+            ),
+        ),
+        Family(
+            "stn",
+            "Spatial transformer",
+            "A small network looks at the picture and predicts six numbers, by which the picture is warped before "
+            "the plain network sees it. "
+            "If it learned to undo scale, the rest need not know of it; nothing but training makes it do so.",
+            "y(p) = f(A(f) · (p, 1)),   A(f) the 2×3 matrix that a localiser predicts, the identity at the start",
+            "Jaderberg, Simonyan, Zisserman, Kavukcuoglu, Spatial Transformer Networks, NeurIPS 2015",
+        ),
+    ],
+)
