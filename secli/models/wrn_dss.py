@@ -1,0 +1,135 @@
+"""The deep scale space of the STL-10 comparison: the wide residual body with scale convolutions.
+
+Source: Worrall, Welling, "Deep Scale-spaces: Equivariance Over Scale", NeurIPS 2019, in the body of Sosnovik,
+Szmaja, Smeulders, "Scale-Equivariant Steerable Networks", ICLR 2020, section 6.2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from secli.fields import ScaleSpace
+from secli.layers.dss import DSSConv
+from secli.layers.gaussian import ScaleSpaceLift
+from secli.layers.pooling import ScalePool
+from secli.layers.ses import SESPointwise
+from secli.models.contract import StagedModel
+from secli.models.dss import Base, DilationOption, Levels, Z
+from secli.models.entrance import chain
+from secli.models.grid import Grid
+from secli.models.options import Classes, InChannels, Interaction, Mean, ScalePoolOption, Std
+from secli.models.wide_resnet import (
+    STL10_MEAN,
+    STL10_STD,
+    BlockDropout,
+    LowestLevels,
+    Place,
+    SharedActivation,
+    WideFamily,
+    WideImageSize,
+    Widths,
+    wide_resnet,
+)
+
+DSS_WIDTHS = (16, 128, 240, 512)
+INTERACTING = (1, 2)
+"""The groups whose first convolution mixes neighbouring levels."""
+
+
+def wrn_dss(
+    in_channels: InChannels = 3,
+    classes: Classes = 10,
+    mean: Mean = STL10_MEAN,
+    std: Std = STL10_STD,
+    image_size: WideImageSize = 96,
+    dropout: BlockDropout = 0.3,
+    base: Base = 2.0,
+    z: Z = 0.5,
+    levels: Levels = 4,
+    interaction: Interaction = 2,
+    dilation: DilationOption = "floor",
+    scale_pool: ScalePoolOption = "max",
+    widths: Widths = DSS_WIDTHS,
+    shared_activation: SharedActivation = True,
+) -> StagedModel:
+    """Return a deep scale space in the wide residual body: a Gaussian lift, then scale convolutions.
+
+    The first convolutions of groups 1 and 2 mix I levels and leave out the I − 1 at the top, which would be fed
+    from fewer terms: 4, 3, 2, 2 levels behind the stem and the groups. The weights start near the identity
+    (:func:`delta_`); the scale axis is pooled behind the last ReLU.
+
+    Raises
+    ------
+    ValueError
+        When the interaction leaves no level.
+    """
+    dropped = [sum(group <= last for group in INTERACTING) * (interaction - 1) for last in range(4)]
+    counts = [levels - top for top in dropped]
+    if counts[-1] < 1:
+        raise ValueError(f"2 convolutions with interaction {interaction} leave no level of {levels}")
+
+    def conv(place: Place) -> nn.Module:
+        mixes = place.opens and place.group in INTERACTING
+        return DSSConv(
+            place.inputs,
+            place.outputs,
+            3,
+            base,
+            counts[place.group - 1] if place.opens else counts[place.group],
+            interaction if mixes else 1,
+            dilation,
+            drop_top=True,
+            stride=place.stride,
+        )
+
+    def shortcut(place: Place) -> nn.Module:
+        pointwise = SESPointwise(place.inputs, place.outputs, place.stride, bias=False)
+        return chain(levels=LowestLevels(counts[place.group]), conv=pointwise)
+
+    def space(grid: Grid, group: int) -> ScaleSpace:
+        return grid.scale_space(tuple(base**k for k in range(counts[group])), base_blur=z)
+
+    family = WideFamily(
+        stem=lambda inputs, outputs: chain(
+            lift=ScaleSpaceLift(base, z, levels), dss=DSSConv(inputs, outputs, 3, base, levels, 1, dilation)
+        ),
+        conv=conv,
+        shortcut=shortcut,
+        field=space,
+        before_average=ScalePool(scale_pool),
+        initialise=delta,
+    )
+    return wide_resnet(
+        family, in_channels, classes, mean, std, image_size, dropout, widths, shared_activation
+    )
+
+
+def delta(convolution: nn.Module) -> None:
+    """Draw every weight of a convolution as :func:`delta_` does."""
+    for parameter in convolution.parameters():
+        delta_(parameter)
+
+
+def delta_(weight: torch.Tensor) -> torch.Tensor:
+    """Draw a weight uniformly in ±0.01, but let its central taps pass channels on.
+
+    With g = gcd(in, out), the central tap of (output b, input a) is g/out where ⌊a·g/in⌋ = ⌊b·g/out⌋. Of the
+    levels that an interaction mixes, a level's own (j = 0) is passed on.
+
+    Parameters
+    ----------
+    weight : tensor (out, in, …, K, K)
+        Changed in place; an axis between is the interaction.
+    """
+    outputs, inputs = weight.shape[:2]
+    common = math.gcd(inputs, outputs)
+    passes = (torch.arange(outputs) * common // outputs)[:, None] == torch.arange(inputs) * common // inputs
+    centre = weight.shape[-1] // 2
+    with torch.no_grad():
+        weight.uniform_(-0.01, 0.01)
+        own = weight[:, :, 0] if weight.ndim == 5 else weight
+        own[:, :, centre, centre][passes.to(weight.device)] = common / outputs
+    return weight

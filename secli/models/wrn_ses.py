@@ -1,0 +1,103 @@
+"""Scale-equivariant steerable wide residual networks of the STL-10 comparison: variants A, B and C.
+
+Source: Sosnovik, Szmaja, Smeulders, "Scale-Equivariant Steerable Networks", ICLR 2020, section 6.2.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from secli.fields import ScaleSpace
+from secli.layers.hermite import basis_a
+from secli.layers.pooling import ScalePool
+from secli.layers.ses import SESConv, SESLift, SESPointwise
+from secli.models.contract import StagedModel
+from secli.models.entrance import chain
+from secli.models.grid import Grid
+from secli.models.options import Classes, InChannels, Mean, ScalePoolOption, Std
+from secli.models.sesn import EffectiveSize, Levels, Size
+from secli.models.wide_resnet import (
+    STL10_MEAN,
+    STL10_STD,
+    WIDTHS,
+    BlockDropout,
+    OneLevel,
+    Place,
+    SharedActivation,
+    WideFamily,
+    WideImageSize,
+    Widths,
+    wide_resnet,
+)
+
+Variant = Annotated[
+    Literal["a", "b", "c"],
+    Field(
+        description="a: smallest scale 0.9, levels kept to the end; b: 0.9, the scale axis pooled before groups "
+        "2 and 3, whose first convolution lifts again; c: 1.1, interaction 2 in the first convolution of group 1"
+    ),
+]
+Ratio = Annotated[float, Field(gt=1, le=8, description="ratio of neighbouring scales")]
+MIN_SCALES = {"a": 0.9, "b": 0.9, "c": 1.1}
+
+
+def wrn_ses(
+    in_channels: InChannels = 3,
+    classes: Classes = 10,
+    mean: Mean = STL10_MEAN,
+    std: Std = STL10_STD,
+    image_size: WideImageSize = 96,
+    dropout: BlockDropout = 0.3,
+    variant: Variant = "a",
+    size: Size = 7,
+    levels: Levels = 3,
+    ratio: Ratio = 1.41,
+    effective_size: EffectiveSize = 3,
+    scale_pool: ScalePoolOption = "max",
+    widths: Widths = WIDTHS,
+    shared_activation: SharedActivation = True,
+) -> StagedModel:
+    """Return SESN in the wide residual body: filters steered on Hermite–Gauss functions (basis A) at S scales.
+
+    The 1×1 shortcuts are shared over scales, batch norms run over (S, H, W), the scale axis is pooled before the
+    last batch norm. Scales are σ_min · ratio^k.
+
+    Raises
+    ------
+    ValueError
+        When the size is even, or variant c has a single level.
+    """
+    scales = tuple(MIN_SCALES[variant] * ratio**k for k in range(levels))
+    basis = basis_a(size, scales, effective_size)
+    padding = size // 2
+    relifted = (2, 3) if variant == "b" else ()
+
+    def conv(place: Place) -> nn.Module:
+        inputs, outputs, stride = place[:3]
+        if place.opens and place.group in relifted:
+            return SESLift(inputs, outputs, basis, stride, padding, bias=False)
+        interaction = 2 if variant == "c" and place.opens and place.group == 1 else 1
+        return SESConv(inputs, outputs, basis, interaction, stride, padding, bias=False)
+
+    def shortcut(place: Place) -> nn.Module:
+        pointwise = SESPointwise(place.inputs, place.outputs, place.stride, bias=False)
+        # a plane is the same at every level of the scale space that it is added to
+        return chain(level=OneLevel(), conv=pointwise) if place.group in relifted else pointwise
+
+    def space(grid: Grid, group: int) -> ScaleSpace:
+        return grid.scale_space(scales, truncated=1 if variant == "c" and group > 0 else 0)
+
+    family = WideFamily(
+        stem=lambda inputs, outputs: SESLift(inputs, outputs, basis, padding=padding, bias=False),
+        conv=conv,
+        shortcut=shortcut,
+        field=space,
+        before_group={group: ScalePool(scale_pool) for group in relifted},
+        before_norm=ScalePool(scale_pool),
+    )
+    return wide_resnet(
+        family, in_channels, classes, mean, std, image_size, dropout, widths, shared_activation
+    )
