@@ -6,12 +6,12 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pydantic import BaseModel
 
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
 from secli.models.building import build, builder_of, count_parameters, options_schema, resolve_options
+from secli.models.flops import traced
 
 PIXELS = 28
 """Side of the images that a model of any input size is described with."""
@@ -50,12 +50,19 @@ class OptionInfo:
 
 @dataclass(frozen=True)
 class Description:
-    """A model with its default options, described from the built network."""
+    """A model with its default options, described from the built network.
+
+    Attributes
+    ----------
+    flops
+        Multiply–adds × 2 of the forward pass of one picture (``secli.models.flops``).
+    """
 
     name: str
     family: str
     paper: str
     parameters: int
+    flops: int
     input: tuple[int, int, int]
     taps: tuple[TapInfo, ...]
     options: tuple[OptionInfo, ...]
@@ -79,8 +86,7 @@ def describe(name: str) -> Description:
     model = build(name).eval()
     side = options.get("image_size", PIXELS)
     images = (options.get("in_channels", 1), side, side)
-    with torch.no_grad():
-        features = model.features(torch.zeros(1, *images))
+    features, flops = traced(model, images)
     taps = []
     for tap, field in model.taps.items():
         tensor = features[tap]
@@ -88,7 +94,14 @@ def describe(name: str) -> Description:
         shape = tensor[0].shape if isinstance(tensor, list) else tensor.shape
         taps.append(TapInfo(tap, field.reads_as(), tuple(shape[1:])))
     return Description(
-        name, spec.family, spec.paper, count_parameters(model), images, tuple(taps), describe_options(name)
+        name=name,
+        family=spec.family,
+        paper=spec.paper,
+        parameters=count_parameters(model),
+        flops=flops,
+        input=images,
+        taps=tuple(taps),
+        options=describe_options(name),
     )
 
 

@@ -43,7 +43,7 @@ def test_json_is_complete_and_counts_are_real() -> None:
     assert counts["mnist_ses_vector_56p"] == counts["mnist_cnn_28"] == 494_549
     assert counts["mnist_dss_scalar_56"] == 494_359
     for model in models:
-        assert list(model) == ["name", "family", "paper", "parameters", "input", "taps", "options"]
+        assert list(model) == ["name", "family", "paper", "parameters", "flops", "input", "taps", "options"]
         assert model["input"] == [1, 28, 28]
         assert all(list(tap) == ["name", "field", "shape"] for tap in model["taps"])
         assert model["taps"][-1]["name"] == "logits"

@@ -1,0 +1,89 @@
+"""What a forward pass costs, in floating-point operations: multiply–adds × 2.
+
+torch's own counter knows matrix products and convolutions. It gives every bilinear sampling zero, and with it the
+deformable convolution of torchvision. Here each bilinear sample counts its four multiply–adds::
+
+    sampling N·C·H·W cells                      8 · N·C·H·W
+    deformable convolution, K×K, C → C'         (2·C' + 8) · C·K² · N·H'·W'      (the matrix product, and its samples)
+
+so that a deformable convolution counts the same through torchvision's operator and through our own sampling. What
+works cell by cell (normalisation, activation, pooling, masks, where the samples lie) counts nothing, as it does in
+torch's counter. Combining a basis into kernels counts, once per pass.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+import torchvision.ops  # noqa: F401  (registers the operator that is counted here)
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from secli.models.contract import Features
+
+PER_BILINEAR_SAMPLE = 8
+"""Four neighbours, each with a multiplication and an addition."""
+
+Shape = tuple[int, ...]
+
+
+def _sampling(*_: Any, out_shape: Shape, **__: Any) -> int:
+    return PER_BILINEAR_SAMPLE * math.prod(out_shape)
+
+
+def _deformable(_: Shape, weight: Shape, *__: Any, out_shape: Shape, **___: Any) -> int:
+    outputs = weight[0]
+    samples = math.prod(weight[1:]) * out_shape[0] * math.prod(out_shape[2:])
+    return (2 * outputs + PER_BILINEAR_SAMPLE) * samples
+
+
+FORMULAS = {
+    torch.ops.aten.grid_sampler_2d: _sampling,
+    torch.ops.aten.upsample_bilinear2d: _sampling,
+    torch.ops.torchvision.deform_conv2d: _deformable,
+}
+
+
+def traced(model: nn.Module, shape: tuple[int, int, int]) -> tuple[dict[str, Features], int]:
+    """Run a network on one empty picture without computing it, and count what it would cost.
+
+    Parameters
+    ----------
+    model : Module
+        A network of the contract; it is left as it is.
+    shape : tuple of int
+        Channels, height and width of the picture.
+
+    Returns
+    -------
+    features : dict
+        The features at every tap; their shapes are right, their values are not to be read.
+    flops : int
+        Multiply–adds × 2 of the forward pass of one picture.
+
+    Notes
+    -----
+    A network whose path depends on values cannot run without them: it is then computed.
+    """
+    try:
+        return _run(copy.deepcopy(model).to("meta"), torch.zeros(1, *shape, device="meta"))
+    except (NotImplementedError, RuntimeError):
+        return _run(model, torch.zeros(1, *shape))
+
+
+def flops(model: nn.Module, images: Tensor) -> int:
+    """Return the multiply–adds × 2 of any module's forward pass on these images, which is computed."""
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    with torch.no_grad(), counter:
+        model(images)
+    return counter.get_total_flops()
+
+
+def _run(model: Any, images: Tensor) -> tuple[dict[str, Features], int]:
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    with torch.no_grad(), counter:
+        features: dict[str, Features] = model.features(images)
+    return features, counter.get_total_flops()
