@@ -21,6 +21,7 @@ from secli.errors import InputError
 SCHEMA_VERSION: Final = 1
 RECORD_FILE = "record.json"
 CURVES_FILE = "equivariance.json"
+SWEEP_FILE = "sweep.json"
 
 Status = Literal["running", "finished", "failed", "interrupted"]
 
@@ -211,6 +212,29 @@ class EquivarianceRecord(Part):
     provenance: Provenance = Field(description="where the numbers come from")
 
 
+class SweptRun(Part):
+    """One run of a sweep, as its tables name it."""
+
+    key: str = Field(description="hash of the run's resolved settings and of its data")
+    run: str = Field(description="the run directory, below the sweep's own")
+    model: str = Field(description="registry name of the model")
+    label: str = Field(description="what the tables call the model")
+    tag: str | None = Field(default=None, description="the block of the sweep; null where there is one")
+
+
+class SweepRecord(Part):
+    """Which runs a sweep holds, and which tables it ends in."""
+
+    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this schema")
+    kind: Literal["sweep"] = Field(default="sweep", description="what this record is")
+    name: str = Field(description="the sweep's name")
+    about: str = Field(description="what it is and which table it makes")
+    command: str = Field(description="the command line, as given")
+    secli: str = Field(description="version of secli")
+    runs: list[SweptRun] = Field(description="its runs, in the order of its file")
+    tables: list[dict[str, Any]] = Field(default=[], description="the tables that it ends in")
+
+
 Record = Annotated[TrainingRecord | EquivarianceRecord, Field(discriminator="kind")]
 _RECORD: TypeAdapter[TrainingRecord | EquivarianceRecord] = TypeAdapter(Record)
 
@@ -252,6 +276,23 @@ def read_record(path: Path) -> TrainingRecord | EquivarianceRecord:
         raise InputError(f"{path}: damaged record ({key}: {error.errors()[0]['msg']})") from None
 
 
+def read_sweep_record(directory: Path) -> SweepRecord | None:
+    """Read which runs the sweep in a directory holds; None where there is no sweep.
+
+    Raises
+    ------
+    InputError
+        When the record is damaged.
+    """
+    file = directory / SWEEP_FILE
+    try:
+        return SweepRecord.model_validate_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValidationError, UnicodeDecodeError):
+        raise InputError(f"{file}: damaged record") from None
+
+
 def read_training_record(run: Path) -> TrainingRecord:
     """Read the record of a run directory.
 
@@ -268,7 +309,7 @@ def read_training_record(run: Path) -> TrainingRecord:
     return record
 
 
-def write_record(path: Path, record: TrainingRecord | EquivarianceRecord) -> None:
+def write_record(path: Path, record: TrainingRecord | EquivarianceRecord | SweepRecord) -> None:
     """Write a record atomically."""
     write_text(path, json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n")
 

@@ -1,0 +1,145 @@
+"""One live view of a sweep on stderr: done, running, failed, time left; without a terminal, a line per event."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from secli.cli.console import note, stderr_console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.progress import TaskID
+
+    from secli.experiments.engine import SweepEvent
+
+
+@contextmanager
+def watching(
+    total: int, done: int, failed: int, weights: Mapping[str, float], quiet: bool
+) -> Iterator[Callable[[SweepEvent], None]]:
+    """Give a function that shows what happens in a sweep.
+
+    Parameters
+    ----------
+    total, done, failed : int
+        Jobs in all, those that were finished before, those that failed before and are not tried again.
+    weights : mapping
+        Key of each job that is left to what it is thought to cost, in any unit: by it the time left is told.
+    quiet : bool
+        Show nothing.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = stderr_console()
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[detail]}", markup=False),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    ) as display:
+        yield _View(display, total, done, failed, weights, lines=not (quiet or console.is_terminal), quiet=quiet).show
+
+
+class _View:
+    """What is known of the sweep so far."""
+
+    def __init__(
+        self,
+        display: object,
+        total: int,
+        done: int,
+        failed: int,
+        weights: Mapping[str, float],
+        lines: bool,
+        quiet: bool,
+    ) -> None:
+        from rich.progress import Progress
+
+        assert isinstance(display, Progress)
+        self.display, self.total, self.done, self.failed = display, total, done, failed
+        self.weights, self.lines, self.quiet = weights, lines, quiet
+        self.began, self.shares, self.over = time.monotonic(), dict[str, float](), set[str]()
+        self.tasks: dict[str, TaskID] = {}
+        self.all = display.add_task("sweep", total=max(total, 1), completed=done + failed, detail="")
+        self._sum_up()
+
+    def show(self, event: SweepEvent) -> None:
+        """Show one event."""
+        from secli.experiments.engine import Done, Failed, Progressed, Said, Started
+
+        if isinstance(event, Said):
+            self._say(event.text)
+            return
+        key = event.job.key
+        if isinstance(event, Started):
+            again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+            self.tasks[key] = self.display.add_task(f"  {event.job.title}{again}", total=1, detail="")
+        elif isinstance(event, Progressed):
+            # measuring comes after training, and is counted as its last tenth
+            share = event.done / max(event.total, 1)
+            self.shares[key] = 0.9 * share if event.phase == "training" else 0.9 + 0.1 * share
+            if key in self.tasks:
+                counted = f"epoch {event.done:.0f}/{event.total:.0f}" if event.phase == "training" else "measuring"
+                detail = f"{counted} {event.detail}"
+                self.display.update(self.tasks[key], completed=self.shares[key], detail=detail)
+        elif isinstance(event, Done):
+            self.done += 1
+            self._ends(key, f"done: {event.job.title}, {event.seconds:.0f} s")
+        elif isinstance(event, Failed):
+            self.failed += 1
+            self._ends(key, f"failed: {event.job.title}: {event.reason}", always=True)
+        self._sum_up()
+
+    def _ends(self, key: str, line: str, always: bool = False) -> None:
+        self.over.add(key)
+        if key in self.tasks:
+            self.display.remove_task(self.tasks.pop(key))
+        if always or self.lines:
+            self._say(f"[{self.done + self.failed}/{self.total}] {line}{self._left()}")
+
+    def _say(self, text: str) -> None:
+        if self.quiet:
+            return
+        if self.lines:
+            note(text)
+        else:
+            self.display.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _sum_up(self) -> None:
+        counts = f"{self.done} done, {len(self.tasks)} running, {self.failed} failed, {self.total} in all"
+        self.display.update(self.all, completed=self.done + self.failed, detail=f"{counts}{self._left()}")
+
+    def _left(self) -> str:
+        """Return the time left, told from what has been done in this call."""
+        whole = sum(self.weights.values())
+        spent = sum(
+            weight * (1.0 if key in self.over else self.shares.get(key, 0.0)) for key, weight in self.weights.items()
+        )
+        if spent < 0.02 * whole or spent >= whole:
+            return ""
+        seconds = (time.monotonic() - self.began) * (whole - spent) / spent
+        return f", about {duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Say a time in words.
+
+    Examples
+    --------
+    >>> duration(42), duration(600), duration(9000), duration(200000)
+    ('42 s', '10 min', '2 h 30 min', '2 d 7 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"

@@ -1,0 +1,177 @@
+"""Leading a sweep: what is left to do of it, doing it, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from secli.errors import InputError
+from secli.experiments.engine import Done, Engine, Failed, SweepEvent, SweepReport
+from secli.experiments.jobs import Standing, SweepJob, standing
+from secli.experiments.plan import PlannedRun, matches
+from secli.experiments.spec import Sweep
+from secli.provenance import secli_version
+from secli.records import SWEEP_FILE, SweepRecord, SweptRun, write_record
+
+
+@dataclass
+class Outcome:
+    """How a sweep stands after a call.
+
+    Attributes
+    ----------
+    finished
+        Jobs that are done, with those that were done before.
+    failed
+        Jobs that failed, with the reason, also those that failed in an earlier call and were not tried again.
+    left
+        Jobs that are still to do: the sweep was stopped, or limited.
+    """
+
+    finished: list[SweepJob] = field(default_factory=list)
+    failed: dict[str, tuple[SweepJob, str]] = field(default_factory=dict)
+    left: list[SweepJob] = field(default_factory=list)
+
+
+def chosen(runs: Sequence[PlannedRun], only: Sequence[str], limit: int | None) -> list[PlannedRun]:
+    """Return the runs that ``--only`` and ``--limit`` leave, in the file's order.
+
+    Parameters
+    ----------
+    runs : sequence
+        All runs.
+    only : sequence of str
+        ``KEY=PATTERN`` (``model=dss_*``, ``realisation=0``, ``training.augment=scale``); a run matches all keys, and
+        one of the patterns where a key is given several times.
+    limit : int, optional
+        How many at most.
+
+    Raises
+    ------
+    InputError
+        When an entry cannot be read, or no run is left.
+    """
+    wanted: dict[str, list[Any]] = {}
+    for text in only:
+        key, equals, value = text.partition("=")
+        if not equals:
+            key, value = "model", text
+        known = {name for run in runs for name in run.facts()}
+        if key not in known:
+            raise InputError(
+                f"--only {text}: no run has '{key}'; write model=PATTERN, realisation=0, model.OPTION=…"
+            )
+        wanted.setdefault(key, []).append(yaml.safe_load(value))
+    left = [run for run in runs if matches(run, wanted)]
+    if not left:
+        raise InputError(f"--only {' '.join(only)}: no run of the sweep matches")
+    return left if limit is None else left[:limit]
+
+
+def standings(jobs: Iterable[SweepJob]) -> dict[str, Standing]:
+    """Return how far each job has come, by its key."""
+    return {job.key: standing(job) for job in jobs}
+
+
+def lead(
+    jobs: Sequence[SweepJob],
+    engine: Engine,
+    report: SweepReport,
+    stop: Callable[[], bool],
+    retry_failed: bool = False,
+) -> Outcome:
+    """Carry out what is left of the jobs.
+
+    Finished ones are skipped, interrupted ones gone on with, failed ones tried again only on request. What is
+    finished is read from the run directories, so that a sweep can be killed at any moment and called again.
+
+    Parameters
+    ----------
+    jobs : sequence of SweepJob
+        From :func:`secli.experiments.prepare.jobs_of`.
+    engine : Engine
+        What carries them out.
+    report : callable
+        Receives the events.
+    stop : callable
+        Whether to stop; running jobs then save their state.
+    retry_failed : bool
+        Whether failed jobs are tried again.
+
+    Raises
+    ------
+    InputError
+        When a record in a run directory is damaged.
+    SecliError
+        When the engine cannot work at all.
+    """
+    before = standings(jobs)
+    outcome = Outcome()
+    todo: list[SweepJob] = []
+    for job in jobs:
+        state = before[job.key]
+        if state.state == "done":
+            outcome.finished.append(job)
+        elif state.state == "failed" and not retry_failed:
+            outcome.failed[job.key] = (job, state.reason or "no reason recorded")
+        else:
+            todo.append(job)
+    finished: set[str] = set()
+
+    def follow(event: SweepEvent) -> None:
+        if isinstance(event, Done):
+            finished.add(event.job.key)
+        elif isinstance(event, Failed):
+            outcome.failed[event.job.key] = (event.job, event.reason)
+        report(event)
+
+    if todo:
+        engine.run(todo, follow, stop)
+    for job in todo:
+        if job.key in finished:
+            outcome.finished.append(job)
+        elif job.key not in outcome.failed:
+            outcome.left.append(job)
+    return outcome
+
+
+def write_sweep(
+    out: Path,
+    sweep: Sweep,
+    runs: Sequence[PlannedRun],
+    folders: Mapping[str, Path],
+    keys: Sequence[str],
+    command: str,
+) -> None:
+    """Write down in the sweep's directory which runs belong to it and what its tables are called.
+
+    Parameters
+    ----------
+    out : Path
+        The sweep's directory.
+    sweep : Sweep
+        Its file.
+    runs, keys : sequences
+        The runs and, for each, the key of its job.
+    folders : mapping
+        Key to the run's directory below ``out``.
+    command : str
+        The command line.
+    """
+    listed = [
+        SweptRun(key=key, run=str(folders[key]), label=run.label, tag=run.tag, model=run.model.name)
+        for run, key in zip(runs, keys, strict=True)
+    ]
+    record = SweepRecord(
+        name=sweep.name,
+        about=sweep.about,
+        command=command,
+        secli=secli_version(),
+        runs=listed,
+        tables=[table.model_dump(mode="json") for table in sweep.tables],
+    )
+    write_record(out / SWEEP_FILE, record)

@@ -1,0 +1,83 @@
+"""Between the process that leads a sweep and its workers: one JSON line per message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from secli.config import Settings
+from secli.experiments.engine import Phase
+from secli.experiments.jobs import OnMeasure
+from secli.training.events import Begun, EpochEnded, Event, Remark, Report, Stepped
+
+
+class Ready(Settings):
+    """The worker has loaded what it needs."""
+
+    kind: Literal["ready"] = "ready"
+
+
+class Progress(Settings):
+    """The job is on its way."""
+
+    kind: Literal["progress"] = "progress"
+    phase: Phase
+    done: float
+    total: float
+    detail: str = ""
+
+
+class Note(Settings):
+    """Something that the user should know."""
+
+    kind: Literal["note"] = "note"
+    text: str
+
+
+class Ended(Settings):
+    """The job is over; the worker waits for the next one."""
+
+    kind: Literal["ended"] = "ended"
+    how: Literal["done", "failed", "interrupted"]
+    reason: str = ""
+    seconds: float = 0.0
+
+
+Message = Annotated[Ready | Progress | Note | Ended, Field(discriminator="kind")]
+_MESSAGE: TypeAdapter[Ready | Progress | Note | Ended] = TypeAdapter(Message)
+
+
+def read_message(line: str) -> Ready | Progress | Note | Ended:
+    """Read one line of a worker."""
+    return _MESSAGE.validate_json(line)
+
+
+def relays(send: Callable[[Progress | Note], None]) -> tuple[Report, OnMeasure]:
+    """Return the two functions through which a job reports, both speaking to ``send``."""
+    epochs, steps = 1, 1
+
+    def on_event(event: Event) -> None:
+        nonlocal epochs, steps
+        if isinstance(event, Begun):
+            epochs, steps = event.epochs, event.steps
+            send(Progress(phase="training", done=event.epoch - 1 + event.step / steps, total=epochs))
+        elif isinstance(event, Stepped):
+            detail = f"loss {event.loss:.3f}"
+            send(
+                Progress(
+                    phase="training", done=event.epoch - 1 + event.step / steps, total=epochs, detail=detail
+                )
+            )
+        elif isinstance(event, EpochEnded):
+            error = event.train_error if event.val_error is None else event.val_error
+            detail = f"{'train' if event.val_error is None else 'val'} error {100 * error:.1f} %"
+            send(Progress(phase="training", done=event.epoch, total=epochs, detail=detail))
+        elif isinstance(event, Remark):
+            send(Note(text=event.text))
+
+    def on_measure(done: int, total: int) -> None:
+        send(Progress(phase="measuring", done=done, total=total))
+
+    return on_event, on_measure
