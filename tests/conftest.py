@@ -3,6 +3,7 @@
 import os
 import sys
 import types
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist runs one process per core
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -34,6 +35,19 @@ if os.environ.get("SECLI_SHAPE_HOOK", "1") == "1":
     checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
     sys.modules[checker.__name__] = checker
     install_import_hook([f"secli.{room}" for room in ROOMS_WITH_TENSORS], "secli_shape_checker.check")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_in_the_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give the session a cache of its own, in which MNIST is found if the user has it."""
+    from secli.sources.files import cache_directory
+
+    cache, mnist = tmp_path_factory.mktemp("cache"), cache_directory() / "mnist"
+    if mnist.is_dir():
+        (cache / "mnist").symlink_to(mnist.resolve())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECLI_CACHE", str(cache))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,13 @@
 
 from secli.layers.deform_dss import DeformableDSSConv
 from secli.layers.deformable import DeformConv
+from secli.layers.disco import disco_basis
 from secli.layers.dss import DSSConv
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.hermite import basis_a, basis_b
 from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
+from secli.layers.pyramid import PyramidBatchNorm, PyramidConv, PyramidLift, PyramidPool, PyramidStack
+from secli.layers.scale_steerable import ScaleSteerableConv
 from secli.layers.ses import SESConv, SESLift, SESPointwise
 
 __all__ = [
@@ -13,12 +16,19 @@ __all__ = [
     "DSSConv",
     "DeformConv",
     "DeformableDSSConv",
+    "PyramidBatchNorm",
+    "PyramidConv",
+    "PyramidLift",
+    "PyramidPool",
+    "PyramidStack",
     "SESConv",
     "SESLift",
     "SESPointwise",
     "ScalePool",
     "ScaleSpaceLift",
+    "ScaleSteerableConv",
     "SpatialPool",
     "basis_a",
     "basis_b",
+    "disco_basis",
 ]

@@ -1,0 +1,69 @@
+"""Fixed arrays that cost something to compute: kept on disk under a hash of what they depend on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secli.records import atomic_path
+from secli.sources.files import cache_directory
+
+Array = NDArray[np.float64]
+
+
+def cached_array(name: str, parameters: Mapping[str, Any], compute: Callable[[], Array]) -> Array:
+    """Return what ``compute`` gives, read from the cache when an earlier call left it there whole.
+
+    The file holds the SHA-256 of its parameters and content, then the array. One that is damaged, or belongs to
+    other parameters, is computed anew; a cache that cannot be read or written changes nothing but the time.
+
+    Parameters
+    ----------
+    name : str
+        Folder in the cache (``SECLI_CACHE``, else the user's).
+    parameters : mapping
+        All that the array depends on, a version of the computation among it; whatever JSON can hold.
+    compute : callable
+        Gives the array, float64.
+    """
+    text = json.dumps(parameters, sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home to keep a cache in
+        path = cache_directory() / name / f"{key}.npy"
+        kept = _read(path, text)
+        if kept is not None:
+            return kept
+    array = compute()
+    with contextlib.suppress(OSError, RuntimeError):
+        _write(cache_directory() / name / f"{key}.npy", text, array)
+    return array
+
+
+def _read(path: Path, parameters: str) -> Array | None:
+    """Return the array of a file, or None when there is none that belongs to the parameters."""
+    if not path.is_file():
+        return None
+    digest, _, content = path.read_bytes().partition(b"\n")
+    if digest != _digest(parameters, content):
+        return None
+    return np.asarray(np.load(io.BytesIO(content), allow_pickle=False), dtype=np.float64)
+
+
+def _write(path: Path, parameters: str, array: Array) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    content = buffer.getvalue()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(_digest(parameters, content) + b"\n" + content)
+
+
+def _digest(parameters: str, content: bytes) -> bytes:
+    return hashlib.sha256(parameters.encode() + b"\n" + content).hexdigest().encode()
