@@ -65,9 +65,14 @@ def gather(device: str, threads: int) -> Provenance:
         platform=f"{platform.system()} {platform.machine()}",
         device=device,
         threads=threads,
-        command=shlex.join([_program(), *sys.argv[1:]]),
+        command=command_line(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
+
+
+def command_line() -> str:
+    """Return the command line, as given."""
+    return shlex.join([_program(), *sys.argv[1:]])
 
 
 def _program() -> str:

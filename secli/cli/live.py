@@ -43,7 +43,9 @@ def watching(
         transient=True,
         disable=quiet or not console.is_terminal,
     ) as display:
-        yield _View(display, total, done, failed, weights, lines=not (quiet or console.is_terminal), quiet=quiet).show
+        yield _View(
+            display, total, done, failed, weights, lines=not (quiet or console.is_terminal), quiet=quiet
+        ).show
 
 
 class _View:
@@ -85,7 +87,9 @@ class _View:
             share = event.done / max(event.total, 1)
             self.shares[key] = 0.9 * share if event.phase == "training" else 0.9 + 0.1 * share
             if key in self.tasks:
-                counted = f"epoch {event.done:.0f}/{event.total:.0f}" if event.phase == "training" else "measuring"
+                counted = (
+                    f"epoch {event.done:.0f}/{event.total:.0f}" if event.phase == "training" else "measuring"
+                )
                 detail = f"{counted} {event.detail}"
                 self.display.update(self.tasks[key], completed=self.shares[key], detail=detail)
         elif isinstance(event, Done):
@@ -119,7 +123,8 @@ class _View:
         """Return the time left, told from what has been done in this call."""
         whole = sum(self.weights.values())
         spent = sum(
-            weight * (1.0 if key in self.over else self.shares.get(key, 0.0)) for key, weight in self.weights.items()
+            weight * (1.0 if key in self.over else self.shares.get(key, 0.0))
+            for key, weight in self.weights.items()
         )
         if spent < 0.02 * whole or spent >= whole:
             return ""

@@ -62,6 +62,11 @@ SweepReport = Callable[[SweepEvent], None]
 class Engine(Protocol):
     """Carries out jobs; the records that come of it do not depend on which engine it is."""
 
+    @property
+    def slots(self) -> int:
+        """How many jobs it carries out at once."""
+        ...
+
     def run(self, jobs: Sequence[SweepJob], report: SweepReport, stop: Callable[[], bool]) -> None:
         """Carry out the jobs, in any order, several at once.
 

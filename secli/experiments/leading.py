@@ -12,10 +12,10 @@ import yaml
 from secli.errors import InputError
 from secli.experiments.engine import Done, Engine, Failed, SweepEvent, SweepReport
 from secli.experiments.jobs import Standing, SweepJob, standing
-from secli.experiments.plan import PlannedRun, matches
+from secli.experiments.plan import UNKEYED, PlannedRun, matches
 from secli.experiments.spec import Sweep
 from secli.provenance import secli_version
-from secli.records import SWEEP_FILE, SweepRecord, SweptRun, write_record
+from secli.records import SWEEP_FILE, SweepRecord, SweptRun, read_training_record, write_record
 
 
 @dataclass
@@ -175,3 +175,28 @@ def write_sweep(
         tables=[table.model_dump(mode="json") for table in sweep.tables],
     )
     write_record(out / SWEEP_FILE, record)
+
+
+def seconds_below(out: Path) -> Callable[[PlannedRun], float | None]:
+    """Return a function that tells how long a run took whose directory stands below a sweep's, if it is finished.
+
+    The data of a run that is only planned may not be there yet, so a run is known by all but their digest.
+    """
+
+    def seconds(run: PlannedRun) -> float | None:
+        settings = run.resolved.training.model_dump(mode="json", exclude=set(UNKEYED))
+        pattern = f"{run.data.name}-r{run.data.realisation}-s{run.seed}-*"
+        for directory in sorted((out / run.model.name).glob(pattern)):
+            try:
+                record = read_training_record(directory)
+            except InputError:
+                continue
+            recorded = {key: value for key, value in record.training.items() if key not in UNKEYED}
+            if record.results is not None and (record.model.options, recorded) == (
+                run.resolved.options,
+                settings,
+            ):
+                return record.results.train_seconds
+        return None
+
+    return seconds

@@ -24,6 +24,15 @@ TO_SAVE = 60.0
 """Seconds that running jobs are given to save their state."""
 
 
+def visible_gpus() -> tuple[str, ...]:
+    """Return the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return tuple(named.split(","))[:count] if named else tuple(str(index) for index in range(count))
+
+
 class Lost(Exception):
     """A worker process died, or could not be started."""
 
@@ -140,6 +149,11 @@ class LocalEngine:
         if jobs < 1:
             raise InputError(f"--jobs {jobs}: at least one worker is needed")
         self.count, self.threads, self.gpus = jobs, threads, tuple(gpus)
+
+    @property
+    def slots(self) -> int:
+        """How many jobs it carries out at once."""
+        return self.count
 
     def run(self, jobs: Sequence[SweepJob], report: SweepReport, stop: Callable[[], bool]) -> None:
         """Carry out the jobs; see :class:`secli.experiments.engine.Engine`."""

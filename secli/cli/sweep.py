@@ -1,0 +1,328 @@
+"""``secli sweep``: every run of a file, on whatever machine there is, and the tables at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from secli.cli.console import note, out, progress
+
+if TYPE_CHECKING:
+    from secli.experiments.engine import Engine
+    from secli.experiments.estimate import Estimate
+    from secli.experiments.jobs import SweepJob
+    from secli.experiments.leading import Outcome
+    from secli.experiments.plan import PlannedRun
+    from secli.experiments.spec import Sweep
+
+DATA, WORKERS = "Data", "Workers"
+
+
+def sweep(
+    file: Annotated[
+        Path,
+        typer.Argument(help="YAML file of the sweep, as in configs/.", show_default=False, metavar="FILE"),
+    ],
+    directory: Annotated[
+        Path | None,
+        typer.Option("--out", help="Its directory. \\[default: sweeps/NAME]", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs with an estimate of time and memory, and leave.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=PATTERN",
+            help="Only these runs: model=dss_*, realisation=0, training.augment=scale, model.base=2; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many runs, from the first.", show_default=False)
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="training.KEY=V",
+            help="A training setting of all runs, over the file's; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try runs again that failed in an earlier call.")
+    ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray", help="Worker processes here, or a Ray cluster.", rich_help_panel=WORKERS
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|HOST:PORT",
+            help="The Ray cluster. \\[default: one on this machine]",
+            show_default=False,
+            rich_help_panel=WORKERS,
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs at once. \\[default: as many as GPUs, else as cores divided by threads]",
+            show_default=False,
+            rich_help_panel=WORKERS,
+        ),
+    ] = None,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="CPU threads of each run where the file does not say; part of its settings.",
+            rich_help_panel=WORKERS,
+        ),
+    ] = 1,
+    data: Annotated[
+        Path, typer.Option(help="Directory in which datasets are made, or found.", rich_help_panel=DATA)
+    ] = Path("data"),
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory with the raw pictures. \\[default: the cache, else a download]",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never download.", rich_help_panel=DATA)] = False,
+    stand_ins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stand-in",
+            metavar="DATASET=DIR",
+            help="Take DIR/r0, DIR/r1, … in place of a dataset; the tables then name it; repeatable.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="table, markdown, latex, csv or json (with --dry-run: table or json).")
+    ] = "table",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")] = False,
+) -> None:
+    """Train and measure every run of a file, then print its tables.
+
+    Finished runs are skipped and interrupted ones gone on with: after Ctrl-C, a crash or a power cut, give the same
+    command again. A run that fails hinders no other; --retry-failed tries it again.
+    """
+    from secli.config import parse_assignments
+    from secli.errors import InputError
+    from secli.experiments.leading import chosen
+    from secli.experiments.plan import plan
+    from secli.experiments.prepare import Sources
+    from secli.experiments.spec import read_sweep
+    from secli.tables.formats import check_format
+
+    check_format(format)
+    if dry_run and format not in ("table", "json"):
+        raise InputError(f"--format {format}: --dry-run prints a table or json")
+    wanted = read_sweep(file)
+    given = parse_assignments(assignments or [], ["training"])["training"]
+    everything = plan(wanted, threads, given)
+    runs = chosen(everything, only or [], limit)
+    place = directory or Path("sweeps") / wanted.name
+    carrier = _engine(engine, address, jobs, threads)
+    if dry_run:
+        _print_plan(wanted, runs, place, carrier.slots, format, quiet)
+        return
+    sources = Sources(data, source, offline, _stand_ins(stand_ins or []))
+    listed, mine = _prepare(wanted, everything, runs, sources, place, quiet)
+    outcome = _carry_out(mine, carrier, retry_failed, quiet)
+    _finish(wanted, place, outcome, listed, format, quiet)
+
+
+def _engine(name: str, address: str | None, jobs: int | None, threads: int) -> Engine:
+    """Return the engine, before anything is made, so that a wrong name costs no time."""
+    from secli.errors import InputError, UnknownNameError
+
+    if name == "local":
+        if address is not None:
+            raise InputError(f"--address {address}: belongs to --engine ray")
+        from secli.experiments.local import LocalEngine, visible_gpus
+        from secli.training.devices import cores
+
+        gpus = visible_gpus()
+        return LocalEngine(jobs or len(gpus) or max(1, cores() // threads), threads, gpus)
+    if name == "ray":
+        from secli.experiments.cluster import RayEngine
+
+        return RayEngine(address, jobs)
+    raise UnknownNameError("engine --engine", name, ["local", "ray"])
+
+
+def _stand_ins(texts: Sequence[str]) -> dict[str, Path]:
+    from secli.datasets.protocols import DATASETS
+    from secli.errors import InputError
+
+    found = {}
+    for text in texts:
+        name, equals, directory = text.partition("=")
+        if not equals or not directory:
+            raise InputError(f"--stand-in {text}: write DATASET=DIR")
+        found[DATASETS[name].name] = Path(directory)
+    return found
+
+
+def _prepare(
+    wanted: Sweep,
+    everything: Sequence[PlannedRun],
+    runs: Sequence[PlannedRun],
+    sources: Any,
+    place: Path,
+    quiet: bool,
+) -> tuple[list[SweepJob], list[SweepJob]]:
+    """Make the datasets, write down what the sweep holds; return all jobs and those of this call."""
+    from secli.experiments.leading import write_sweep
+    from secli.experiments.prepare import jobs_of, prepare, wanted_datasets
+    from secli.provenance import command_line
+
+    with progress(quiet) as display:
+        task = display.add_task("datasets", total=1, unit="images", detail="")
+
+        def watch(name: str, done: int, total: int) -> None:
+            display.update(task, description=f"make {name}", completed=done, total=total)
+
+        ready = prepare(wanted_datasets(everything), sources, watch)
+    listed = jobs_of(everything, ready, place)
+    keys = [run.key(ready[run.data].digest) for run in everything]
+    folders = {job.key: job.run.relative_to(place) for job in listed}
+    write_sweep(place, wanted, everything, folders, keys, command_line())
+    mine = {run.key(ready[run.data].digest) for run in runs}
+    return listed, [job for job in listed if job.key in mine]
+
+
+def _carry_out(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> Outcome:
+    from secli.cli.live import watching
+    from secli.experiments.leading import lead, standings
+    from secli.training.interruption import catching_signals
+
+    states = standings(jobs)
+    done = sum(state.state == "done" for state in states.values())
+    given_up = 0 if retry_failed else sum(state.state == "failed" for state in states.values())
+    weights = {
+        job.key: float(job.training.epochs)
+        for job in jobs
+        if states[job.key].state != "done" and (retry_failed or states[job.key].state != "failed")
+    }
+    with (
+        catching_signals() as interruption,
+        watching(len(jobs), done, given_up, weights, quiet) as show,
+    ):
+        return lead(jobs, engine, show, lambda: interruption.requested, retry_failed)
+
+
+def _finish(
+    wanted: Sweep, place: Path, outcome: Outcome, jobs: Sequence[SweepJob], format: str, quiet: bool
+) -> None:
+    """Print the tables of what is finished, and leave with the code that says whether all is."""
+    from secli.errors import InterruptedRunError, SecliError
+
+    if outcome.finished:
+        from secli.cli.sweep_tables import print_tables
+
+        print_tables(place, format)
+    if outcome.left:
+        raise InterruptedRunError(
+            f"sweep {wanted.name}: stopped with {len(outcome.left)} runs to do; their state is saved: "
+            "repeat the command to go on"
+        )
+    if outcome.failed:
+        job, reason = next(iter(outcome.failed.values()))
+        raise SecliError(
+            f"sweep {wanted.name}: {len(outcome.failed)} of {len(jobs)} runs failed, the first: {job.title}: {reason}; "
+            "--retry-failed tries them again"
+        )
+    if not quiet:
+        note(f"sweep {wanted.name}: {len(outcome.finished)} runs finished in {place}")
+
+
+def _print_plan(
+    wanted: Sweep, runs: Sequence[PlannedRun], place: Path, slots: int, format: str, quiet: bool
+) -> None:
+    """Print the runs with what they will cost."""
+    from secli.cli.live import duration
+    from secli.experiments.estimate import estimate, finished_seconds, longest_path, protocol_sizes
+    from secli.experiments.leading import seconds_below
+
+    with progress(quiet) as display:
+        task = display.add_task("timing a step of each network", total=1, unit="networks", detail="")
+        finished = finished_seconds(runs, seconds_below(place))
+        estimates = estimate(
+            runs,
+            protocol_sizes,
+            finished,
+            lambda done, total: display.update(task, completed=done, total=total),
+        )
+    known = [each.seconds for each in estimates if each.seconds is not None]
+    wall = longest_path(known, slots)
+    peak = max(each.memory for each in estimates)
+    if format == "json":
+        out(_plan_json(wanted, estimates, slots, wall, peak))
+        return
+    from tabulate import tabulate
+
+    rows = [
+        (
+            each.run.title,
+            duration(each.seconds) if each.seconds is not None else "?",
+            f"{each.memory / 2**20:.0f}",
+        )
+        for each in estimates
+    ]
+    out(tabulate(rows, ("run", "time", "memory (MiB)"), colalign=("left", "right", "right")))
+    unknown = (
+        "" if len(known) == len(estimates) else f"; {len(estimates) - len(known)} of unknown size not counted"
+    )
+    out(
+        f"\n{wanted.name}: {len(runs)} runs, about {duration(wall)} with {slots} at once "
+        f"({duration(sum(known))} of work), at most {peak / 2**20:.0f} MiB each{unknown}"
+    )
+
+
+def _plan_json(wanted: Sweep, estimates: Sequence[Estimate], slots: int, wall: float, peak: float) -> str:
+    from secli.tables.formats import dump_json
+
+    return dump_json(
+        {
+            "name": wanted.name,
+            "runs": [
+                {
+                    "model": each.run.model.name,
+                    "label": each.run.label,
+                    "tag": each.run.tag,
+                    "options": each.run.resolved.options,
+                    "training": each.run.resolved.training.model_dump(mode="json"),
+                    "dataset": each.run.data.name,
+                    "realisation": each.run.data.realisation,
+                    "seed": each.run.seed,
+                    "seconds": each.seconds,
+                    "memory_mib": each.memory / 2**20,
+                    "from_finished_runs": each.measured,
+                }
+                for each in estimates
+            ],
+            "estimate": {
+                "runs": len(estimates),
+                "at_once": slots,
+                "seconds": wall,
+                "seconds_of_work": sum(each.seconds or 0.0 for each in estimates),
+                "peak_memory_mib": peak / 2**20,
+                "of_unknown_size": sum(each.seconds is None for each in estimates),
+            },
+        }
+    )

@@ -1,0 +1,206 @@
+"""What a sweep will cost: time and memory, from a training step of each of its networks and from finished runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from secli.datasets.protocols import DATASETS
+from secli.experiments.plan import PlannedRun, WantedDataset
+from secli.models.building import build
+
+TRIED = 8
+"""Images of the step that is timed."""
+MEASURING = 1.3
+"""A curve costs about so many times its forward passes."""
+FACTORS = 14
+"""About so many factors has a default grid."""
+
+
+class Cost(NamedTuple):
+    """What one network costs on this machine, with this many threads.
+
+    Attributes
+    ----------
+    train, forward
+        Seconds per image, of a training step and of a forward pass.
+    memory
+        Bytes per image of a step that the backward pass needs.
+    state
+        Bytes of weights, gradients and Adam's two moments.
+    """
+
+    train: float
+    forward: float
+    memory: float
+    state: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is left to be paid for one run.
+
+    Attributes
+    ----------
+    run
+        The run.
+    seconds
+        Training, validation, test and measuring together; None where the number of images is not known yet.
+    memory
+        Bytes at the peak of a training step, the libraries themselves (some hundred MB) left out.
+    measured
+        Whether the seconds are those of finished runs that differ in nothing but seed and realisation.
+    """
+
+    run: PlannedRun
+    seconds: float | None
+    memory: float
+    measured: bool
+
+
+def estimate(
+    runs: Sequence[PlannedRun],
+    sizes: Callable[[WantedDataset], tuple[int, int, int] | None],
+    finished: Mapping[str, float],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Estimate]:
+    """Estimate every run; each network is timed once, on a step of a few images.
+
+    Parameters
+    ----------
+    runs : sequence of PlannedRun
+        The runs.
+    sizes : callable
+        Gives a dataset's images in train, val and test; None where nobody knows them yet.
+    finished : mapping
+        Seconds of runs that were finished before, by :func:`kindred`.
+    on_progress : callable
+        Called with (networks timed, networks in all).
+    """
+    networks: dict[str, Cost] = {}
+    total = len({_network(run) for run in runs})
+    estimates = []
+    for run in runs:
+        name = _network(run)
+        if name not in networks:
+            networks[name] = cost_of(run)
+            on_progress(len(networks), total)
+        cost = networks[name]
+        known = finished.get(kindred(run))
+        seconds = known if known is not None else _seconds(run, cost, sizes)
+        memory = cost.state + cost.memory * run.resolved.training.batch
+        estimates.append(Estimate(run, seconds, memory, known is not None))
+    return estimates
+
+
+def kindred(run: PlannedRun) -> str:
+    """Return what runs share that differ in nothing but seed and realisation."""
+    identity = run.identity()
+    training = {key: value for key, value in identity["training"].items() if key != "seed"}
+    data = {key: value for key, value in identity["data"].items() if key != "realisation"}
+    return json.dumps({**identity, "training": training, "data": data}, sort_keys=True)
+
+
+def _network(run: PlannedRun) -> str:
+    options = json.dumps(run.resolved.options, sort_keys=True)
+    return f"{run.model.name} {options} {run.resolved.training.threads} {run.resolved.training.precision}"
+
+
+def cost_of(run: PlannedRun) -> Cost:
+    """Time one step and one forward pass of a run's network, and add up what the backward pass keeps."""
+    training, options = run.resolved.training, run.resolved.options
+    network = build(run.model.name, options, seed=0)
+    side = options.get("image_size", DATASETS[run.data.name].image_size or 28)
+    images = torch.rand(TRIED, options.get("in_channels", 1), side, side)
+    labels = torch.arange(TRIED) % options.get("classes", 10)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(training.threads)
+    try:
+        _step(network, images, labels)  # the first one also finds its algorithms
+        train = _timed(lambda: _step(network, images, labels)) / TRIED
+        kept = _kept_bytes(network, images, labels) / TRIED
+        network.eval()
+        with torch.no_grad():
+            forward = _timed(lambda: network(images)) / TRIED
+    finally:
+        torch.set_num_threads(threads)
+    parameters = sum(p.numel() * p.element_size() for p in network.parameters())
+    return Cost(train, forward, kept, 4 * parameters)
+
+
+def _step(network: nn.Module, images: Tensor, labels: Tensor) -> None:
+    network.zero_grad()
+    functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _kept_bytes(network: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """Return the bytes of all activations that autograd keeps for the backward pass, each storage once."""
+    parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = functional.cross_entropy(network(images), labels)
+    del loss
+    return sum(kept.values())
+
+
+def _seconds(
+    run: PlannedRun, cost: Cost, sizes: Callable[[WantedDataset], tuple[int, int, int] | None]
+) -> float | None:
+    known = sizes(run.data)
+    if known is None:
+        return None
+    train, val, test = known
+    seconds = run.resolved.training.epochs * (train * cost.train + val * cost.forward) + test * cost.forward
+    if run.measure is not None:
+        settings = run.measure.settings
+        factors = len(settings.factors) if settings.factors is not None else FACTORS
+        on = sizes(run.measure.on)
+        images = settings.images if on is None else min(settings.images, on[2])
+        seconds += MEASURING * (factors + 1) * images * cost.forward
+    return seconds
+
+
+def longest_path(seconds: Sequence[float], jobs: int) -> float:
+    """Return the wall time of so many workers that take the runs in order."""
+    ends = [0.0] * max(jobs, 1)
+    for each in seconds:
+        index = min(range(len(ends)), key=ends.__getitem__)
+        ends[index] += each
+    return max(ends)
+
+
+def protocol_sizes(wanted: WantedDataset) -> tuple[int, int, int] | None:
+    """Return the images in train, val and test that a protocol prescribes; None where the pictures decide."""
+    return DATASETS[wanted.name].parameters(wanted.factors, wanted.sizes, wanted.image_size).sizes
+
+
+def finished_seconds(
+    runs: Sequence[PlannedRun], seconds_of: Callable[[PlannedRun], float | None]
+) -> dict[str, float]:
+    """Return the mean seconds of the runs that are finished, by :func:`kindred`."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        seconds = seconds_of(run)
+        if seconds is not None:
+            found.setdefault(kindred(run), []).append(seconds)
+    return {key: sum(values) / len(values) for key, values in found.items()}
