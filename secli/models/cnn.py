@@ -22,6 +22,7 @@ from secli.models.options import (
     Std,
     Upsample,
     Upsampling,
+    Widths,
 )
 
 WIDTHS = (8, 20, 40, 64)
@@ -32,34 +33,36 @@ def cnn(
     classes: Classes = 10,
     mean: Mean = 0.0607,
     std: Std = 0.2161,
+    widths: Widths = WIDTHS,
 ) -> StagedModel:
     """Return the plain network of the scale curves: four 3×3 convolutions, each ReLU then batch norm.
 
-    Widths 8, 20, 40, 64, stride 1, padding 1, a bias in the second and fourth; average pool to 2×2, one linear
+    Stride 1, padding 1, a bias in the second and fourth; average pool to 2×2, one linear
     layer. Any image size.
     """
-    inputs = (in_channels, *WIDTHS)
+    inputs = (in_channels, *widths)
     convolutions = [
-        nn.Conv2d(inputs[i], inputs[i + 1], 3, padding=1, bias=i % 2 == 1) for i in range(len(WIDTHS))
+        nn.Conv2d(inputs[i], inputs[i + 1], 3, padding=1, bias=i % 2 == 1) for i in range(len(widths))
     ]
-    return four_blocks(convolutions, in_channels, classes, mean, std)
+    return four_blocks(convolutions, widths, in_channels, classes, mean, std)
 
 
 def four_blocks(
     convolutions: Sequence[nn.Module],
+    widths: Sequence[int],
     in_channels: int,
     classes: int,
     mean: PerChannel,
     std: PerChannel,
 ) -> StagedModel:
-    """Put four convolutions of the widths above, which keep the plane's size, into the network of the curves."""
+    """Put four convolutions of these widths, which keep the plane's size, into the network of the curves."""
     stages = []
-    for i, (convolution, width) in enumerate(zip(convolutions, WIDTHS, strict=True)):
+    for i, (convolution, width) in enumerate(zip(convolutions, widths, strict=True)):
         before = entrance(in_channels, mean, std) if i == 0 else {}
         block = chain(**before, conv=convolution, relu=nn.ReLU(), norm=BatchNorm(width))
         stages.append(Stage(f"block{i + 1}", block, Plane()))
     head = chain(
-        pool=nn.AdaptiveAvgPool2d(2), flatten=nn.Flatten(), classify=nn.Linear(4 * WIDTHS[-1], classes)
+        pool=nn.AdaptiveAvgPool2d(2), flatten=nn.Flatten(), classify=nn.Linear(4 * widths[-1], classes)
     )
     return StagedModel([*stages, Stage("logits", head, Invariant())])
 

@@ -10,7 +10,7 @@ from torch import nn
 from secli.layers.deformable import DeformConv
 from secli.models.cnn import WIDTHS, four_blocks
 from secli.models.contract import StagedModel
-from secli.models.options import Classes, InChannels, Mean, Std
+from secli.models.options import Classes, InChannels, Mean, Std, Widths
 
 Modulated = Annotated[bool, Field(description="v2: every tap also gets a mask in [0, 1]")]
 DeformableGroups = Annotated[
@@ -25,15 +25,16 @@ def dcn(
     std: Std = 0.2161,
     modulated: Modulated = False,
     deformable_groups: DeformableGroups = 1,
+    widths: Widths = WIDTHS,
 ) -> StagedModel:
     """Return the deformable network (v1, or v2 when modulated): its last two 3×3 convolutions move their taps.
 
     Raises
     ------
     ValueError
-        When the groups do not divide the 20 and 40 channels that the two convolutions take.
+        When the groups do not divide the channels (20 and 40 as published) that the two convolutions take.
     """
-    first, second, third, fourth = WIDTHS
+    first, second, third, fourth = widths
 
     def deformable(inputs: int, outputs: int, bias: bool) -> DeformConv:
         return DeformConv(
@@ -46,4 +47,4 @@ def dcn(
         deformable(second, third, bias=False),
         deformable(third, fourth, bias=True),
     ]
-    return four_blocks(convolutions, in_channels, classes, mean, std)
+    return four_blocks(convolutions, widths, in_channels, classes, mean, std)

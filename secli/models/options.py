@@ -46,6 +46,15 @@ Upsample = Annotated[
     Literal["nearest", "bilinear"],
     Field(description="how they are enlarged: nearest (published code) or bilinear"),
 ]
+Widths = Annotated[
+    tuple[
+        Annotated[int, Field(ge=1, le=4096)],
+        Annotated[int, Field(ge=1, le=4096)],
+        Annotated[int, Field(ge=1, le=4096)],
+        Annotated[int, Field(ge=1, le=4096)],
+    ],
+    Field(description="channels of the four convolutions"),
+]
 Dropout = Annotated[float, Field(ge=0, lt=1, description="dropout before the last linear layer")]
 Interaction = Annotated[int, Field(ge=1, le=16, description="neighbouring levels that a convolution mixes")]
 ScalePoolOption = Annotated[
