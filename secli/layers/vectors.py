@@ -1,0 +1,143 @@
+"""What acts on vector fields (N, C, 2, H, W) by their magnitudes: pooling, normalisation, the magnitude itself.
+
+Source: Marcos, Kellenberger, Lobry, Tuia, "Scale Equivariance in CNNs with Vector Fields", 2018, section 3. None of
+these looks at an angle, so all commute with turning every vector.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def magnitude(x: Float[Tensor, "n c 2 h w"]) -> Float[Tensor, "n c h w"]:
+    """Return √(u² + v²); its gradient is zero, not undefined, where the vector is zero."""
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=2)
+    return lengths
+
+
+class Magnitude(nn.Module):
+    """Project a vector field to a plane: the length √(u² + v²) of each vector.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import Magnitude
+    >>> Magnitude()(torch.tensor([3.0, 4.0]).view(1, 1, 2, 1, 1)).item()
+    5.0
+    """
+
+    def forward(self, x: Float[Tensor, "n c 2 h w"]) -> Float[Tensor, "n c h w"]:
+        """Return the lengths."""
+        return magnitude(x)
+
+
+class VectorPool(nn.Module):
+    """Max-pooling of vectors: of each window, the longest vector goes on.
+
+    Parameters
+    ----------
+    kernel : int
+        Side of the window, in cells.
+    stride : int, optional
+        Its step; the kernel by default.
+    padding : int
+        Cells added on each side; they are never the longest.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import VectorPool
+    >>> VectorPool(2)(torch.randn(2, 4, 2, 28, 28)).shape
+    torch.Size([2, 4, 2, 14, 14])
+    """
+
+    def __init__(self, kernel: int, stride: int | None = None, padding: int = 0) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.padding = kernel, kernel if stride is None else stride, padding
+
+    def forward(self, x: Float[Tensor, "n c 2 h w"]) -> Float[Tensor, "n c 2 y x"]:
+        """Return the pooled field."""
+        # which vector is longest is a choice, without a gradient; squares choose as lengths do
+        squares = x.detach().square().sum(dim=2)
+        pooled, places = functional.max_pool2d(
+            squares, self.kernel, self.stride, self.padding, return_indices=True
+        )
+        chosen = places.flatten(2).unsqueeze(2).expand(-1, -1, 2, -1)
+        return x.flatten(3).gather(3, chosen).reshape(*x.shape[:3], *pooled.shape[2:])
+
+    def extra_repr(self) -> str:
+        """Say the window."""
+        return f"kernel={self.kernel}, stride={self.stride}, padding={self.padding}"
+
+
+class VectorNorm(nn.Module):
+    """Batch normalisation of vectors: (u, v)/√(Var |(u, v)| + ε), no mean, nothing learned.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the field.
+    eps : float
+        ε.
+    momentum : float
+        Share of the running variance that a batch replaces.
+    device, dtype
+        As for any torch module.
+
+    Raises
+    ------
+    ValueError
+        In training, on a single vector per channel, which has no variance.
+
+    Notes
+    -----
+    The variance is that of the magnitude over (N, H, W), biased; the running variance starts at 1, takes the
+    unbiased one, and is what evaluation divides by.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import VectorNorm
+    >>> norm = VectorNorm(4)
+    >>> norm(torch.randn(2, 4, 2, 28, 28)).shape
+    torch.Size([2, 4, 2, 28, 28])
+    """
+
+    running_var: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        eps: float = 1e-5,
+        momentum: float = 0.5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.register_buffer("running_var", torch.ones(channels, device=device, dtype=dtype))
+
+    def forward(self, x: Float[Tensor, "n c 2 h w"]) -> Float[Tensor, "n c 2 h w"]:
+        """Return the normalised field; in training, take the batch into the running variance."""
+        variance = self._of_batch(x) if self.training else self.running_var
+        return (x * (variance + self.eps).rsqrt().view(-1, 1, 1, 1)).to(x.dtype)
+
+    def _of_batch(self, x: Float[Tensor, "n c 2 h w"]) -> Float[Tensor, "c"]:
+        count = x.shape[0] * x.shape[3] * x.shape[4]
+        if count < 2:
+            raise ValueError(
+                f"the norm needs more than one vector per channel in training, got {tuple(x.shape)}"
+            )
+        lengths = magnitude(x).to(torch.promote_types(x.dtype, torch.float32))
+        variance = lengths.var(dim=(0, 2, 3), correction=0)
+        with torch.no_grad():
+            unbiased = variance.detach().to(self.running_var.dtype) * (count / (count - 1))
+            self.running_var.lerp_(unbiased, self.momentum)
+        return variance
+
+    def extra_repr(self) -> str:
+        """Say ε and the momentum."""
+        return f"{len(self.running_var)}, eps={self.eps:g}, momentum={self.momentum:g}"

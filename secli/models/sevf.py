@@ -1,0 +1,114 @@
+"""Scale-equivariant vector fields in the shared body: the resizing with the largest response becomes an angle.
+
+Source: Marcos, Kellenberger, Lobry, Tuia, "Scale Equivariance in CNNs with Vector Fields", 2018.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from secli.fields import VectorField
+from secli.layers.vector_field import BASE, LEVELS, ScalarFieldConv, Turn, VectorFieldConv, VectorFieldLift
+from secli.layers.vectors import Magnitude, VectorNorm, VectorPool
+from secli.models.contract import StagedModel
+from secli.models.entrance import entrance
+from secli.models.grid import Grid
+from secli.models.mnist_body import CHANNELS, LAST_PADDING, Block, Pooled, last_window, mnist_body
+from secli.models.options import (
+    BodyImageSize,
+    Classes,
+    Dropout,
+    InChannels,
+    Mean,
+    Std,
+    Upsample,
+    Upsampling,
+)
+
+VECTOR_CHANNELS = (23, 45, 68)
+
+Mode = Annotated[
+    Literal["scalar", "vector"],
+    Field(
+        description="scalar: the magnitude alone goes on; vector: the angle, which is a scale, goes on too"
+    ),
+]
+Size = Annotated[int, Field(ge=1, le=51, description="side K of the kernels in pixels, odd")]
+Base = Annotated[float, Field(gt=1, le=4, description="ratio a of neighbouring resizings")]
+Lowest = Annotated[int, Field(ge=-16, le=16, description="lowest j: the picture is resized by a^j")]
+Highest = Annotated[int, Field(ge=-16, le=16, description="highest j")]
+TurnOption = Annotated[
+    Turn,
+    Field(
+        description="sense in which a vector convolution turns its weights with the resizing: "
+        "against (as published) or along (the equivariant one)"
+    ),
+]
+
+
+def vector_pool(grid: Grid, last: bool) -> Pooled:
+    """Return the body's pooling for vectors: of each window, the longest."""
+    kernel, padding = (last_window(grid.size), LAST_PADDING) if last else (2, 0)
+    return Pooled(VectorPool(kernel, padding=padding), grid.pooled(kernel, padding))
+
+
+def mnist_sevf(
+    in_channels: InChannels = 1,
+    classes: Classes = 10,
+    mean: Mean = 0.0607,
+    std: Std = 0.2161,
+    image_size: BodyImageSize = 28,
+    upsampling: Upsampling = 1,
+    upsample: Upsample = "nearest",
+    dropout: Dropout = 0.7,
+    mode: Mode = "vector",
+    size: Size = 7,
+    base: Base = BASE,
+    lowest: Lowest = LEVELS[0],
+    highest: Highest = LEVELS[1],
+    turn: TurnOption = "against",
+) -> StagedModel:
+    """Return SEVF in the shared body: every convolution on eight resizings, of which the largest response goes on.
+
+    No bias in the convolutions, one in the first linear layer, a norm behind the first two blocks only. The vector
+    network (23, 45, 68 channels) takes magnitudes behind its last pooling.
+
+    Raises
+    ------
+    ValueError
+        When the size is even, there are not two resizings, their angles leave ±π, or a scalar network is asked to
+        turn its weights.
+    """
+    before = entrance(in_channels, mean, std, upsampling, upsample)
+    grid = Grid.of_image(image_size).upsampled(upsampling)
+    levels = (lowest, highest)
+    if mode == "scalar":
+        if turn != "against":
+            raise ValueError("turn needs mode=vector: a scalar network has no vectors to turn")
+        inputs = (in_channels, *CHANNELS)
+        blocks = [
+            Block(ScalarFieldConv(inputs[i], width, size, base, levels), width, activation=nn.Identity)
+            for i, width in enumerate(CHANNELS)
+        ]
+        blocks[-1] = blocks[-1]._replace(norm=None)
+        return mnist_body(blocks, before, grid, classes, dropout, linear_bias=True)
+
+    first, second, third = VECTOR_CHANNELS
+    convolutions = (
+        VectorFieldLift(in_channels, first, size, base, levels),
+        VectorFieldConv(first, second, size, base, levels, turn=turn),
+        VectorFieldConv(second, third, size, base, levels, turn=turn),
+    )
+
+    def field(at: Grid) -> VectorField:
+        # one resizing more, one step of the angle more: that is content a times smaller
+        return VectorField(1 / base, convolutions[0].angle_step, levels, at.stride, at.origin)
+
+    blocks = [
+        Block(convolution, width, field, nn.Identity, vector_pool, None if width == third else VectorNorm)
+        for convolution, width in zip(convolutions, VECTOR_CHANNELS, strict=True)
+    ]
+    return mnist_body(blocks, before, grid, classes, dropout, collapse=Magnitude(), linear_bias=True)
