@@ -186,7 +186,12 @@ MODELS: Registry[ModelSpec] = Registry(
             CURVES,
         ),
         _curves(
-            "dss_v2", "a pyramid instead of the lift, its kernel not dilated", "dss", DSS, "dss:dss_v2", None
+            "dss_v2",
+            "a pyramid instead of the lift, its kernel not dilated",
+            "dss",
+            DSS,
+            "dss_pyramid:dss_v2",
+            7_738,
         ),
         _curves(
             "deform_dss",
@@ -194,7 +199,7 @@ MODELS: Registry[ModelSpec] = Registry(
             "deform_dss",
             DEFORM_DSS,
             "deform_dss:deform_dss",
-            None,
+            23_328,
         ),
         _curves("so2_cnn", "rotation group C8, steerable filters", "so2", SO2, "so2:so2_cnn", 34_175),
         _curves("stn_cnn", "a spatial transformer before cnn", "stn", STN, "stn:stn_cnn", 37_854),

@@ -5,7 +5,8 @@ Source: Worrall, Welling, "Deep Scale-spaces: Equivariance Over Scale", NeurIPS 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 from torch import nn
@@ -13,7 +14,7 @@ from torch import nn
 from secli.fields import Invariant, ScaleSpace
 from secli.layers.dss import Dilation, DSSConv
 from secli.layers.gaussian import ScaleSpaceLift
-from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
+from secli.layers.pooling import BatchNorm, ScalePool, ScalePooling, SpatialPool
 from secli.models.contract import Stage, StagedModel
 from secli.models.entrance import chain, entrance
 from secli.models.grid import Grid
@@ -86,22 +87,72 @@ def dss_v1(
     ValueError
         When the interaction exceeds the levels, or leaves none with ``drop_top``.
     """
+
+    def conv(inputs: int, outputs: int, at: int) -> DSSConv:
+        return DSSConv(inputs, outputs, 3, base, at, interaction, dilation, drop_top)
+
+    scales = LevelsOfScale(base, z, levels, interaction, drop_top)
+    before = entrance(in_channels, mean, std)
+    return two_scale_convolutions(
+        conv, scales, before, in_channels, channels, image_size, classes, scale_pool
+    )
+
+
+class LevelsOfScale(NamedTuple):
+    """The levels of a Gaussian scale space, and what an interaction makes of them."""
+
+    base: float
+    z: float
+    levels: int
+    interaction: int
+    drop_top: bool
+
+
+def two_scale_convolutions(
+    conv: Callable[[int, int, int], nn.Module],
+    scales: LevelsOfScale,
+    before: Mapping[str, nn.Module],
+    in_channels: int,
+    channels: int,
+    image_size: int,
+    classes: int,
+    scale_pool: ScalePooling,
+) -> StagedModel:
+    """Assemble a small deep scale space around two 3×3 scale convolutions that keep the plane's size.
+
+    Parameters
+    ----------
+    conv : callable
+        Builds a convolution from its input channels, output channels and levels of the input.
+    scales : LevelsOfScale
+        Of the lift, and how the convolutions mix them.
+    before : mapping
+        Named modules before the lift.
+    in_channels, channels : int
+        Channels of the images, and n: the convolutions have n and 2n.
+    image_size, classes : int
+        Side of the images in pixels; number of classes.
+    scale_pool : "max" or "mean"
+        How the scale axis is pooled before the classifier.
+
+    Raises
+    ------
+    ValueError
+        When an interaction with ``drop_top`` leaves no level.
+    """
+    base, z, levels, interaction, drop_top = scales
     counts = _blocks_of_levels(levels, interaction, drop_top, convolutions=2)
     grid = Grid.of_image(image_size)
 
     def space(at: Grid, layer: int) -> ScaleSpace:
         return _space(at, base, z, counts[layer], 0 if drop_top else layer * (interaction - 1))
 
-    def conv(inputs: int, outputs: int, layer: int) -> DSSConv:
-        return DSSConv(inputs, outputs, 3, base, counts[layer], interaction, dilation, drop_top)
-
     half, quarter = grid.pooled(2), grid.pooled(2).pooled(2)
-    lift = chain(**entrance(in_channels, mean, std), lift=ScaleSpaceLift(base, z, levels))
     stages = [
-        Stage("lift", lift, space(grid, 0)),
-        Stage("conv1", conv(in_channels, channels, 0), space(grid, 1)),
+        Stage("lift", chain(**before, lift=ScaleSpaceLift(base, z, levels)), space(grid, 0)),
+        Stage("conv1", conv(in_channels, channels, counts[0]), space(grid, 1)),
         Stage("block1", _pool_norm(channels), space(half, 1)),
-        Stage("conv2", conv(channels, 2 * channels, 1), space(half, 2)),
+        Stage("conv2", conv(channels, 2 * channels, counts[1]), space(half, 2)),
         Stage("block2", _pool_norm(2 * channels), space(quarter, 2)),
         Stage("pool", chain(pool=ScalePool(scale_pool), relu=nn.ReLU()), quarter.plane()),
     ]

@@ -1,0 +1,77 @@
+"""Deformable deep scale spaces: scale equivariance from dilated tied kernels, local deformation from moved taps.
+
+Sources: Worrall, Welling, "Deep Scale-spaces: Equivariance Over Scale", NeurIPS 2019; Dai et al., "Deformable
+Convolutional Networks", ICCV 2017.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from secli.layers.deform_dss import DeformableDSSConv, Offsets
+from secli.models.contract import StagedModel
+from secli.models.dss import (
+    Base,
+    Channels,
+    DilationOption,
+    DropTop,
+    Levels,
+    LevelsOfScale,
+    Z,
+    two_scale_convolutions,
+)
+from secli.models.entrance import entrance
+from secli.models.options import Classes, ImageSize, InChannels, Interaction, Mean, ScalePoolOption, Std
+
+OffsetsOption = Annotated[
+    Offsets,
+    Field(
+        description="offsets in pixels from an undilated branch (absolute, as published for one scale), "
+        "or in units of the level's dilation from a branch dilated likewise (scaled, the equivariant choice)"
+    ),
+]
+DeformableGroups = Annotated[
+    int,
+    Field(ge=1, le=1024, description="groups of the second convolution's inputs with offsets of their own"),
+]
+
+
+def deform_dss(
+    in_channels: InChannels = 1,
+    classes: Classes = 10,
+    mean: Mean = 0.0607,
+    std: Std = 0.2161,
+    image_size: ImageSize = 28,
+    channels: Channels = 16,
+    base: Base = 2.0,
+    z: Z = 0.5,
+    levels: Levels = 4,
+    interaction: Interaction = 1,
+    deformable_groups: DeformableGroups = 1,
+    dilation: DilationOption = "floor",
+    offsets: OffsetsOption = "absolute",
+    drop_top: DropTop = False,
+    scale_pool: ScalePoolOption = "max",
+) -> StagedModel:
+    """Return dss_v1 with deformable scale convolutions; its first one, on the image, has one deformable group.
+
+    Raises
+    ------
+    ValueError
+        When the interaction exceeds the levels, or leaves none with ``drop_top``, or the groups do not divide the
+        channels.
+    """
+
+    def conv(inputs: int, outputs: int, at: int) -> DeformableDSSConv:
+        groups = deformable_groups if outputs > channels else 1  # the first sees too few channels
+        return DeformableDSSConv(
+            inputs, outputs, 3, base, at, interaction, dilation, drop_top, groups, offsets
+        )
+
+    scales = LevelsOfScale(base, z, levels, interaction, drop_top)
+    before = entrance(in_channels, mean, std)
+    return two_scale_convolutions(
+        conv, scales, before, in_channels, channels, image_size, classes, scale_pool
+    )
