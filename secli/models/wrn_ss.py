@@ -1,0 +1,80 @@
+"""The wide residual network with scale-steerable filters.
+
+Source: Ghosh, Gupta, "Scale Steerable Filters for Locally Scale-Invariant Convolutional Neural Networks", 2019; on
+STL-10 as in Sosnovik, Szmaja, Smeulders, "Scale-Equivariant Steerable Networks", ICLR 2020, section 6.2.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from secli.layers.scale_steerable import ScaleSteerableConv
+from secli.models.contract import StagedModel
+from secli.models.options import Classes, InChannels, Mean, Std
+from secli.models.wide_resnet import (
+    STL10_MEAN,
+    STL10_STD,
+    BlockDropout,
+    SharedActivation,
+    WideFamily,
+    WideImageSize,
+    Widths,
+    fan_out_normal,
+    wide_resnet,
+)
+from secli.models.wrn_plain import pointwise
+
+SS_WIDTHS = (11, 88, 176, 352)
+REFERENCE_SIZE = 3
+SIZES = (3, 5, 7)
+
+InnerSizes = Annotated[
+    Literal["published", "paper"],
+    Field(
+        description="paper: kernels of 3, 5 and 7 pixels in every layer; published (code): so in the first layer, "
+        "3 alone inside the blocks"
+    ),
+]
+
+
+def wrn_ss(
+    in_channels: InChannels = 3,
+    classes: Classes = 10,
+    mean: Mean = STL10_MEAN,
+    std: Std = STL10_STD,
+    image_size: WideImageSize = 96,
+    dropout: BlockDropout = 0.3,
+    widths: Widths = SS_WIDTHS,
+    shared_activation: SharedActivation = True,
+    sizes: InnerSizes = "published",
+) -> StagedModel:
+    """Return WRN-16 with scale-steerable filters of order 1 in place of its 3×3 convolutions, the maximum over sizes.
+
+    Plain 1×1 shortcuts; no ReLU behind a maximum but those of the body. A layer's filters live on the grid of its
+    own largest size: on 3×3 alone they span two shapes only, a vertical line of three pixels and the two beside it.
+    """
+    inner = SIZES if sizes == "paper" else SIZES[:1]
+    family = WideFamily(
+        stem=lambda inputs, outputs: _steerable(inputs, outputs, SIZES),
+        conv=lambda place: _steerable(place.inputs, place.outputs, inner, place.stride),
+        shortcut=pointwise,
+        initialise=initialise,
+    )
+    return wide_resnet(
+        family, in_channels, classes, mean, std, image_size, dropout, widths, shared_activation
+    )
+
+
+def initialise(convolution: nn.Module) -> None:
+    """Draw the shortcuts as the body does; steerable layers keep their own draw, whose filters have other norms."""
+    if not isinstance(convolution, ScaleSteerableConv):
+        fan_out_normal(convolution)
+
+
+def _steerable(inputs: int, outputs: int, sizes: tuple[int, ...], stride: int = 1) -> ScaleSteerableConv:
+    return ScaleSteerableConv(
+        inputs, outputs, sizes, orders=(1.0,), reference_size=REFERENCE_SIZE, stride=stride
+    )
