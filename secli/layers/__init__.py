@@ -1,11 +1,13 @@
 """The convolutions, one idea per file, usable without the rest of secli."""
 
+from secli.layers.columns import ColumnConv, ColumnLift, ColumnNorm
 from secli.layers.deform_dss import DeformableDSSConv
 from secli.layers.deformable import DeformConv
 from secli.layers.disco import disco_basis
 from secli.layers.dss import DSSConv
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.hermite import basis_a, basis_b
+from secli.layers.locally_invariant import SIConv
 from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
 from secli.layers.pyramid import PyramidBatchNorm, PyramidConv, PyramidLift, PyramidPool, PyramidStack
 from secli.layers.scale_steerable import ScaleSteerableConv
@@ -13,6 +15,9 @@ from secli.layers.ses import SESConv, SESLift, SESPointwise
 
 __all__ = [
     "BatchNorm",
+    "ColumnConv",
+    "ColumnLift",
+    "ColumnNorm",
     "DSSConv",
     "DeformConv",
     "DeformableDSSConv",
@@ -24,6 +29,7 @@ __all__ = [
     "SESConv",
     "SESLift",
     "SESPointwise",
+    "SIConv",
     "ScalePool",
     "ScaleSpaceLift",
     "ScaleSteerableConv",

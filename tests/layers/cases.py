@@ -59,6 +59,7 @@ class Case:
         return (2, *self.gives, *((side + 2 * padding - kernel) // stride + 1 for side in size))
 
 
+SCALES = (0.5, 1, 2.3)
 BASIS = layers.basis_a(7, (0.9, 1.27, 1.79), 3)
 
 CASES = [
@@ -95,6 +96,24 @@ CASES = [
         (4,),
         (3, 2, 1),
     ),
+    Case("SIConv", lambda **o: layers.SIConv(2, 4, 5, SCALES, **o), (2,), (4,), (5, 1, 2)),
+    Case(
+        "SIConv strided",
+        lambda **o: layers.SIConv(2, 4, 3, SCALES, stride=2, padding=0, bias=False, **o),
+        (2,),
+        (4,),
+        (3, 2, 0),
+    ),
+    Case("ColumnLift", lambda **o: layers.ColumnLift(2, 4, 5, SCALES, **o), (2,), (4, 3), (11, 1, 5)),
+    Case("ColumnConv", lambda **o: layers.ColumnConv(2, 4, 3, SCALES, **o), (2, 3), (4, 3), (7, 1, 3)),
+    Case(
+        "ColumnConv strided",
+        lambda **o: layers.ColumnConv(2, 4, 3, SCALES, stride=2, padding=1, **o),
+        (2, 3),
+        (4, 3),
+        (7, 2, 1),
+    ),
+    Case("ColumnNorm", lambda **o: layers.ColumnNorm(2, 3, **o), (2, 3), (2, 3)),
     Case("ScalePool", lambda **o: layers.ScalePool("max"), (2, 3), (2,)),
     Case("SpatialPool", lambda **o: layers.SpatialPool(2, 1, "mean"), (2, 3), (2, 3), (2, 2, 1)),
     Case("BatchNorm", lambda **o: layers.BatchNorm(2, **o), (2, 3), (2, 3)),
