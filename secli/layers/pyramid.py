@@ -25,6 +25,7 @@ from secli.layers.pooling import SpatialPool
 from secli.scaling import apply_axes
 
 Level = Float[Tensor, "n c _ _"]
+Mixed = Float[Tensor, "n o _ _"]  # a level whose channels were mixed
 
 # n/b^k is rounded in float64: 28/1.4² must not count as just above the next whole number
 _TINY = 1e-9
@@ -196,13 +197,13 @@ class PyramidConv(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, pyramid: list[Level]) -> list[Level]:
+    def forward(self, pyramid: list[Level]) -> list[Mixed]:
         """Return the responses at every level that is kept."""
         if len(pyramid) != self.levels:
             raise ValueError(f"the layer has {self.levels} levels, its input {len(pyramid)}")
         return [self._level(pyramid, k) for k in range(self.out_levels)]
 
-    def _level(self, pyramid: list[Level], k: int) -> Level:
+    def _level(self, pyramid: list[Level], k: int) -> Mixed:
         terms = pyramid[k : k + self.interaction]
         size = (terms[0].shape[2], terms[0].shape[3])
         # a coarser level lies at steps below one of its cells
