@@ -109,8 +109,8 @@ class WideFamily:
         Gives a 3×3 convolution (or what stands for it, with a maximum over scale behind it, or a pooling instead
         of the stride).
     shortcut
-        Gives the 1×1 convolution of a block that changes the width; what it returns is added to the block's
-        output and may broadcast over its levels.
+        Gives the 1×1 convolution of the first block of each group, where the width changes; what it returns is
+        added to the block's output and may broadcast over its levels.
     field
         The field behind a group, given the grid and the group (0: the stem).
     norm
@@ -153,7 +153,7 @@ class WideBlock(nn.Module):
     dropout : float
         Probability that a value between the convolutions is dropped.
     shared : bool
-        Whether the shortcut of a block that changes the width sees ReLU(BN(x)) rather than x.
+        Whether the 1×1 of the first block of a group sees ReLU(BN(x)) rather than x.
     """
 
     def __init__(self, family: WideFamily, place: Place, dropout: float, shared: bool = True) -> None:
@@ -164,8 +164,7 @@ class WideBlock(nn.Module):
         self.norm2, self.relu2 = family.norm(place.outputs), family.activation()
         self.dropout = nn.Dropout(dropout)
         self.conv2 = _initialised(family, family.conv(second))
-        changes = place.inputs != place.outputs or place.stride != 1
-        self.shortcut = _initialised(family, family.shortcut(place)) if changes else None
+        self.shortcut = _initialised(family, family.shortcut(place)) if place.opens else None
         self.shared = shared
 
     def forward(self, x: Float[Tensor, "n c *s h w"]) -> Float[Tensor, "n o *t y x"]:
