@@ -6,18 +6,22 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secli.catalogue import MODELS
+from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.protocols import DATASETS
 from secli.experiments.plan import PlannedRun, WantedDataset
-from secli.models.building import build
+from secli.models.building import build, resolve_options
 
 TRIED = 8
 """Images of the step that is timed."""
+SIDE = 28
+"""Side of the images for a network that takes any."""
 MEASURING = 1.3
 """A curve costs about so many times its forward passes."""
 FACTORS = 14
@@ -115,11 +119,8 @@ def _network(run: PlannedRun) -> str:
 
 def cost_of(run: PlannedRun) -> Cost:
     """Time one step and one forward pass of a run's network, and add up what the backward pass keeps."""
-    training, options = run.resolved.training, run.resolved.options
-    network = build(run.model.name, options, seed=0)
-    side = options.get("image_size", DATASETS[run.data.name].image_size or 28)
-    images = torch.rand(TRIED, options.get("in_channels", 1), side, side)
-    labels = torch.arange(TRIED) % options.get("classes", 10)
+    training = run.resolved.training
+    network, images, labels = _trial(run.model.name, run.resolved.options)
     threads = torch.get_num_threads()
     torch.set_num_threads(training.threads)
     try:
@@ -131,8 +132,24 @@ def cost_of(run: PlannedRun) -> Cost:
             forward = _timed(lambda: network(images)) / TRIED
     finally:
         torch.set_num_threads(threads)
-    parameters = sum(p.numel() * p.element_size() for p in network.parameters())
-    return Cost(train, forward, kept, 4 * parameters)
+    return Cost(train, forward, kept, _state_bytes(network))
+
+
+def step_memory(model: ModelSettings, training: TrainingSettings) -> float:
+    """Return the bytes that one training step needs: weights, gradients, moments, and what the backward pass keeps."""
+    network, images, labels = _trial(model.name, resolve_options(MODELS[model.name], model.options))
+    return _state_bytes(network) + _kept_bytes(network, images, labels) / TRIED * training.batch
+
+
+def _trial(model: str, options: Mapping[str, Any]) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a network in training mode with a few images and labels."""
+    side = options.get("image_size", SIDE)
+    images = torch.rand(TRIED, options.get("in_channels", 1), side, side)
+    return build(model, options, seed=0), images, torch.arange(TRIED) % options.get("classes", 10)
+
+
+def _state_bytes(network: nn.Module) -> int:
+    return 4 * sum(p.numel() * p.element_size() for p in network.parameters())
 
 
 def _step(network: nn.Module, images: Tensor, labels: Tensor) -> None:
