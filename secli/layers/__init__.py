@@ -10,8 +10,12 @@ from secli.layers.hermite import basis_a, basis_b
 from secli.layers.locally_invariant import SIConv
 from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
 from secli.layers.pyramid import PyramidBatchNorm, PyramidConv, PyramidLift, PyramidPool, PyramidStack
+from secli.layers.rotation import RotationConv, RotationLift, RotationPool
 from secli.layers.scale_steerable import ScaleSteerableConv
 from secli.layers.ses import SESConv, SESLift, SESPointwise
+from secli.layers.spatial_transformer import SpatialTransformer
+from secli.layers.vector_field import ScalarFieldConv, VectorFieldConv, VectorFieldLift
+from secli.layers.vectors import Magnitude, VectorNorm, VectorPool
 
 __all__ = [
     "BatchNorm",
@@ -21,19 +25,29 @@ __all__ = [
     "DSSConv",
     "DeformConv",
     "DeformableDSSConv",
+    "Magnitude",
     "PyramidBatchNorm",
     "PyramidConv",
     "PyramidLift",
     "PyramidPool",
     "PyramidStack",
+    "RotationConv",
+    "RotationLift",
+    "RotationPool",
     "SESConv",
     "SESLift",
     "SESPointwise",
     "SIConv",
+    "ScalarFieldConv",
     "ScalePool",
     "ScaleSpaceLift",
     "ScaleSteerableConv",
     "SpatialPool",
+    "SpatialTransformer",
+    "VectorFieldConv",
+    "VectorFieldLift",
+    "VectorNorm",
+    "VectorPool",
     "basis_a",
     "basis_b",
     "disco_basis",

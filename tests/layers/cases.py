@@ -114,6 +114,51 @@ CASES = [
         (7, 2, 1),
     ),
     Case("ColumnNorm", lambda **o: layers.ColumnNorm(2, 3, **o), (2, 3), (2, 3)),
+    Case(
+        "ScaleSteerableConv",
+        lambda **o: layers.ScaleSteerableConv(2, 4, (3, 5, 7), **o),
+        (2,),
+        (4,),
+        (7, 1, 3),
+    ),
+    Case(
+        "ScaleSteerableConv with its scale axis, strided",
+        lambda **o: layers.ScaleSteerableConv(
+            2, 4, (3, 5, 7), (1,), stride=2, padding=1, maximum=False, relu=True, **o
+        ),
+        (2,),
+        (4, 3),
+        (7, 2, 1),
+    ),
+    Case(
+        "RotationLift", lambda **o: layers.RotationLift(2, 4, 5, 8, padding=2, **o), (2,), (4, 8), (5, 1, 2)
+    ),
+    Case(
+        "RotationLift strided",
+        lambda **o: layers.RotationLift(2, 4, 3, 6, 2, bias=False, **o),
+        (2,),
+        (4, 6),
+        (3, 2, 0),
+    ),
+    Case("RotationConv", lambda **o: layers.RotationConv(2, 4, 5, 8, **o), (2, 8), (4, 8), (5, 1, 0)),
+    Case(
+        "RotationConv strided",
+        lambda **o: layers.RotationConv(2, 4, 3, 3, 2, 1, bias=False, **o),
+        (2, 3),
+        (4, 3),
+        (3, 2, 1),
+    ),
+    Case("RotationPool", lambda **o: layers.RotationPool(), (2, 8), (2,)),
+    Case(
+        "SpatialTransformer",
+        lambda **o: moved(
+            layers.SpatialTransformer(
+                nn.Sequential(nn.Conv2d(2, 3, 3, **o), nn.AdaptiveAvgPool2d(2)), 12, **o
+            )
+        ),
+        (2,),
+        (2,),
+    ),
     Case("ScalePool", lambda **o: layers.ScalePool("max"), (2, 3), (2,)),
     Case("SpatialPool", lambda **o: layers.SpatialPool(2, 1, "mean"), (2, 3), (2, 3), (2, 2, 1)),
     Case("BatchNorm", lambda **o: layers.BatchNorm(2, **o), (2, 3), (2, 3)),
