@@ -17,6 +17,7 @@ from secli.errors import InputError, suggestion
 Metric = Literal["squared", "relative", "absolute"]
 Background = Literal["empty", "none"]
 Precision = Literal["32", "tf32", "bf16", "16"]
+Augmentation = Literal["none", "scale", "stl10"]
 
 
 class Settings(BaseModel):
@@ -46,8 +47,12 @@ class TrainingSettings(Settings):
         (20, 40), description="epochs after which the rate is multiplied by gamma"
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of the learning rate at each milestone")
-    augment: Literal["none", "scale"] = Field(
-        "none", description="'scale': the published '+', factor U[0.5, 2]"
+    augment: Augmentation = Field(
+        "none",
+        description="'scale': the published '+', factor U[0.5, 2]; 'stl10': pad 12, crop, flip, cut out 32×32",
+    )
+    pad: Literal["black", "mean"] = Field(
+        "black", description="what augment=stl10 pads with: black (as published) or the mean colour"
     )
     seed: int = Field(
         0, ge=0, description="seed of the initial weights, the order of images, dropout, augmentation"

@@ -55,8 +55,9 @@ def train(
     augment: Annotated[
         str | None,
         typer.Option(
-            metavar="none|scale",
-            help="'scale' rescales each training image by a factor from U\\[0.5, 2]. \\[default: none]",
+            metavar="none|scale|stl10",
+            help="'scale' rescales each training image by a factor from U\\[0.5, 2]; 'stl10' pads, crops, mirrors "
+            "and cuts out. \\[default: the model's]",
             show_default=False,
         ),
     ] = None,

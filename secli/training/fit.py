@@ -21,7 +21,7 @@ from secli.datasets.loading import pixels, to_device
 from secli.datasets.store import ScaleDataset
 from secli.models.building import build
 from secli.records import ModelInfo, TrainingResults, write_text
-from secli.training.augment import draw_factors, rescale
+from secli.training.augment import Draws, augmentation_of
 from secli.training.checkpoint import (
     STATE_FILE,
     WEIGHTS_FILE,
@@ -93,6 +93,7 @@ class Fit:
     def __init__(self, fabric: Fabric, job: Job, report: Report, stop: Callable[[], bool]) -> None:
         self.fabric, self.job, self.report, self.stop = fabric, job, report, stop
         self.training = job.training
+        self.augmentation = augmentation_of(job.training)
         device = fabric.device
         self.train_images, self.train_labels = to_device(job.dataset.split("train"), device)
         self.val_images, self.val_labels = to_device(job.dataset.split("val"), device)
@@ -147,9 +148,11 @@ class Fit:
         seed, device = self.training.seed, self.fabric.device
         count = len(self.train_labels)
         order = torch.randperm(count, generator=generator_of(Draw.ORDER, seed, self.epoch)).to(device)
-        factors = None
-        if self.training.augment == "scale":
-            factors = draw_factors(count, generator_of(Draw.AUGMENT, seed, self.epoch)).to(device)
+        draws: Draws = ()
+        if self.augmentation is not None:
+            generator = generator_of(Draw.AUGMENT, seed, self.epoch)
+            drawn = self.augmentation.draw(count, self.job.dataset.image_size, generator)
+            draws = tuple(numbers.to(device) for numbers in drawn)
         self.network.train()
         set_learning_rate(self.optimizer.optimizer, self._lr())
         self._question(0)
@@ -157,7 +160,7 @@ class Fit:
         reported = began
         try:
             while self.step < len(self.bounds):
-                self._take_step(order, factors)
+                self._take_step(order, draws)
                 now = time.perf_counter()
                 if self.fabric.is_global_zero and now - reported >= SECONDS_BETWEEN_REPORTS:
                     self._report_step(first, now - began)
@@ -167,15 +170,15 @@ class Fit:
         finally:
             self.seconds = before + time.perf_counter() - began
 
-    def _take_step(self, order: Int64[Tensor, "n"], factors: Float[Tensor, "n"] | None) -> None:
+    def _take_step(self, order: Int64[Tensor, "n"], draws: Draws) -> None:
         """One optimiser step on this process's share of the next batch."""
         start, end = self.bounds[self.step]
         rank, world = self.fabric.global_rank, self.fabric.world_size
         mine = slice(start + rank, end, world)
         chosen = order[mine]
         images, labels = pixels(self.train_images[chosen]), self.train_labels[chosen]
-        if factors is not None:
-            images = rescale(images, factors[mine])
+        if self.augmentation is not None:
+            images = self.augmentation.apply(images, tuple(numbers[mine] for numbers in draws))
         seed_device(self.fabric.device, seed_of(Draw.STEP, self.training.seed, self.epoch, self.step, rank))
         self.optimizer.zero_grad()
         logits = self.model(images)

@@ -18,6 +18,7 @@ from secli.errors import InputError
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import StagedModel
 from secli.records import ModelInfo, TrainingRecord
+from secli.training.augment import augmentation_of
 
 # Settings that do not distinguish runs by name: the seed has its own place there, the machine has none.
 UNNAMED = ("seed", "device", "devices", "threads")
@@ -56,6 +57,8 @@ def resolve(model: ModelSettings, training: TrainingSettings) -> Resolved:
     options = resolve_options(MODELS[model.name], model.options)
     if training.optimizer == "sgd" and training.nesterov and training.momentum == 0:
         raise InputError("training.nesterov = True: needs training.momentum greater than 0")
+    if training.pad != "black" and training.augment != "stl10":
+        raise InputError(f"training.pad = {training.pad}: needs training.augment = stl10, which alone pads")
     return Resolved(model.name, to_jsonable_python(options), training)
 
 
@@ -89,7 +92,8 @@ def as_recorded(
     """Return the recorded settings for a resumption, after checking that nothing else was asked for.
 
     Settings of the machine (device, devices, threads) that were not given are taken from the record; so are
-    ``device: auto`` and ``threads: 0``, which leave the choice open.
+    ``device: auto`` and ``threads: 0``, which leave the choice open. A setting that the record does not know is newer
+    than the run, which then did as that setting's default does.
 
     Raises
     ------
@@ -97,14 +101,15 @@ def as_recorded(
         When a setting, an option or the data differ from the recorded ones; the message names it.
     """
     asked = resolved.training.model_dump(mode="json")
+    recorded = {**TrainingSettings().model_dump(mode="json"), **record.training}
     given = resolved.training.model_fields_set
     for key in MACHINE:
         if key not in given or asked[key] in ("auto", 0):
-            asked[key] = record.training.get(key, asked[key])
+            asked[key] = recorded[key]
     pairs = [
         ("data", dataset.digest, record.data.digest),
         *((f"model.{key}", *pair) for key, pair in _pairs(resolved.options, record.model.options)),
-        *((f"training.{key}", *pair) for key, pair in _pairs(asked, record.training)),
+        *((f"training.{key}", *pair) for key, pair in _pairs(asked, recorded)),
     ]
     for name, now, then in pairs:
         if now == then:
@@ -144,6 +149,7 @@ def build_for(dataset: ScaleDataset, resolved: Resolved) -> StagedModel:
     """
     images = ImageShape(str(dataset.path), dataset.channels, *dataset.image_size)
     check_images(images, resolved.model, resolved.options)
+    _check_augmentation(images, resolved.training)
     _check_option(images.where, resolved.model, resolved.options, "classes", len(dataset.classes), "class")
     network = build(resolved.model, resolved.options, seed=resolved.training.seed)
     classes = outputs(images, resolved.model, network)
@@ -200,6 +206,16 @@ def _check_option(
         "pixel": f"images of {needed}×{needed} pixels",
     }[unit]
     raise InputError(f"{where}: {what}, but model {model} takes {taken}; add --set model.{option}={needed}")
+
+
+def _check_augmentation(images: ImageShape, training: TrainingSettings) -> None:
+    augmentation = augmentation_of(training)
+    needed = augmentation and augmentation.unfit(images.channels, images.height, images.width)
+    if needed:
+        raise InputError(
+            f"{images.where}: training.augment = {training.augment} {needed}, not {images.channels}×{images.height}×"
+            f"{images.width}; give --augment none"
+        )
 
 
 def _check_batches(dataset: ScaleDataset, resolved: Resolved, network: nn.Module) -> None:

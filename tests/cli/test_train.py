@@ -100,7 +100,10 @@ def test_flags_win_over_set_over_yaml_over_the_models_defaults(
         ([], "no model: give its name"),
         (["cnn", "--epochs", "0"], "--epochs: epochs = 0: input should be greater than or equal to 1"),
         (["cnn", "--lr", "nan"], "--lr: lr = nan: input should be a finite number"),
-        (["cnn", "--augment", "crop"], "--augment: augment = 'crop': input should be 'none' or 'scale'"),
+        (
+            ["cnn", "--augment", "crop"],
+            "--augment: augment = 'crop': input should be 'none', 'scale' or 'stl10'",
+        ),
         (["cnn", "--precision", "8"], "--precision: precision = '8'"),
         (["cnn", "--device", "tpu"], "--device: device = 'tpu'"),
         (["cnn", "--set", "training.epoch=3"], "unknown key 'epoch'; did you mean 'epochs'?"),
