@@ -7,7 +7,9 @@ sections 3 and 4. With the log-radial harmonics S_kj of :mod:`secli.layers.log_r
     y = max_K x ⋆ κ_K
 
 As S_kj falls as 1/r and is not renormalised, κ at scale s is that at scale 1 magnified and divided by s, not by
-s²: in the continuum the response to a picture magnified by s is s times the magnified response.
+s²: in the continuum the response to a picture magnified by s is s times the magnified response. As published, the
+law holds nearly, not exactly: the real and imaginary filters have norms of their own, the centre counts as r = 1,
+and the largest kernel is cut to a disk while the smaller ones are squares.
 """
 
 from __future__ import annotations
@@ -113,7 +115,8 @@ class ScaleSteerableConv(nn.Module):
         """Draw both parts of the coefficients normally, so that the kernels keep the variance as He's do.
 
         The published description is silent. The variance is 2/(in · E), E = Σ ‖Re S‖² + ‖Im S‖² over all filters,
-        the mean over sizes: then Σ_in ‖κ_K‖² is 2 on the mean over sizes, as in a layer before a ReLU.
+        the mean over sizes: then Σ_in ‖κ_K‖² is 2 on the mean over sizes, as in a layer before a ReLU. That is
+        for pixels without correlation; the filters favour smooth pictures, which come out stronger.
         """
         deviation = math.sqrt(2 / (self.real.shape[2] * self._energy))
         nn.init.normal_(self.real, std=deviation)
