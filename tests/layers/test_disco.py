@@ -414,6 +414,16 @@ def test_a_basis_is_fitted_once_and_read_from_disk_after(
         assert file.is_file()
 
 
+def test_whole_scales_written_as_integers_are_the_same_basis(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with counted(monkeypatch) as calls:
+        one, two = disco_basis(5, (1, 1.41, 2), 3, 0.9), disco_basis(5, [1.0, 1.41, 2.0], 3, 0.9)
+    assert calls == [5]
+    assert one.scales == two.scales
+    assert all(np.array_equal(a, b) for a, b in zip(one.functions, two.functions, strict=True))
+
+
 def test_what_is_kept_cannot_be_changed_by_accident(fresh: Path) -> None:
     with pytest.raises(ValueError, match="read-only"):
         proxies(*STL10)[0] = 0
