@@ -121,7 +121,8 @@ class ColumnKernels(nn.Module):
             if scale == 1 or self.side == 1:
                 continue
             matrix = _cropped(column_matrix(size, self.side, scale))
-            if not matrix.any():
+            # a single tap would be the corner's
+            if resized(self.side, scale) < 2 or not matrix.any():
                 raise ValueError(f"nothing is left of a {size}×{size} kernel at scale {scale:g}")
             self.register_buffer(f"resize{k}", matrix.to(self.weight), persistent=False)
         self.reset_parameters()
