@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,8 @@ class Case:
         Kernel, stride and padding: together they say which plane comes out, as for any convolution.
     sizes
         Planes that it is tried on.
-    planes
-        For each level of a list of planes, the plane it has; None where features are one tensor.
+    plane
+        The side that comes out, where no window says it.
     bf16
         Error that bfloat16 may bring, as a share of the output's norm.
     """
@@ -43,6 +44,7 @@ class Case:
     window: tuple[int, int, int] = (1, 1, 0)
     sizes: tuple[tuple[int, int], ...] = ((13, 18), (16, 16))
     bf16: float = 0.02
+    plane: Callable[[int], int] | None = None
 
     @property
     def layer(self) -> str:
@@ -55,12 +57,36 @@ class Case:
 
     def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
         """Return the shape that comes out."""
+        if self.plane is not None:
+            return (2, *self.gives, *(self.plane(side) for side in size))
         kernel, stride, padding = self.window
         return (2, *self.gives, *((side + 2 * padding - kernel) // stride + 1 for side in size))
 
 
+def coarsest(side: int) -> int:
+    """Return the side of the third level of a pyramid of base 1.5."""
+    return math.ceil(side / 1.5**2)
+
+
+def on_a_pyramid(*layers_: nn.Module) -> nn.Module:
+    """Put layers that map lists of planes between a lift and a stack."""
+    return nn.Sequential(layers.PyramidLift(1.5, 3), *layers_, layers.PyramidStack(1.5))
+
+
+def moved(layer: nn.Module) -> nn.Module:
+    """Give parameters that start at zero a value, so that a deformable branch does move its taps."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            if not parameter.is_meta and not parameter.any():
+                parameter.normal_(std=0.1)
+    return layer
+
+
 SCALES = (0.5, 1, 2.3)
 BASIS = layers.basis_a(7, (0.9, 1.27, 1.79), 3)
+PIXEL_BASIS = layers.disco_basis(5, (1, 1.41, 2), 3, sigma=0.9)
+# where the largest response chooses, rounding may choose another one
+CHOOSING = 0.25
 
 CASES = [
     Case("SESLift", lambda **o: layers.SESLift(2, 4, BASIS, **o), (2,), (4, 3), (7, 1, 0)),
@@ -86,6 +112,80 @@ CASES = [
         (4, 2),
         (3, 2, 2),
     ),
+    Case("SESLift on pixels", lambda **o: layers.SESLift(2, 4, PIXEL_BASIS, **o), (2,), (4, 3), (5, 1, 0)),
+    Case(
+        "SESConv on pixels, strided",
+        lambda **o: layers.SESConv(2, 4, PIXEL_BASIS, 2, 2, 2, **o),
+        (2, 3),
+        (4, 3),
+        (5, 2, 2),
+    ),
+    Case("PyramidLift", lambda **o: on_a_pyramid(), (2,), (2, 3), plane=coarsest),
+    Case("PyramidStack", lambda **o: on_a_pyramid(), (2,), (2, 3), plane=coarsest),
+    Case(
+        "PyramidConv",
+        lambda **o: on_a_pyramid(layers.PyramidConv(2, 4, 3, 1.5, 3, **o)),
+        (2,),
+        (4, 3),
+        plane=coarsest,
+    ),
+    Case(
+        "PyramidConv mixing levels, strided",
+        lambda **o: on_a_pyramid(layers.PyramidConv(2, 4, 3, 1.5, 3, 2, stride=2, bias=True, **o)),
+        (2,),
+        (4, 3),
+        plane=lambda side: (coarsest(side) - 1) // 2 + 1,
+    ),
+    Case(
+        "PyramidPool",
+        lambda **o: on_a_pyramid(layers.PyramidPool(2)),
+        (2,),
+        (2, 3),
+        plane=lambda side: coarsest(side) // 2,
+    ),
+    Case(
+        "PyramidBatchNorm",
+        lambda **o: on_a_pyramid(layers.PyramidBatchNorm(2, **o)),
+        (2,),
+        (2, 3),
+        plane=coarsest,
+    ),
+    Case(
+        "VectorFieldLift",
+        lambda **o: layers.VectorFieldLift(2, 4, 5, **o),
+        (2,),
+        (4, 2),
+        (5, 1, 2),
+        bf16=CHOOSING,
+    ),
+    Case(
+        "VectorFieldLift strided",
+        lambda **o: layers.VectorFieldLift(2, 4, 5, 1.4, (-1, 1), stride=2, padding=1, **o),
+        (2,),
+        (4, 2),
+        (5, 2, 1),
+        bf16=CHOOSING,
+    ),
+    Case("ScalarFieldConv", lambda **o: layers.ScalarFieldConv(2, 4, 5, **o), (2,), (4,), (5, 1, 2)),
+    Case(
+        "VectorFieldConv",
+        lambda **o: layers.VectorFieldConv(2, 4, 5, **o),
+        (2, 2),
+        (4, 2),
+        (5, 1, 2),
+        bf16=CHOOSING,
+    ),
+    Case(
+        "VectorFieldConv turning along, strided",
+        lambda **o: layers.VectorFieldConv(2, 4, 5, 1.4, (-1, 1), stride=2, turn="along", **o),
+        (2, 2),
+        (4, 2),
+        (5, 2, 2),
+        bf16=CHOOSING,
+    ),
+    Case("Magnitude", lambda **o: layers.Magnitude(), (2, 2), (2,)),
+    Case("VectorPool", lambda **o: layers.VectorPool(3, 2, 1), (2, 2), (2, 2), (3, 2, 1)),
+    Case("VectorNorm", lambda **o: layers.VectorNorm(2, **o), (2, 2), (2, 2)),
     Case("DeformConv", lambda **o: moved(layers.DeformConv(2, 4, 3, **o)), (2,), (4,), (3, 1, 0)),
     Case(
         "DeformConv with masks, strided",
@@ -95,6 +195,24 @@ CASES = [
         (2,),
         (4,),
         (3, 2, 1),
+    ),
+    Case(
+        "DeformableDSSConv",
+        lambda **o: moved(layers.DeformableDSSConv(2, 4, 3, 2, 3, **o)),
+        (2, 3),
+        (4, 3),
+        (3, 1, 1),
+    ),
+    Case(
+        "DeformableDSSConv in units of fractional dilations, mixing levels, strided",
+        lambda **o: moved(
+            layers.DeformableDSSConv(
+                2, 4, 3, 1.5, 3, 2, "exact", True, 2, "scaled", stride=2, padding=2, bias=True, **o
+            )
+        ),
+        (2, 3),
+        (4, 2),
+        (3, 2, 2),
     ),
     Case("SIConv", lambda **o: layers.SIConv(2, 4, 5, SCALES, **o), (2,), (4,), (5, 1, 2)),
     Case(
@@ -163,12 +281,3 @@ CASES = [
     Case("SpatialPool", lambda **o: layers.SpatialPool(2, 1, "mean"), (2, 3), (2, 3), (2, 2, 1)),
     Case("BatchNorm", lambda **o: layers.BatchNorm(2, **o), (2, 3), (2, 3)),
 ]
-
-
-def moved(layer: nn.Module) -> nn.Module:
-    """Give parameters that start at zero a value, so that a deformable branch does move its taps."""
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            if not parameter.is_meta and not parameter.any():
-                parameter.normal_(std=0.1)
-    return layer

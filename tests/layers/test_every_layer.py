@@ -27,6 +27,7 @@ def test_every_layer_is_in_the_table() -> None:
         name for name, thing in exported.items() if inspect.isclass(thing) and issubclass(thing, nn.Module)
     }
     assert modules == {case.layer for case in CASES}
+    assert len({case.name for case in CASES}) == len(CASES)
 
 
 @every_case
