@@ -215,7 +215,7 @@ def _run(
     _check_fit(settings.name, resolved, data)
     measure = None
     if part.measure is not None:
-        measure = WantedMeasure(_measured_on(part.measure.on, data), part.measure.resolved())
+        measure = WantedMeasure(_measured_on(part.measure.data, data), part.measure.resolved())
     return PlannedRun(model.label or model.name, part.tag, settings, resolved, data, measure)
 
 
@@ -244,7 +244,7 @@ def _measured_on(name: str | None, data: WantedDataset) -> WantedDataset:
             each.name for each in DATASETS.values() if each.source == spec.source and each.factors is None
         ]
         if not twins:
-            raise InputError(f"measure: {data.name} has no unscaled twin; say measure.on")
+            raise InputError(f"measure: {data.name} has no unscaled twin; say measure.data")
         name = twins[0]
     same_source = DATASETS[name].source == spec.source
     sizes, image_size = (data.sizes, data.image_size) if same_source else (None, None)

@@ -95,7 +95,9 @@ class SweptDataset(Settings):
 class SweptMeasure(Settings):
     """What is measured of each trained network, and on which images."""
 
-    on: str | None = Field(None, description="dataset measured on; none: the unscaled twin of the run's own")
+    data: str | None = Field(
+        None, description="dataset measured on; none: the unscaled twin of the run's own"
+    )
     settings: dict[str, Any] = Field(
         default_factory=dict, description="MeasureSettings that differ from the default"
     )
@@ -103,13 +105,13 @@ class SweptMeasure(Settings):
     @model_validator(mode="before")
     @classmethod
     def _flat(cls, value: Any) -> Any:
-        """Let the measure's settings stand beside ``on``, as in every other configuration file."""
+        """Let the measure's settings stand beside ``data``, as in every other configuration file."""
         if not isinstance(value, Mapping) or "settings" in value:
             return value
-        rest = {key: part for key, part in value.items() if key != "on"}
-        return {"settings": rest, **({"on": value["on"]} if "on" in value else {})}
+        rest = {key: part for key, part in value.items() if key != "data"}
+        return {"settings": rest, **({"data": value["data"]} if "data" in value else {})}
 
-    @field_validator("on")
+    @field_validator("data")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
         return None if value is None else _named(DATASETS, value)
