@@ -5,7 +5,7 @@ Source: Weiler, Hamprecht, Storath, "Learning Steerable Filters for Rotation Equ
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import nn
@@ -25,12 +25,20 @@ Size = Annotated[
 Cells = Annotated[
     int,
     Field(
-        ge=1, le=8, description="side of the average before the classifier; above 1 logits are not invariant"
+        ge=1,
+        le=8,
+        description="side of what is pooled to before the classifier; above 1 logits see the angle",
+    ),
+]
+PlanePool = Annotated[
+    Literal["mean", "max"],
+    Field(
+        description="how the plane is pooled before the classifier; max learns faster, mean turns better by 45°"
     ),
 ]
 
 
-# with 8 rotations of 5×5 kernels 34 582 parameters, the plain network has 34 670
+# with 8 rotations of 5×5 kernels 34 626 parameters, the plain network has 34 670
 WIDTHS = (3, 5, 10, 22)
 
 
@@ -43,12 +51,14 @@ def so2_cnn(
     size: Size = 5,
     widths: Widths = WIDTHS,
     cells: Cells = 1,
+    plane_pool: PlanePool = "mean",
 ) -> StagedModel:
     """Return the rotation-equivariant network: a lift and three group convolutions, each ReLU then batch norm.
 
-    Then the maximum over rotations, the average over the plane and one linear layer: the logits do not change when the
-    picture is turned. The kernels are 5×5, as on 3×3 only frequencies up to 2 of C_8's 4 have room, and nine pixels
-    across would be all that an average without places sees. Any image size.
+    Then the maximum over rotations, the average over the plane, batch norm and one linear layer: the logits do not
+    change when the picture is turned. The kernels are 5×5, as on 3×3 only frequencies up to 2 of C_8's 4 have room, and
+    nine pixels across would be all that is seen at once by a pooling without places. Without the last norm, whose input
+    varies little from picture to picture, the network learns several times more slowly. Any image size.
 
     Raises
     ------
@@ -64,9 +74,9 @@ def so2_cnn(
         block = chain(**before, conv=conv, relu=nn.ReLU(), norm=BatchNorm(width))
         stages.append(Stage(f"block{i + 1}", block, Plane()))
     stages.append(Stage("pool", RotationPool(), Plane()))
+    pool = nn.AdaptiveMaxPool2d(cells) if plane_pool == "max" else nn.AdaptiveAvgPool2d(cells)
+    pooled = widths[-1] * cells**2
     head = chain(
-        pool=nn.AdaptiveAvgPool2d(cells),
-        flatten=nn.Flatten(),
-        classify=nn.Linear(widths[-1] * cells**2, classes),
+        pool=pool, flatten=nn.Flatten(), norm=nn.BatchNorm1d(pooled), classify=nn.Linear(pooled, classes)
     )
     return StagedModel([*stages, Stage("logits", head, Invariant())])

@@ -57,6 +57,7 @@ def pictures() -> Tensor:
     "options",
     [
         {},
+        {"plane_pool": "max"},
         {"rotations": 4},
         {"rotations": 12, "widths": (2, 3, 5, 8)},
         {"size": 3},
@@ -132,7 +133,7 @@ def test_an_eighth_turn_nearly_leaves_the_logits(pictures: Tensor) -> None:
 
 def test_shape_of_the_network() -> None:
     model = build("so2_cnn")
-    assert count_parameters(model) == 34_582  # cnn: 34 670
+    assert count_parameters(model) == 34_626  # cnn: 34 670
     convs = [module for module in model.modules() if isinstance(module, (RotationLift, RotationConv))]
     assert [conv.weight.shape[0] for conv in convs] == [3, 5, 10, 22]
     assert [conv.bias is not None for conv in convs] == [False, True, False, True]
