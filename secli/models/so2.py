@@ -58,7 +58,7 @@ def so2_cnn(
     Then the maximum over rotations, the average over the plane, batch norm and one linear layer: the logits do not
     change when the picture is turned. The kernels are 5×5, as on 3×3 only frequencies up to 2 of C_8's 4 have room, and
     nine pixels across would be all that is seen at once by a pooling without places. Without the last norm, whose input
-    varies little from picture to picture, the network learns several times more slowly. Any image size.
+    varies little from picture to picture, the network learns much more slowly. Any image size.
 
     Raises
     ------
