@@ -110,6 +110,14 @@ def sweep(
             rich_help_panel=DATA,
         ),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="mlflow|tensorboard",
+            help="Also tell a tracker, in the sweep's directory (MLflow: or at MLFLOW_TRACKING_URI); repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     format: Annotated[
         str, typer.Option(help="table, markdown, latex, csv or json (with --dry-run: table or json).")
     ] = "table",
@@ -142,6 +150,11 @@ def sweep(
         return
     sources = Sources(data, source, offline, _stand_ins(stand_ins or []))
     listed, mine = _prepare(wanted, everything, runs, sources, place, quiet)
+    if track:
+        from secli.trackers.following import check_trackers
+
+        check_trackers(track)
+        mine = [job.model_copy(update={"trackers": tuple(track), "tracked_in": place}) for job in mine]
     outcome = _carry_out(mine, carrier, retry_failed, quiet)
     _finish(wanted, place, outcome, listed, format, quiet)
 

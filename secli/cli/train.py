@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -101,6 +101,14 @@ def train(
         int | None,
         typer.Option(help="CPU threads, recorded; 0: one per core. \\[default: 0]", show_default=False),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="mlflow|tensorboard",
+            help="Also tell a tracker, in OUT (MLflow: or at MLFLOW_TRACKING_URI); repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
 ) -> None:
     """Train a network and print its run directory.
@@ -127,7 +135,14 @@ def train(
     options = {**(file.model.options if file.model else {}), **given["model"]}
     settings = ModelSettings(name=name, options=options)
     run, record = run_training(
-        settings, open_dataset(place), training, runs, resume=resume, force=force, quiet=quiet
+        settings,
+        open_dataset(place),
+        training,
+        runs,
+        resume=resume,
+        force=force,
+        quiet=quiet,
+        trackers=track or [],
     )
     if not quiet:
         note(summary(record))
@@ -159,12 +174,18 @@ def run_training(
     resume: bool = False,
     force: bool = False,
     quiet: bool = False,
+    trackers: Sequence[str] = (),
 ) -> tuple[Path, TrainingRecord]:
     """Train with a progress display on stderr; see ``secli.training.run.train``."""
+    from secli.trackers.following import following
     from secli.training.run import train as train_model
 
-    with showing(training.epochs, quiet) as show:
-        return train_model(model, dataset, training, runs, resume=resume, force=force, on_event=show)
+    with showing(training.epochs, quiet) as show, following(trackers, runs, show) as follower:
+        run, record = train_model(
+            model, dataset, training, runs, resume=resume, force=force, on_event=follower.on_event
+        )
+        follower.finish(run)
+        return run, record
 
 
 @contextmanager

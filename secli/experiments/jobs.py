@@ -20,6 +20,7 @@ from secli.records import (
     read_training_record,
     write_record,
 )
+from secli.trackers.following import following
 from secli.training.events import Report
 from secli.training.loading import load_subject
 from secli.training.run import train
@@ -42,6 +43,8 @@ class SweepJob(Settings):
     data: Path = Field(description="the dataset directory")
     measure: MeasureSettings | None = Field(None, description="what is measured; none: nothing")
     measured_on: Path | None = Field(None, description="the dataset directory that is measured on")
+    trackers: tuple[str, ...] = Field((), description="trackers that follow the run")
+    tracked_in: Path = Field(Path(), description="where they keep what they are told")
 
 
 class Standing(Settings):
@@ -108,26 +111,22 @@ def carry_out(job: SweepJob, report: Report, on_measure: OnMeasure = lambda done
     where = standing(job).state
     if where == "done":
         return
-    if where != "trained":
-        train(
-            job.model,
-            open_dataset(job.data),
-            job.training,
-            job.run.parent,
-            run=job.run,
-            resume=True,
-            on_event=report,
-        )
+    with following(job.trackers, job.tracked_in, report) as follower:
+        if where != "trained":
+            data, out = open_dataset(job.data), job.run.parent
+            train(job.model, data, job.training, out, run=job.run, resume=True, on_event=follower.on_event)
+        _measure(job, on_measure)
+        follower.finish(job.run)
+
+
+def _measure(job: SweepJob, on_measure: OnMeasure) -> None:
+    """Measure a trained run as the job wants it, and write the curves into it."""
     if job.measure is None or job.measured_on is None:
         return
     subject = load_subject(str(job.run))
     pictures = pictures_for(subject, job.measured_on, job.measure)
-    machine_settings = machine(job.training.device, job.training.threads)
+    here = machine(job.training.device, job.training.threads)
     record = measure_subject(
-        subject,
-        pictures,
-        Wanted(job.measure),
-        machine_settings,
-        lambda _, __, done, total: on_measure(done, total),
+        subject, pictures, Wanted(job.measure), here, lambda _, __, done, total: on_measure(done, total)
     )
     write_record(job.run / CURVES_FILE, record)

@@ -1,0 +1,107 @@
+"""A run's events, handed on to the trackers that were asked for; a tracker that fails never stops a run."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from secli.errors import UnknownNameError
+from secli.records import CURVES_FILE, EquivarianceRecord, read_record, read_training_record
+from secli.tables.plots import plot_curves
+from secli.trackers.contract import Tracker
+from secli.trackers.mlflow_tracker import MLflowTracker
+from secli.trackers.tensorboard_tracker import TensorBoardTracker
+from secli.training.events import Begun, EpochEnded, Event, Remark, Report
+
+TRACKERS: dict[str, Callable[[Path], Tracker]] = {"mlflow": MLflowTracker, "tensorboard": TensorBoardTracker}
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse an unknown tracker.
+
+    Raises
+    ------
+    UnknownNameError
+        With the near miss.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise UnknownNameError("tracker --track", name, TRACKERS)
+
+
+class Follower:
+    """Hands a run's events on to several trackers.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Which trackers.
+    home : Path
+        Where they keep what they are told.
+    report : callable
+        Receives every event too, and a remark when a tracker fails: it is then left out.
+    """
+
+    def __init__(self, names: Sequence[str], home: Path, report: Report) -> None:
+        check_trackers(names)
+        self.trackers = {name: TRACKERS[name](home) for name in dict.fromkeys(names)}
+        self.report, self.begun = report, False
+
+    def on_event(self, event: Event) -> None:
+        """Take one event of training."""
+        self.report(event)
+        if isinstance(event, Begun):
+            self._begin(event.run)
+        elif isinstance(event, EpochEnded):
+            self._each(lambda tracker: tracker.epoch(event))
+
+    def finish(self, run: Path) -> None:
+        """Hand on what a finished run came to, and its curves where they were measured."""
+        if not self.trackers:
+            return
+        if not self.begun:  # the training was finished before; the curves are new
+            self._begin(run)
+        record, curves = read_training_record(run), _curves(run)
+        with tempfile.TemporaryDirectory() as folder:
+            picture = None
+            if curves is not None and curves.rows:
+                picture = Path(folder) / "curves.png"
+                plot_curves([curves], picture)
+            self._each(lambda tracker: tracker.finish(run, record, curves, picture))
+
+    def close(self) -> None:
+        """Let all trackers go."""
+        self._each(lambda tracker: tracker.close())
+
+    def _begin(self, run: Path) -> None:
+        self.begun = True
+        self._each(lambda tracker: tracker.begin(run, read_training_record(run)))
+
+    def _each(self, tell: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self.trackers.items()):
+            try:
+                tell(tracker)
+            except Exception as error:  # a server that is gone, a full disk: the run itself goes on
+                del self.trackers[name]
+                reason = " ".join(str(error).split()) or type(error).__name__
+                self.report(Remark(f"--track {name}: left out from here on: {reason}"))
+
+
+def _curves(run: Path) -> EquivarianceRecord | None:
+    file = run / CURVES_FILE
+    if not file.is_file():
+        return None
+    record = read_record(file)
+    return record if isinstance(record, EquivarianceRecord) else None
+
+
+@contextlib.contextmanager
+def following(names: Sequence[str], home: Path, report: Report) -> Iterator[Follower]:
+    """Give a follower; at the end, however it comes, its trackers are let go."""
+    follower = Follower(names, home, report)
+    try:
+        yield follower
+    finally:
+        follower.close()

@@ -1,0 +1,112 @@
+"""MLflow: one MLflow run per run directory, in a SQLite file unless a server is named."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from secli.errors import InputError
+from secli.records import EquivarianceRecord, TrainingRecord, write_text
+from secli.trackers.contract import epoch_metrics, parameters, result_metrics
+from secli.training.events import EpochEnded
+
+RUN_FILE = "mlflow-run"
+EXPERIMENT = "secli"
+DATABASE, ARTIFACTS = "mlflow.db", "mlflow-artifacts"
+LONGEST = 500
+"""Characters of a parameter's value; older servers refuse more."""
+
+
+class MLflowTracker:
+    """Tells one run to MLflow.
+
+    Parameters
+    ----------
+    home : Path
+        Directory of the database and the artifacts where no server is named (MLFLOW_TRACKING_URI).
+
+    Raises
+    ------
+    InputError
+        When MLflow is not installed, or its store does not answer.
+    """
+
+    def __init__(self, home: Path) -> None:
+        try:
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            from mlflow.exceptions import MlflowException
+            from mlflow.tracking import MlflowClient
+        except ImportError:
+            raise InputError(
+                "--track mlflow: MLflow is not installed; install it with: pip install 'secli[mlflow]'"
+            ) from None
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        home.mkdir(parents=True, exist_ok=True)
+        place = server or f"sqlite:///{(home / DATABASE).resolve()}"
+        artifacts = None if server else (home / ARTIFACTS).resolve().as_uri()
+        self._errors: type[Exception] = MlflowException
+        try:
+            self.client: Any = MlflowClient(tracking_uri=place)
+            found = self.client.get_experiment_by_name(EXPERIMENT)
+            self.experiment: str = (
+                found.experiment_id
+                if found
+                else self.client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+            )
+        except MlflowException as error:
+            raise InputError(f"--track mlflow: {place}: {' '.join(str(error).split())}") from None
+        self.id: str | None = None
+
+    def begin(self, run: Path, record: TrainingRecord) -> None:
+        """Start an MLflow run, or go on with the one that the run directory remembers."""
+        file = run / RUN_FILE
+        if file.is_file():
+            known = file.read_text(encoding="utf-8").strip()
+            try:
+                self.client.get_run(known)
+            except self._errors:
+                pass  # of another store: a new one is begun here
+            else:
+                self.id = known
+                self.client.update_run(known, status="RUNNING")
+                return
+        name = f"{record.model.name} {run.name}"
+        self.id = self.client.create_run(self.experiment, run_name=name, tags={"run": str(run)}).info.run_id
+        write_text(file, f"{self.id}\n")
+        for key, value in parameters(record).items():
+            self.client.log_param(self.id, _name(key), str(value)[:LONGEST])
+
+    def epoch(self, ended: EpochEnded) -> None:
+        """Log the figures of one epoch."""
+        for key, value in epoch_metrics(ended).items():
+            self.client.log_metric(self.id, key, value, step=ended.epoch)
+
+    def finish(
+        self, run: Path, record: TrainingRecord, curves: EquivarianceRecord | None, picture: Path | None
+    ) -> None:
+        """Log results, records, weights and the picture of the curves."""
+        for key, value in result_metrics(record, curves).items():
+            self.client.log_metric(self.id, _name(key), value)
+        for file in ("config.yaml", "metrics.jsonl", "record.json", "equivariance.json", "model.safetensors"):
+            if (run / file).is_file():
+                self.client.log_artifact(self.id, str(run / file))
+        if picture is not None:
+            self.client.log_artifact(self.id, str(picture))
+        self.client.set_terminated(self.id, "FINISHED")
+        self.id = None
+
+    def close(self) -> None:
+        """Say that a run which did not finish was stopped."""
+        if self.id is not None:
+            self.client.set_terminated(self.id, "KILLED")
+            self.id = None
+
+
+def _name(key: str) -> str:
+    """Return a name that MLflow takes: letters, digits, and ``_ - . space / :``."""
+    return re.sub(r"[^\w\-. /:]", "_", key)
