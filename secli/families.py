@@ -47,7 +47,7 @@ FAMILIES: Registry[Family] = Registry(
             "no paper for the networks on digits; Zagoruyko, Komodakis, Wide Residual Networks, BMVC 2016, for "
             "wrn_16_8",
             (
-                "The *_56 networks enlarge the picture inside the model, so that every network takes the same 28×28 "
+                "Networks named _56 enlarge the picture inside the model, so that every network takes the same 28×28 "
                 "input; upsample=nearest is what published code does, bilinear what some texts say.",
             ),
         ),
@@ -82,7 +82,7 @@ FAMILIES: Registry[Family] = Registry(
                 "Each scale is convolved with its own support instead of one zero-padded K×K kernel: the zeros are "
                 "not multiplied, the function is the same.",
                 "The bias of a steerable layer starts at zero; a plain convolution draws its own.",
-                "The *_56 networks enlarge by nearest neighbours, as published code does (upsample=bilinear: as an "
+                "Networks named _56 enlarge by nearest neighbours, as published code does (upsample=bilinear: as an "
                 "independent reproduction's text says).",
             ),
         ),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from secli.catalogue import MODELS
 from secli.cli.console import note, out, show
-from secli.errors import SecliError
+from secli.errors import InputError, SecliError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +23,7 @@ class Format(str, Enum):
 
     table = "table"
     json = "json"
+    markdown = "markdown"
 
 
 def models(
@@ -29,16 +31,26 @@ def models(
         str | None, typer.Argument(metavar="NAME", help="Registry name of one model; none lists all.")
     ] = None,
     form: Annotated[
-        Format, typer.Option("--format", help="table for the eye, json for programs.")
+        Format,
+        typer.Option(
+            "--format", help="table for the eye, json for programs, markdown for docs/models.md: all of each."
+        ),
     ] = Format.table,
+    speed: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Speeds to print with markdown: what secli bench --format json gave."
+        ),
+    ] = None,
 ) -> None:
     """List the networks that secli can build, with their real parameter counts, or describe one of them.
 
-    With NAME: the idea, the paper, every tap with its field (how scale acts there) and shape, every option
-    (set it by --set model.OPTION=VALUE) with default and range, and the training settings. Shapes leave out the
-    batch axis; strides, origins and blurs are in image pixels.
+    With NAME: the idea, its equation, the paper, every tap with its field (how scale acts there) and shape, every
+    option (set it by --set model.OPTION=VALUE) with default and range, and the training settings. Shapes leave out
+    the batch axis; strides, origins and blurs are in image pixels.
     """
     names = list(MODELS) if name is None else [MODELS[name].name]
+    speeds = _speeds(speed, form)
 
     from secli.models.describe import describe
 
@@ -57,10 +69,36 @@ def models(
         from dataclasses import asdict
 
         out(json.dumps([asdict(description) for description in descriptions], indent=1, ensure_ascii=False))
+    elif form is Format.markdown:
+        from secli.cli.models_page import page
+
+        out(page([each for each in descriptions if each.name in own], speeds))
     elif name is None:
         _show_all(descriptions)
     else:
         _show_one(descriptions[0])
+
+
+def _speeds(file: Path | None, form: Format) -> list[dict[str, Any]]:
+    """Read what a benchmark recorded."""
+    if file is None:
+        return []
+    if form is not Format.markdown:
+        raise InputError("--speed: goes with --format markdown")
+    import json
+
+    try:
+        rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        for row in rows:
+            _ = [
+                row[key] for key in ("model", "mode", "images_per_second", "low", "high", "repeats", "batch")
+            ]
+            _ = [row[key] for key in ("device", "threads", "torch", "command")]
+        if not isinstance(rows, list):
+            raise TypeError
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"--speed {file}: is not what 'secli bench MODEL --format json' prints") from None
+    return rows
 
 
 def _table(*headers: str, title: str | None = None) -> Table:
@@ -99,10 +137,11 @@ def _show_one(description: Description) -> None:
     for key, value in (
         ("what it is", spec.idea),
         ("in full", summary(description.name)),
-        ("family", description.family),
+        *_idea(description.family),
         ("paper", description.paper),
         ("licence", spec.licence),
         ("parameters", _count(description.parameters)),
+        ("FLOPs", f"{_count(description.flops)}, multiply–adds × 2 of one picture's forward pass"),
         ("input", f"{_times(description.input)}, pixels in [0, 1]"),
     ):
         facts.add_row(key, _plain(value))
@@ -113,6 +152,17 @@ def _show_one(description: Description) -> None:
     show(taps)
     show(_options("Options: --set model.OPTION=VALUE", "option", description.options))
     show(_options("Training: --set training.SETTING=VALUE", "setting", describe_training(description.name)))
+
+
+def _idea(name: str) -> list[tuple[str, str]]:
+    """Return what there is to say of a family; another package's has no entry."""
+    from secli.families import FAMILIES
+
+    if name not in FAMILIES:
+        return [("family", name)]
+    family = FAMILIES[name]
+    differs = [("differs from published code" * (i == 0), each) for i, each in enumerate(family.differs)]
+    return [("family", family.title), ("its idea", family.idea), ("equation", family.equation), *differs]
 
 
 def _options(title: str, header: str, options: tuple[OptionInfo, ...]) -> Table:

@@ -44,7 +44,8 @@ def test_json_is_complete_and_counts_are_real() -> None:
     assert counts["mnist_dss_scalar_56"] == 494_359
     for model in models:
         assert list(model) == ["name", "family", "paper", "parameters", "flops", "input", "taps", "options"]
-        assert model["input"] == [1, 28, 28]
+        assert model["input"] == ([3, 96, 96] if model["name"].startswith("wrn_") else [1, 28, 28])
+        assert model["flops"] > 0
         assert all(list(tap) == ["name", "field", "shape"] for tap in model["taps"])
         assert model["taps"][-1]["name"] == "logits"
         assert all(
