@@ -101,6 +101,8 @@ FAMILIES: Registry[Family] = Registry(
                 "1, 1, 1, 1 at b = 1.2 and 1, 1, 2, 3 at b = 1.5. That is the default (dilation=floor); "
                 "dilation=round rounds, and dilation=exact splats the kernel at the true, fractional dilation.",
                 "Published code pools the scale axis by its maximum where texts say mean; scale_pool offers both.",
+                "Levels of dss_v2 have cells exactly b^k pixels apart, about one centre: resizing to rounded sides would "
+                "leave them without a common ratio or a common centre.",
                 "With an interaction the top levels have fewer terms; they are kept, as published, and marked as "
                 "truncated, so that the equivariance error does not compare them (drop_top leaves them out).",
             ),
@@ -133,6 +135,7 @@ FAMILIES: Registry[Family] = Registry(
             (
                 "Published code declares 493 688 parameters for mnist_ss and 10 846 835 for wrn_16_8_ss; 7 410 and "
                 "566 313 of them never enter the computation, and are left out here: the function is the same.",
+                "The description is silent on how coefficients start: here so that a layer keeps its input's variance.",
                 "The published wide ResNet gives its inner blocks, by a slip, filters of size 3 alone: "
                 "sizes=published and sizes=paper offer both.",
             ),
@@ -145,9 +148,12 @@ FAMILIES: Registry[Family] = Registry(
             "Vector networks hand these vectors on and turn their weights with the angle, scalar networks hand on "
             "the magnitude alone.",
             "lift    m = max_j R_{a^−j}(R_{a^j} f ⋆ w),   θ = argmax_j · (2π/3)/7,   y = (m cos θ, m sin θ)\n"
-            "vector  y_j = u ⋆ (cos θ_j W_u + sin θ_j W_v) + v ⋆ (−sin θ_j W_u + cos θ_j W_v)",
+            "vector  y_j = u ⋆ (cos θ_j W_u + sin θ_j W_v) + v ⋆ (−sin θ_j W_u + cos θ_j W_v), u, v resized likewise",
             "Marcos, Kellenberger, Lobry, Tuia, Scale Equivariance in CNNs with Vector Fields, 2018",
             (
+                "Published code turns the weights of a vector convolution by −θ_j while the vectors turn by +θ_j, which is "
+                "off by 2θ for every step of scale. That is the default (turn=against); turn=along has the sign that is "
+                "equivariant, with the same parameters.",
                 "Published code of the vector network counts 475 475 parameters, of which 68 are never used; they "
                 "are left out here (475 407).",
             ),
