@@ -101,8 +101,8 @@ FAMILIES: Registry[Family] = Registry(
                 "1, 1, 1, 1 at b = 1.2 and 1, 1, 2, 3 at b = 1.5. That is the default (dilation=floor); "
                 "dilation=round rounds, and dilation=exact splats the kernel at the true, fractional dilation.",
                 "Published code pools the scale axis by its maximum where texts say mean; scale_pool offers both.",
-                "Levels of dss_v2 have cells exactly b^k pixels apart, about one centre: resizing to rounded sides would "
-                "leave them without a common ratio or a common centre.",
+                "Levels of dss_v2 have cells exactly b^k pixels apart, about one centre: resizing to rounded sides "
+                "would leave them without a common ratio or a common centre.",
                 "With an interaction the top levels have fewer terms; they are kept, as published, and marked as "
                 "truncated, so that the equivariance error does not compare them (drop_top leaves them out).",
             ),
@@ -151,9 +151,9 @@ FAMILIES: Registry[Family] = Registry(
             "vector  y_j = u ⋆ (cos θ_j W_u + sin θ_j W_v) + v ⋆ (−sin θ_j W_u + cos θ_j W_v), u, v resized likewise",
             "Marcos, Kellenberger, Lobry, Tuia, Scale Equivariance in CNNs with Vector Fields, 2018",
             (
-                "Published code turns the weights of a vector convolution by −θ_j while the vectors turn by +θ_j, which is "
-                "off by 2θ for every step of scale. That is the default (turn=against); turn=along has the sign that is "
-                "equivariant, with the same parameters.",
+                "Published code turns the weights of a vector convolution by −θ_j while the vectors turn by +θ_j, "
+                "which is off by 2θ for every step of scale. That is the default (turn=against); turn=along has the "
+                "sign that is equivariant, with the same parameters.",
                 "Published code of the vector network counts 475 475 parameters, of which 68 are never used; they "
                 "are left out here (475 407).",
             ),
@@ -213,6 +213,11 @@ FAMILIES: Registry[Family] = Registry(
             "If it learned to undo scale, the rest need not know of it; nothing but training makes it do so.",
             "y(p) = f(A(f) · (p, 1)),   A(f) the 2×3 matrix that a localiser predicts, the identity at the start",
             "Jaderberg, Simonyan, Zisserman, Kavukcuoglu, Spatial Transformer Networks, NeurIPS 2015",
+            (
+                "The localiser predicts how far the map is from the identity and starts at zero, where published code "
+                "puts the identity into a bias: the same function, but weight decay leads back to the identity and "
+                "not to a point.",
+            ),
         ),
     ],
 )
