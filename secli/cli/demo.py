@@ -26,6 +26,13 @@ def demo(
     directory: Annotated[
         Path, typer.Option("--out", help="Directory for datasets, runs and the plot.")
     ] = Path("demo"),
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Every network of the registry instead: one epoch, measured, one table. Half an hour on 2 cores.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the runs.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")] = False,
@@ -49,6 +56,13 @@ def demo(
     from secli.tables.plots import plot_curves
     from secli.training.loading import load_subject
     from secli.training.plan import default_training
+
+    if every:
+        from secli.cli.demo_all import demo_all
+        from secli.training.devices import cores
+
+        demo_all(directory, seed, threads or cores(), quiet)
+        return
 
     def say(text: str) -> None:
         if not quiet:

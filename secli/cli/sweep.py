@@ -149,13 +149,13 @@ def sweep(
         _print_plan(wanted, runs, place, carrier.slots, format, quiet)
         return
     sources = Sources(data, source, offline, _stand_ins(stand_ins or []))
-    listed, mine = _prepare(wanted, everything, runs, sources, place, quiet)
+    listed, mine = prepare_jobs(wanted, everything, runs, sources, place, quiet)
     if track:
         from secli.trackers.following import check_trackers
 
         check_trackers(track)
         mine = [job.model_copy(update={"trackers": tuple(track), "tracked_in": place}) for job in mine]
-    outcome = _carry_out(mine, carrier, retry_failed, quiet)
+    outcome = carry_out_jobs(mine, carrier, retry_failed, quiet)
     _finish(wanted, place, outcome, listed, format, quiet)
 
 
@@ -191,7 +191,7 @@ def _stand_ins(texts: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _prepare(
+def prepare_jobs(
     wanted: Sweep,
     everything: Sequence[PlannedRun],
     runs: Sequence[PlannedRun],
@@ -219,7 +219,8 @@ def _prepare(
     return listed, [job for job in listed if job.key in mine]
 
 
-def _carry_out(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> Outcome:
+def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> Outcome:
+    """Carry out what is left of the jobs, with the live view."""
     from secli.cli.live import watching
     from secli.experiments.leading import lead, standings
     from secli.training.interruption import catching_signals

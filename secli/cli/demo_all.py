@@ -1,0 +1,106 @@
+"""``secli demo --all``: every network of the registry, trained for one epoch and measured, in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secli.cli.console import note, out
+
+if TYPE_CHECKING:
+    from secli.experiments.prepare import Sources
+    from secli.experiments.spec import Sweep
+
+DIGITS = {"name": "digits-scale", "sizes": [200, 50, 50]}
+PICTURES, SIDE, EACH = 24, 96, 8
+FACTORS = [1.0, 0.5]
+
+
+def demo_all(directory: Path, seed: int, jobs: int, quiet: bool) -> None:
+    """Train and measure every registered network: on a few digits, and on a few drawn pictures of 96×96 pixels.
+
+    Raises
+    ------
+    SecliError
+        When a network fails.
+    """
+    from shutil import get_terminal_size
+
+    from secli.catalogue import MODELS
+    from secli.cli.sweep import carry_out_jobs, prepare_jobs
+    from secli.errors import InterruptedRunError, SecliError
+    from secli.experiments.local import LocalEngine
+    from secli.experiments.plan import plan
+    from secli.experiments.prepare import Sources
+    from secli.tables.aggregate import summarise
+    from secli.tables.comparison import compare
+    from secli.tables.formats import render
+
+    large = [name for name in MODELS.own if name.startswith("wrn_")]
+    small = [name for name in MODELS.own if name not in large]
+    pictures = directory / "pictures"
+    draw_pictures(pictures, seed)
+    blocks: list[tuple[Sweep, Sources]] = [
+        (_sweep("all-digits", small, DIGITS, seed, 20), Sources(directory / "data")),
+        (
+            _sweep("all-pictures", large, {"name": "folder"}, seed, 4),
+            Sources(directory / "data", source=pictures),
+        ),
+    ]
+    failed, places = [], []
+    for sweep, sources in blocks:
+        if not quiet:
+            note(f"{sweep.about}: {len(sweep.parts[0].models)} networks")
+        place = directory / sweep.name
+        runs = plan(sweep)
+        _, todo = prepare_jobs(sweep, runs, runs, sources, place, quiet)
+        outcome = carry_out_jobs(todo, LocalEngine(jobs), retry_failed=True, quiet=quiet)
+        if outcome.left:
+            raise InterruptedRunError("stopped; repeat the command to go on")
+        failed += [f"{job.model.name}: {reason}" for job, reason in outcome.failed.values()]
+        places.append(place)
+    summary = summarise(places, by=["model", "dataset"], factors=[0.5])
+    out(render(compare(summary).main, "table", get_terminal_size((100, 24)).columns))
+    if failed:
+        raise SecliError(f"{len(failed)} networks failed, the first: {failed[0]}")
+
+
+def _sweep(name: str, models: list[str], dataset: dict[str, Any], seed: int, images: int) -> Sweep:
+    from secli.experiments.spec import Sweep
+
+    return Sweep.model_validate(
+        {
+            "name": name,
+            "about": f"One epoch of each network on {dataset['name']}",
+            "models": models,
+            "datasets": [dataset],
+            "seeds": [seed],
+            "training": {"epochs": 1, "milestones": [], "batch": 8 if dataset["name"] == "folder" else 32},
+            "measure": {"factors": FACTORS, "images": images, "batch": 4, "border": 0},
+        }
+    )
+
+
+def draw_pictures(directory: Path, seed: int) -> None:
+    """Draw a folder of small colour pictures, discs and squares on a ground of another colour, unless it is there."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    from secli.records import atomic_directory
+
+    if directory.exists():
+        return
+    generator = np.random.default_rng(seed)
+    with atomic_directory(directory) as temporary:
+        for part, count in (("train", PICTURES // 2), ("val", EACH // 2), ("test", EACH // 2)):
+            for kind in ("disc", "square"):
+                place = temporary / part / kind
+                place.mkdir(parents=True)
+                for index in range(count):
+                    ground, colour = (tuple(int(c) for c in generator.integers(0, 256, 3)) for _ in range(2))
+                    radius, (x, y) = int(generator.integers(10, 30)), generator.integers(30, SIDE - 30, 2)
+                    image = Image.new("RGB", (SIDE, SIDE), ground)
+                    box = (int(x) - radius, int(y) - radius, int(x) + radius, int(y) + radius)
+                    pen = ImageDraw.Draw(image)
+                    (pen.ellipse if kind == "disc" else pen.rectangle)(box, fill=colour)
+                    image.save(place / f"{index:02}.png")
