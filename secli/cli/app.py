@@ -15,6 +15,7 @@ from secli.cli.doctor import doctor
 from secli.cli.equivariance import equivariance
 from secli.cli.make_data import make_data
 from secli.cli.models import models
+from secli.cli.report import report
 from secli.cli.sweep import sweep
 from secli.cli.train import train
 
@@ -54,6 +55,7 @@ app.command("train")(train)
 app.command("equivariance")(equivariance)
 app.command("compare")(compare)
 app.command("sweep")(sweep)
+app.command("report")(report)
 app.command("models")(models)
 app.command("demo")(demo)
 app.command("doctor")(doctor)

@@ -1,0 +1,63 @@
+"""``secli report``: tables, curves, heat maps and provenance of many runs in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secli.cli.console import out
+
+
+def report(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUNS...",
+            help="Run directories, directories that hold runs at any depth, record files, or a sweep's directory.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where to: .html (one file, no network needed), .md (with PNGs beside it), or a directory (report.md "
+            "in it).",
+        ),
+    ] = Path("report.html"),
+    title: Annotated[
+        str | None,
+        typer.Option(help="Heading. \\[default: the sweep's name, or the training data]", show_default=False),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="What makes a row, comma-separated, as for 'secli compare'. \\[default: all in which the runs of a "
+            "model differ]",
+            show_default=False,
+        ),
+    ] = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published", help="Put published figures beside the measured ones, with their sources."
+        ),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a report that is there already.")] = False,
+) -> None:
+    """Write a report of runs: sortable tables, equivariance curves, heat maps, and where every number comes from.
+
+    Every table and figure stands with the command that made it. The last line printed is the file to open.
+    """
+    from secli.provenance import command_line
+    from secli.tables.report.gather import gather
+    from secli.tables.report.writing import report_file, write_report
+
+    file = report_file(output, force)
+    keys = None if by is None else [key.strip() for key in by.split(",") if key.strip()]
+    content = gather(paths, command_line(), title, keys, published)
+    written = write_report(content, file, force)
+    out("\n".join(str(path) for path in reversed(written)))
