@@ -84,6 +84,9 @@ FAMILIES: Registry[Family] = Registry(
                 "The bias of a steerable layer starts at zero; a plain convolution draws its own.",
                 "Networks named _56 enlarge by nearest neighbours, as published code does (upsample=bilinear: as an "
                 "independent reproduction's text says).",
+                "Wide ResNets: where the width changes the shortcut reads what BN and ReLU give "
+                "(shared_activation=false: the block's input); coefficients start normal with the fan-out; variant b "
+                "adds the plane's 1×1 shortcut to every level that is lifted again.",
             ),
         ),
         Family(
@@ -105,6 +108,9 @@ FAMILIES: Registry[Family] = Registry(
                 "would leave them without a common ratio or a common centre.",
                 "With an interaction the top levels have fewer terms; they are kept, as published, and marked as "
                 "truncated, so that the equivariance error does not compare them (drop_top leaves them out).",
+                "dss_v2 takes base 1.5: with base 2 its smallest level is left with a single cell before the classifier.",
+                "wrn_16_8_dss drops its top level inside the first convolution of groups 1 and 2. The ResNet-50 keeps "
+                "28 to 96 pixels large: its stem is a 3×3 scale convolution of stride 1, without the max-pooling.",
             ),
         ),
         Family(
@@ -120,7 +126,9 @@ FAMILIES: Registry[Family] = Registry(
             (
                 "offsets=absolute is how deformable convolutions are published, for one scale; offsets=scaled is "
                 "ours, because a shrunk picture asks for shorter offsets.",
-                "The offsets have one group of channels by default, where published comparisons have 10.",
+                "The offsets have one group of channels by default, where published comparisons have 10; the first "
+                "convolution, which sees one channel, always has one.",
+                "Level k predicts the offsets of all the levels that its own output mixes.",
             ),
         ),
         Family(
@@ -136,6 +144,8 @@ FAMILIES: Registry[Family] = Registry(
                 "Published code declares 493 688 parameters for mnist_ss and 10 846 835 for wrn_16_8_ss; 7 410 and "
                 "566 313 of them never enter the computation, and are left out here: the function is the same.",
                 "The description is silent on how coefficients start: here so that a layer keeps its input's variance.",
+                "The harmonics' real and imaginary parts are normalised apart, the centre counts as r = 1 and the "
+                "largest kernel is cut to a disk, as published: the law of scaling holds only nearly.",
                 "The published wide ResNet gives its inner blocks, by a slip, filters of size 3 alone: "
                 "sizes=published and sizes=paper offer both.",
             ),
@@ -166,6 +176,10 @@ FAMILIES: Registry[Family] = Registry(
             "The output hardly depends on the scale of what is seen, within the range of scales that are tried.",
             "y = max_s R_{1/s}(R_s x ⋆ w + b),   R_s resizing by s, about the centre, on the same canvas",
             "Kanazawa, Sharma, Jacobs, Locally Scale-Invariant Convolutional Neural Networks, 2014",
+            (
+                "Where a layer has a stride, its strided response is resized back: a quarter of the cost of resizing "
+                "first and leaving cells out, at nearly the same equivariance error.",
+            ),
         ),
         Family(
             "xu",
@@ -175,6 +189,12 @@ FAMILIES: Registry[Family] = Registry(
             "A picture at another scale is answered by another column.",
             "y_c = x_c ⋆ Z_{s_c} w,   Z_s resizing the kernel by s at an unchanged L1 norm;   out = max_c y_c",
             "Xu, Xiao, Zhang, Yang, Zhang, Scale-Invariant Convolutional Neural Networks, 2014",
+            (
+                "Features have an axis of columns, (N, C, columns, H, W), where published code joins columns and "
+                "channels: the same numbers in another order, so that the measure can move along the columns.",
+                "The columns are declared as a scale axis, as the paper has it. Random kernels do not obey it: the "
+                "smallest columns shrink a 7×7 kernel to 2×2, which aliases; smooth kernels do.",
+            ),
         ),
         Family(
             "disco",
@@ -187,8 +207,11 @@ FAMILIES: Registry[Family] = Registry(
             "κ^s = dilated impulses (s whole), else argmin_κ Σ_{i<j} ‖R_ij(x ⋆ κ_j) − R_ij(x) ⋆ κ_i‖",
             "Sosnovik, Moskalev, Smeulders, DISCO: accurate Discrete Scale Convolutions, BMVC 2021",
             (
-                "The bases between whole scales come from our own fit with a fixed seed, by least squares, since the "
-                "fitted numbers are no part of the paper: equal in what they minimise, not in every digit.",
+                "The bases between whole scales come from our own least squares, in closed form over all smooth random "
+                "pictures instead of a sample of them, since the fitted numbers are no part of the paper: equal in "
+                "what they minimise, not in every digit.",
+                "The published last pooling is off the picture's centre; the field of its tap says where its cells lie.",
+                "In the wide ResNet the shortcut pools behind its 1×1 convolution.",
             ),
         ),
         Family(
@@ -203,6 +226,7 @@ FAMILIES: Registry[Family] = Registry(
             (
                 "Eight angles and the four layers of the plain network, with widths that match its parameters, so "
                 "that the comparison is about equivariance and not about size.",
+                "Kernels of 5×5: on 3×3 cells there is room for few harmonics.",
             ),
         ),
         Family(
