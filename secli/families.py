@@ -108,7 +108,7 @@ FAMILIES: Registry[Family] = Registry(
                 "would leave them without a common ratio or a common centre.",
                 "With an interaction the top levels have fewer terms; they are kept, as published, and marked as "
                 "truncated, so that the equivariance error does not compare them (drop_top leaves them out).",
-                "dss_v2 takes base 1.5: with base 2 its smallest level is left with a single cell before the classifier.",
+                "dss_v2 takes base 1.5: base 2 leaves its smallest level a single cell before the classifier.",
                 "wrn_16_8_dss drops its top level inside the first convolution of groups 1 and 2. The ResNet-50 keeps "
                 "28 to 96 pixels large: its stem is a 3×3 scale convolution of stride 1, without the max-pooling.",
             ),
@@ -210,7 +210,7 @@ FAMILIES: Registry[Family] = Registry(
                 "The bases between whole scales come from our own least squares, in closed form over all smooth random "
                 "pictures instead of a sample of them, since the fitted numbers are no part of the paper: equal in "
                 "what they minimise, not in every digit.",
-                "The published last pooling is off the picture's centre; the field of its tap says where its cells lie.",
+                "The published last pooling is off the centre; the field of its tap says where its cells lie.",
                 "In the wide ResNet the shortcut pools behind its 1×1 convolution.",
             ),
         ),
