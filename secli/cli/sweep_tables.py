@@ -8,13 +8,19 @@ from secli.cli.console import out
 
 
 def print_tables(directory: Path, format: str) -> None:
-    """Print the tables of what is finished in a sweep's directory."""
+    """Print the tables of what is finished in a sweep's directory; for programs, as one document."""
     from shutil import get_terminal_size
 
-    from secli.tables.aggregate import summarise
-    from secli.tables.comparison import compare
-    from secli.tables.formats import render
+    from secli.records import read_sweep_record
+    from secli.tables.formats import csv_document, document, dump_json, render
+    from secli.tables.sweep import sweep_tables
 
-    comparison = compare(summarise([directory]))
-    aside = [comparison.set_aside] if comparison.set_aside is not None else []
-    out(render([comparison.main, *comparison.others, *aside], format, get_terminal_size((100, 24)).columns))
+    tables = sweep_tables(directory)
+    if format == "json":
+        record = read_sweep_record(directory)
+        assert record is not None  # sweep_tables has read it
+        out(dump_json(document(tables, name=record.name, about=record.about, command=record.command)))
+    elif format == "csv":
+        out(csv_document(tables))
+    else:
+        out(render(tables, format, get_terminal_size((100, 24)).columns))

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from secli.catalogue import MODELS
-from secli.config import MeasureSettings, Settings, TrainingSettings, first_problem, validated
+from secli.config import (
+    MeasureSettings,
+    Settings,
+    TrainingSettings,
+    check_factors,
+    first_problem,
+    validated,
+)
 from secli.datasets.protocols import DATASETS
 from secli.errors import InputError, UnknownNameError
+from secli.tables.belonging import fact_names, known_fact
+from secli.tables.quantities import quantity
 
 SECTIONS = ("model", "training")
 FACTS = ("model", "label", "dataset", "realisation", "seed")
 """What else than ``model.OPTION`` and ``training.SETTING`` an exclusion may name."""
+MOST_NUMBERS = 10_000
 
 
 def parse_numbers(value: Any) -> Any:
@@ -38,6 +48,8 @@ def parse_numbers(value: Any) -> Any:
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
             raise ValueError("write numbers as 0-5, 0,2 or [0, 2]")
+        if dash and int(last) - int(first) >= MOST_NUMBERS:
+            raise ValueError(f"at most {MOST_NUMBERS} numbers")
         numbers.extend(range(int(first), int(last if dash else first) + 1))
     return tuple(numbers)
 
@@ -66,6 +78,11 @@ class SweptModel(Settings):
     @classmethod
     def _known(cls, value: str) -> str:
         return _named(MODELS, value)
+
+    @field_validator("training")
+    @classmethod
+    def _settings(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return _checked_training(value)
 
 
 class SweptDataset(Settings):
@@ -157,10 +174,8 @@ class Part(Settings):
             section, dot, name = str(key).partition(".")
             if section not in SECTIONS or not dot or not name:
                 raise ValueError(f"'{key}' is neither model.OPTION nor training.SETTING")
-            if section == "training" and name not in TrainingSettings.model_fields:
-                raise ValueError(
-                    str(UnknownNameError("training setting", name, TrainingSettings.model_fields))
-                )
+            if section == "training":
+                _check_setting(name)
             if not isinstance(values, list | tuple) or not values:
                 raise ValueError(f"'{key}' needs a list of values, at least one")
         return value
@@ -170,8 +185,13 @@ class Part(Settings):
     def _matchable(cls, value: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
         for entry in value:
             for key in entry:
-                if key not in FACTS and key.partition(".")[0] not in SECTIONS:
-                    raise ValueError(str(UnknownNameError("key of an exclusion", key, FACTS)))
+                section, dot, name = str(key).partition(".")
+                if key not in FACTS and not (dot and section in SECTIONS):
+                    raise ValueError(str(UnknownNameError("key of an exclusion", str(key), FACTS)))
+                if section == "training" and name not in TrainingSettings.model_fields:
+                    raise ValueError(
+                        str(UnknownNameError("training setting", name, TrainingSettings.model_fields))
+                    )
             if not entry:
                 raise ValueError("an empty entry would leave out every run")
         return value
@@ -179,23 +199,73 @@ class Part(Settings):
     @field_validator("training")
     @classmethod
     def _settings(cls, value: dict[str, Any]) -> dict[str, Any]:
-        validated(TrainingSettings, value, "training")
-        return value
+        return _checked_training(value)
 
 
 class SweptTable(Settings):
     """One table that the sweep ends in, as ``secli compare`` would print it."""
 
     title: str = Field(description="its caption")
-    rows: tuple[str, ...] = Field(("model",), description="what makes a row")
-    columns: tuple[str, ...] = Field((), description="what makes a column; none: one column per quantity")
+    rows: tuple[str, ...] = Field(("model",), min_length=1, description="facts of runs that make a row")
+    columns: tuple[str, ...] = Field(
+        (), description="facts that make a column; none: one column per quantity"
+    )
     values: tuple[str, ...] = Field(
-        ("test_error",), description="quantities: test_error, delta, accuracy, ..."
+        ("test_error",), min_length=1, description="quantities: test_error, delta, delta_0.5, accuracy, ..."
     )
     tap: str | None = Field(None, description="tap at which Δ is read; none: each network's deepest")
     factors: tuple[float, ...] | None = Field(None, description="scale factors of Δ and accuracy")
     published: bool = Field(False, description="published figures beside the measured ones")
+    ranks: bool = Field(False, description="also the mean rank over the columns")
+    test: Literal["t", "wilcoxon"] = Field("t", description="paired test that tells the best from its equals")
+    curves: bool = Field(False, description="accuracy and Δ at every factor, a column each")
+    ablate: tuple[str, ...] = Field(
+        (), description="parameters: one table for each, all else at the base configuration"
+    )
     only: dict[str, Any] = Field(default_factory=dict, description="runs that enter, as in an exclusion")
+
+    @field_validator("rows", "columns", "ablate")
+    @classmethod
+    def _facts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_fact(key) for key in value)
+
+    @field_validator("only")
+    @classmethod
+    def _matchable(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in value:
+            _fact(key)
+        return value
+
+    @field_validator("values")
+    @classmethod
+    def _quantities(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            for key in value:
+                quantity(key, "quantity")
+        except UnknownNameError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("factors")
+    @classmethod
+    def _factors(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if value is None else check_factors(value)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SweptTable:
+        both = set(self.rows) & set(self.columns)
+        if both:
+            raise ValueError(f"table '{self.title}': {min(both)} is both row and column")
+        if (self.curves and self.ablate) or ((self.curves or self.ablate) and self.columns):
+            raise ValueError(f"table '{self.title}': columns, curves and ablate exclude each other")
+        return self
+
+
+def _fact(key: str) -> str:
+    """Return a fact of runs that a table may name, or raise ``ValueError`` with the near miss."""
+    if not known_fact(key):
+        raise ValueError(str(UnknownNameError("fact", key, fact_names())))
+    return key
 
 
 class Sweep(Settings):
@@ -233,6 +303,21 @@ def _over(shared: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]
         if isinstance(shared.get(key), Mapping) and isinstance(block.get(key), Mapping):
             merged[key] = {**shared[key], **block[key]}
     return merged
+
+
+def _check_setting(name: str) -> None:
+    """Refuse what is no training setting, or has a key of its own in a sweep."""
+    if name not in TrainingSettings.model_fields:
+        raise ValueError(str(UnknownNameError("training setting", name, TrainingSettings.model_fields)))
+    if name == "seed":
+        raise ValueError("write seeds beside it: seeds: [0, 1]")
+
+
+def _checked_training(values: dict[str, Any]) -> dict[str, Any]:
+    for name in values:
+        _check_setting(name)
+    validated(TrainingSettings, values, "training")
+    return values
 
 
 def _named(registry: Mapping[str, Any], name: str) -> str:

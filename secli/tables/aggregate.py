@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError, UnknownNameError
 from secli.records import EquivarianceRecord
-from secli.tables.belonging import DRAW, MACHINE, check_by, facts, grouped, same_data, same_protocol
+from secli.tables.belonging import (
+    DRAW,
+    MACHINE,
+    check_by,
+    facts,
+    grouped,
+    named_apart,
+    same_data,
+    same_protocol,
+)
 from secli.tables.collect import Run, SetAside, collect
 from secli.tables.deltas import (
     Measure,
@@ -58,8 +67,8 @@ class Row:
     data, settings, options, changed
         What the runs share: name of the training data, training settings (None: unknown or untrained), options, and
         those of them that are not the registry's, with the registry's value.
-    runs
-        Where the runs are.
+    runs, members
+        Where the runs are, and the runs themselves.
     """
 
     model: str
@@ -79,6 +88,7 @@ class Row:
     changed: Mapping[str, Any]
     runs: tuple[str, ...]
     curves: tuple[EquivarianceRecord, ...] = ()
+    members: tuple[Run, ...] = ()
 
     @property
     def label(self) -> str:
@@ -90,6 +100,16 @@ class Row:
         """The label with the other values of the grouping: it tells the row from all others."""
         rest = [f"{key} {value}" for key, value in self.by.items() if key != "model" and value is not None]
         return ", ".join([self.label, *rest])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Groups of runs as rows, and how Δ was summarised over all of them; attributes as in ``Summary``."""
+
+    rows: tuple[Row, ...]
+    factors: tuple[float, ...]
+    mean_factors: tuple[float, ...]
+    measure: Measure | None
 
 
 @dataclass(frozen=True)
@@ -162,18 +182,51 @@ def summarise(
         raise InputError("no runs given: name run directories, a directory that holds them, or result files")
     runs, aside = collect(paths)
     by = check_by(by, runs) if runs else ("model", *by)
-    members = [same_protocol(group, by, aside) for group in grouped(same_data(runs, by, aside), by)]
-    if not members:
+    apart = named_apart(runs, by)
+    members = [same_protocol(group, by, aside) for group in grouped(same_data(apart, by, aside), by)]
+    check_left(members, aside)
+    found = rows_of(members, by, aside, factors, tap)
+    notes = (*version_notes(runs), *_training_notes(found.rows), *_missing_notes(found.rows, found.factors))
+    return Summary(found.rows, by, found.factors, found.mean_factors, found.measure, tuple(aside), notes)
+
+
+def check_left(members: Sequence[Sequence[Run]], aside: Sequence[SetAside]) -> None:
+    """Raise ``InputError`` with the first reason when no run is left to compare."""
+    if not any(members):
         first = f": {aside[0].path} ({aside[0].reason})" if aside else ""
         raise InputError(f"nothing to compare, all {len(aside)} results were set aside, the first{first}")
+
+
+def rows_of(
+    members: Sequence[Sequence[Run]],
+    by: Sequence[str],
+    aside: list[SetAside],
+    factors: Sequence[float] | None = None,
+    tap: str | None = None,
+    averaged: Sequence[float] | None = None,
+) -> Rows:
+    """Return one row per group of runs that belong together.
+
+    Parameters
+    ----------
+    members : sequence of sequences of Run
+        The groups.
+    by : sequence of str
+        Facts that the rows carry.
+    aside : list of SetAside
+        Takes the measurements that do not belong with the others.
+    factors, tap
+        As in ``summarise``.
+    averaged : sequence of float, optional
+        Factors that Δ is averaged over, where all rows could measure them; by default all below 1.
+    """
     members, measure = _same_measure(members, aside)
     curves = [[run.curves for run in group if run.curves is not None] for group in members]
     _check_tap(tap, curves)
-    mean_factors = _mean_factors(curves, tap)
+    mean_factors = _mean_factors(curves, tap, averaged)
     shown = tuple(factors) if factors is not None else _shown_factors(curves)
     rows = tuple(_row(group, by, shown, mean_factors, tap) for group in members)
-    notes = (*_version_notes(runs), *_training_notes(rows), *_missing_notes(rows, shown))
-    return Summary(rows, by, shown, mean_factors, measure, tuple(aside), notes)
+    return Rows(rows, shown, mean_factors, measure)
 
 
 def _same_measure(
@@ -197,7 +250,7 @@ def _same_measure(
             )
             aside.append(SetAside(str(run.path), f"its Δ does not belong with the others: {reason}"))
             if run.training is not None:
-                same.append(Run(run.path, run.training, None))
+                same.append(replace(run, curves=None))
         if same:
             kept.append(same)
     metric, background, data, images = (value for _, value in chosen[:4])
@@ -222,10 +275,19 @@ def _check_tap(tap: str | None, curves: Sequence[Sequence[EquivarianceRecord]]) 
         raise UnknownNameError("tap --tap", tap, known)
 
 
-def _mean_factors(curves: Sequence[Sequence[EquivarianceRecord]], tap: str | None) -> tuple[float, ...]:
-    """Return the factors below 1 that every row could measure (a row that could measure none is left out)."""
+def _mean_factors(
+    curves: Sequence[Sequence[EquivarianceRecord]], tap: str | None, wanted: Sequence[float] | None = None
+) -> tuple[float, ...]:
+    """Return the factors, those below 1 or those wanted, that every row could measure.
+
+    A row that could measure none is left out.
+    """
     measured = [group for group in curves if group]
-    shared = [f for f in common_factors([record for group in measured for record in group]) if f < 1]
+    shared = common_factors([record for group in measured for record in group])
+    if wanted is None:
+        shared = [f for f in shared if f < 1]
+    else:
+        shared = [f for f in shared if f != 1 and any(same_factor(f, one) for one in wanted)]
     able = [[f for f in shared if _tap_for(group, (f,), tap) is not None] for group in measured]
     able = [factors for factors in able if factors]
     return tuple(f for f in shared if able and all(f in factors for factors in able))
@@ -288,6 +350,7 @@ def _row(
         changed=group[0].model.changed,
         runs=tuple(str(run.path) for run in group),
         curves=curves,
+        members=tuple(group),
     )
 
 
@@ -297,7 +360,8 @@ def _shared(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {key: value for key, value in settings.items() if key not in (*DRAW, *MACHINE)}
 
 
-def _version_notes(runs: Iterable[Run]) -> list[str]:
+def version_notes(runs: Iterable[Run]) -> list[str]:
+    """Say when the records come from several versions of secli."""
     counts = Counter(version for run in runs for version in run.versions)
     if len(counts) < 2:
         return []

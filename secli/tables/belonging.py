@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from secli.config import TrainingSettings
 from secli.errors import UnknownNameError
 from secli.tables.collect import Run, SetAside
+from secli.tables.derived import net, size, system
 
 # What may differ between runs of one row: the draw, and the machine that did the work.
 DRAW = ("seed", "realisation")
 MACHINE = ("device", "devices", "threads")
 UNKNOWN = "unknown"
+# What follows from the rest, or is a sweep's name for it: it parts rows on request, and never keeps runs out of one.
+DERIVED = ("label", "tag", "size", "system", "net")
+# What is never a fact of its own for a reader to group by.
+_HIDDEN = ("trained", "test images", "lossy source")
+ALIASES = {"augmentation": "augment", "training.augmentation": "augment"}
+
+KeepsApart = Callable[[str], str]
+"""From the name of a fact to the option that would keep runs apart by it."""
 
 T = TypeVar("T")
 
@@ -39,13 +49,66 @@ def facts(run: Run) -> dict[str, Any]:
     if run.training is not None and run.training.results is not None:
         known["test images"] = run.training.results.test_images
         known["lossy source"] = run.training.data.lossy
-    return known
+    label, tag = run.names[0] if run.names else (run.model.name, None)
+    derived = (
+        label,
+        tag,
+        size(run.model.name, run.model.options),
+        system(run.model.name),
+        net(run.model.name),
+    )
+    return {**known, **dict(zip(DERIVED, derived, strict=True))}
 
 
 def groupings(runs: Sequence[Run]) -> list[str]:
     """Return the names that ``--by`` takes for these runs."""
-    hidden = {"trained", "test images", "lossy source"}
-    return list(dict.fromkeys(key for run in runs for key in facts(run) if key not in hidden))
+    return list(dict.fromkeys(key for run in runs for key in facts(run) if key not in _HIDDEN))
+
+
+def fact_name(key: str) -> str:
+    """Return the name of a fact as ``facts`` has it; a sweep's file writes ``training.lr`` for ``lr``.
+
+    Examples
+    --------
+    >>> fact_name("training.lr"), fact_name("augmentation"), fact_name("model.base")
+    ('lr', 'augment', 'model.base')
+    """
+    return ALIASES.get(key, key.removeprefix("training."))
+
+
+def fact_names() -> list[str]:
+    """Return the facts that some run could have, options of models apart."""
+    fixed = ("model", "dataset", "realisation", "seed", "options", "parameters", *DERIVED)
+    return [*fixed, *(key for key in TrainingSettings.model_fields if key not in fixed)]
+
+
+def known_fact(key: str) -> bool:
+    """Say whether some run could have a fact of this name, before there is any run."""
+    key = fact_name(key)
+    return key in fact_names() or (key.startswith("model.") and key != "model.")
+
+
+def check_facts(keys: Sequence[str], runs: Sequence[Run], option: str) -> tuple[str, ...]:
+    """Return the facts' own names, each once, or raise on one that no run has.
+
+    Raises
+    ------
+    UnknownNameError
+        With the near miss.
+    """
+    known = groupings(runs)
+    found = [fact_name(key) for key in keys]
+    for key in found:
+        if key not in known:
+            raise UnknownNameError(option, key, known)
+    return tuple(dict.fromkeys(found))
+
+
+def named_apart(runs: Sequence[Run], keys: Sequence[str]) -> list[Run]:
+    """Return each run once per name that sweeps give it, where the names are asked for."""
+    if not {"label", "tag"} & set(keys):
+        return list(runs)
+    return [replace(run, names=(name,)) for run in runs for name in run.names or ((run.model.name, None),)]
 
 
 def check_by(by: Sequence[str], runs: Sequence[Run]) -> tuple[str, ...]:
@@ -72,9 +135,12 @@ def grouped(runs: Sequence[Run], by: Sequence[str]) -> list[list[Run]]:
     return list(rows.values())
 
 
-def same_data(runs: Sequence[Run], by: Sequence[str], aside: list[SetAside]) -> list[Run]:
+def same_data(
+    runs: Sequence[Run], by: Sequence[str], aside: list[SetAside], keeps_apart: KeepsApart | None = None
+) -> list[Run]:
     """Keep the runs on one set of images: one data set (unless ``by`` parts them) with one content per realisation."""
     kept = list(runs)
+    hint = keeps_apart("dataset") if keeps_apart is not None else "'--by model,dataset' keeps them apart"
     if "dataset" not in by:
 
         def name(run: Run) -> str | None:
@@ -83,9 +149,7 @@ def same_data(runs: Sequence[Run], by: Sequence[str], aside: list[SetAside]) -> 
         kept = _majority(
             kept,
             name,
-            lambda run, chosen: (
-                f"trained on {name(run)}, not {chosen}; '--by model,dataset' keeps them apart"
-            ),
+            lambda run, chosen: f"trained on {name(run)}, not {chosen}; {hint}",
             aside,
         )
     contents: dict[tuple[str, int], list[Run]] = {}
@@ -113,19 +177,23 @@ def _data_name(run: Run) -> str:
     return "" if run.trained_on is None else f"{run.trained_on.name} r{run.trained_on.realisation}"
 
 
-def same_protocol(runs: Sequence[Run], by: Sequence[str], aside: list[SetAside]) -> list[Run]:
+def same_protocol(
+    runs: Sequence[Run], by: Sequence[str], aside: list[SetAside], keeps_apart: KeepsApart | None = None
+) -> list[Run]:
     """Keep the runs of one row that were made the same way, each draw once; the majority decides what that is."""
 
     def protocol(run: Run) -> str:
         known = facts(run)
-        return json.dumps({key: known[key] for key in known if key not in (*DRAW, *MACHINE)}, default=str)
+        kept = {key: known[key] for key in known if key not in (*DRAW, *MACHINE, *DERIVED)}
+        return json.dumps(kept, default=str)
 
+    apart = keeps_apart or (lambda key: f"'--by {','.join((*by, key))}' keeps them apart")
     chosen = _chosen(runs, protocol)
     model = next(run for run in runs if protocol(run) == chosen)
     kept: dict[tuple[int, int | None], Run] = {}
     for run in runs:
         if protocol(run) != chosen:
-            aside.append(SetAside(str(run.path), _difference(facts(run), facts(model), by)))
+            aside.append(SetAside(str(run.path), _difference(facts(run), facts(model), apart)))
             continue
         first = kept.setdefault((run.seed, run.realisation), run)
         if first is not run:
@@ -136,19 +204,20 @@ def same_protocol(runs: Sequence[Run], by: Sequence[str], aside: list[SetAside])
     return list(kept.values())
 
 
-def _difference(found: Mapping[str, Any], chosen: Mapping[str, Any], by: Sequence[str]) -> str:
+def _difference(found: Mapping[str, Any], chosen: Mapping[str, Any], keeps_apart: KeepsApart) -> str:
     """Say in what a run differs from those that are averaged."""
     keys = [
         key
         for key in dict.fromkeys((*chosen, *found))
-        if key not in (*DRAW, *MACHINE, "options") and found.get(key, UNKNOWN) != chosen.get(key, UNKNOWN)
+        if key not in (*DRAW, *MACHINE, *DERIVED, "options")
+        and found.get(key, UNKNOWN) != chosen.get(key, UNKNOWN)
     ]
     if all(found.get(key, UNKNOWN) == UNKNOWN for key in keys):
         return "its training settings are unknown: give the run directory, not the result alone"
     said = ", ".join(f"{key} {found.get(key, 'unset')}, not {chosen.get(key, 'unset')}" for key in keys[:4])
     more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
     apart = next((key for key in keys if key not in ("parameters", "test images", "lossy source")), None)
-    hint = f"; '--by {','.join((*by, apart))}' keeps them apart" if apart is not None else ""
+    hint = f"; {keeps_apart(apart)}" if apart is not None else ""
     return said + more + hint
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +13,19 @@ from secli.errors import InputError
 from secli.records import (
     CURVES_FILE,
     RECORD_FILE,
+    SWEEP_FILE,
     DataInfo,
     EquivarianceRecord,
     ModelInfo,
+    SweepRecord,
     TrainingRecord,
     read_record,
+    read_sweep_record,
     read_training_record,
 )
+
+Name = tuple[str, str | None]
+"""What a sweep calls a run in its tables: its label, and the tag of its block."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +48,14 @@ class Run:
         Its training record; None for a result of ``secli equivariance`` that stands alone.
     curves
         Its equivariance curves; None when it was not measured.
+    names
+        What the sweep that it belongs to calls it, once per block that lists it; empty without a sweep.
     """
 
     path: Path
     training: TrainingRecord | None
     curves: EquivarianceRecord | None
+    names: tuple[Name, ...] = ()
 
     @property
     def model(self) -> ModelInfo:
@@ -98,8 +109,10 @@ class Run:
 def collect(paths: Sequence[Path]) -> tuple[list[Run], list[SetAside]]:
     """Read all runs and results at the given paths.
 
-    A path is a run directory, a directory that holds runs at any depth, or the file of one record. A run that is
-    reached twice, or was copied, counts once; a result measured on a run that is also given joins it.
+    A path is a run directory, a directory that holds runs or results at any depth, or the file of one record. A run
+    that is reached twice, or was copied, counts once; a result measured on a run that is also given joins it. The
+    runs of a sweep come in its order, with the names that it gives them. JSON files below a directory that are no
+    records are passed over.
 
     Parameters
     ----------
@@ -119,11 +132,14 @@ def collect(paths: Sequence[Path]) -> tuple[list[Run], list[SetAside]]:
     """
     runs: list[Run] = []
     aside: list[SetAside] = []
+    sweeps: dict[Path, SweepRecord | None] = {}
     for path in paths:
         named, found = _expand(path)
-        for place in found:
+        names = {place: _names_of(place, sweeps) for place in found}
+        # a sweep's runs in its order, before what else lies there
+        for place in sorted(found, key=lambda place: (names[place][0], place.is_file())):
             try:
-                run = _read(place)
+                run = replace(_read(place), names=names[place][1])
             except InputError as error:
                 if named:
                     raise
@@ -151,11 +167,47 @@ def _expand(path: Path) -> tuple[bool, list[Path]]:
 
 
 def _below(path: Path) -> Iterator[Path]:
-    for name in (RECORD_FILE, CURVES_FILE):
-        for record in path.rglob(name):
-            # a name that begins with a dot is a directory still being written
-            if not any(part.startswith(".") for part in record.relative_to(path).parts):
-                yield record.parent if (record.parent / RECORD_FILE).is_file() else record
+    """Give run directories, results that stand alone, and the results of ``secli equivariance --save``."""
+    runs = {record.parent for record in path.rglob(RECORD_FILE) if _written(record, path)}
+    yield from runs
+    for file in path.rglob("*.json"):
+        if file.name in (RECORD_FILE, SWEEP_FILE) or not _written(file, path):
+            continue
+        # what lies in a run directory belongs to the run, whatever it is
+        if runs.isdisjoint(file.parents) and (file.name == CURVES_FILE or _is_record(file)):
+            yield file
+
+
+def _written(file: Path, below: Path) -> bool:
+    """Say whether a file is whole: a name that begins with a dot is still being written."""
+    return not any(part.startswith(".") for part in file.relative_to(below).parts)
+
+
+def _is_record(file: Path) -> bool:
+    """Say whether a file calls itself a result of ours; whether it is a whole one shows when it is read."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
+        return False
+    return content.get("kind") in ("training", "equivariance")
+
+
+def _names_of(place: Path, sweeps: dict[Path, SweepRecord | None]) -> tuple[int, tuple[Name, ...]]:
+    """Return the place of a run in its sweep, and its names there; runs outside sweeps come last."""
+    run = place.resolve()
+    if len(run.parts) < 3:
+        return sys.maxsize, ()
+    directory = run.parent.parent  # <sweep>/<model>/<run>
+    if directory not in sweeps:
+        sweeps[directory] = read_sweep_record(directory)
+    sweep = sweeps[directory]
+    listed = list(enumerate(sweep.runs)) if sweep is not None else []
+    mine = [(index, one) for index, one in listed if directory / one.run == run]
+    if not mine:
+        return sys.maxsize, ()
+    return mine[0][0], tuple(dict.fromkeys((one.label, one.tag) for _, one in mine))
 
 
 def _read(place: Path) -> Run:

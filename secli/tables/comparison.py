@@ -8,7 +8,8 @@ from typing import Any
 
 from secli.errors import UnknownNameError
 from secli.tables.aggregate import Row, Summary
-from secli.tables.deltas import accuracy_at
+from secli.tables.collect import SetAside
+from secli.tables.deltas import Measure, accuracy_at
 from secli.tables.formats import Cell, Column, Table, statistic_json
 from secli.tables.published import Published, Reported, elsewhere, reported
 from secli.tables.statistic import Statistic, statistic
@@ -108,7 +109,7 @@ def compare(
     title = "Comparison over " + _dataset_words(summary)
     main = Table(title, tuple(columns), tuple(tuple(row) for row in cells), tuple(notes))
     others = (*_over_scale(summary.rows, found), *_apart(summary.rows, published))
-    return Comparison(summary, main, others, _set_aside(summary), found)
+    return Comparison(summary, main, others, aside_table(summary.set_aside), found)
 
 
 def _measured(summary: Summary, accuracy: bool) -> tuple[list[Column], list[list[Cell]], list[str]]:
@@ -176,11 +177,8 @@ def _measured_notes(summary: Summary, accuracy: bool) -> list[str]:
         who = "every row" if len(single) == len(rows) else ", ".join(dict.fromkeys(single))
         notes.append(f"A single run (n = 1), so no ±: {who}.")
     if summary.measure is not None:
-        metric, background, data, images = summary.measure
-        kept = "background Φ(0) subtracted" if background == "empty" else "background kept"
-        notes.append(
-            f"Δ(s): equivariance error ({METRIC_WORDS[metric]}; {kept}) at the tap named, on {images} images of {data}."
-        )
+        data = summary.measure[2]
+        notes.append(measure_note(summary.measure, "at the tap named"))
         if summary.mean_factors:
             factors = ", ".join(f"{f:.3g}" for f in summary.mean_factors)
             notes.append(
@@ -195,6 +193,13 @@ def _measured_notes(summary: Summary, accuracy: bool) -> list[str]:
     return [*notes, *summary.notes]
 
 
+def measure_note(measure: Measure, where: str) -> str:
+    """Say how Δ was measured."""
+    metric, background, data, images = measure
+    kept = "background Φ(0) subtracted" if background == "empty" else "background kept"
+    return f"Δ(s): equivariance error ({METRIC_WORDS[metric]}; {kept}) {where}, on {images} images of {data}."
+
+
 def _reported_cell(entries: Sequence[Reported], marks: dict[tuple[str, ...], str]) -> Cell:
     """Return a published figure, marked where the row departs from its setting."""
     if not entries:
@@ -202,11 +207,11 @@ def _reported_cell(entries: Sequence[Reported], marks: dict[tuple[str, ...], str
     first = entries[0]
     mark = ""
     if first.departures:
-        mark = marks.setdefault(first.departures, _mark(len(marks)))
+        mark = marks.setdefault(first.departures, dagger(len(marks)))
     return Cell(Statistic(first.figure.value, first.figure.std, first.protocol.realisations or 0), mark)
 
 
-def _mark(index: int) -> str:
+def dagger(index: int) -> str:
     """Return †, ‡, then doubled and so on."""
     return ("†", "‡")[index % 2] * (index // 2 + 1)
 
@@ -303,11 +308,12 @@ def _times(scale: float, value: float | None) -> float | None:
     return None if value is None else scale * value
 
 
-def _set_aside(summary: Summary) -> Table | None:
-    if not summary.set_aside:
+def aside_table(aside: Sequence[SetAside]) -> Table | None:
+    """Return what entered no average, with the reason; None where there is nothing."""
+    if not aside:
         return None
     columns = (Column("path", "run", text=True), Column("reason", "reason", text=True))
-    lines = tuple((Cell(one.path), Cell(one.reason)) for one in summary.set_aside)
+    lines = tuple((Cell(one.path), Cell(one.reason)) for one in aside)
     return Table("Set aside, with the reason", columns, lines)
 
 

@@ -60,12 +60,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: title, columns, rows of cells, notes below; the first column names the row."""
+    """A table: title, columns, rows of cells, notes below; the first column names the row.
+
+    Where a reader's table is no good for programs (a pivot, whose columns depend on the runs), ``machine`` is the
+    same content as CSV and JSON write it.
+    """
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    machine: Table | None = None
 
 
 def check_format(name: str) -> str:
@@ -127,8 +132,17 @@ def statistic_json(value: Statistic) -> dict[str, Any]:
     return {"mean": value.mean, "std": value.std, "n": value.n}
 
 
+def document(tables: Sequence[Table], **more: Any) -> dict[str, Any]:
+    """Return several tables as one JSON object: ``{..., tables: [{title, rows, notes}]}``."""
+    return {
+        **more,
+        "tables": [{"title": one.title, "rows": json_rows(one), "notes": list(one.notes)} for one in tables],
+    }
+
+
 def json_rows(table: Table) -> list[dict[str, Any]]:
     """Return the rows as JSON objects, numbers unrounded, fractions as fractions."""
+    table = table.machine or table
     return [
         {
             column.key: statistic_json(cell.value) if isinstance(cell.value, Statistic) else cell.value
@@ -186,7 +200,7 @@ def _markdown(table: Table) -> str:
     from tabulate import tabulate
 
     def escape(text: str) -> str:
-        return text.replace("|", "\\|").replace("\n", " ")
+        return text.replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
 
     shown = shown_columns(table)
     columns = [table.columns[index] for index in shown]
@@ -201,7 +215,7 @@ def _markdown(table: Table) -> str:
         colalign=["left" if column.text else "right" for column in columns] if rows else None,
         disable_numparse=True,
     )
-    notes = "".join(f"- {note}\n" for note in table.notes)
+    notes = "".join("- " + note.replace("*", "\\*") + "\n" for note in table.notes)
     return f"**{table.title}**\n\n{body}\n" + (f"\n{notes}" if notes else "")
 
 
@@ -209,11 +223,29 @@ def _csv(table: Table) -> str:
     """Write RFC 4180 rows with one column per number, unrounded; missing values are empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    names: list[str] = []
+    writer.writerows(_csv_lines(table))
+    return buffer.getvalue()
+
+
+def csv_document(tables: Sequence[Table]) -> str:
+    """Write several tables as one CSV: their columns side by side, the title of the table in the first one."""
+    parts = [(one.title, _csv_lines(one)) for one in tables]
+    names = list(dict.fromkeys(name for _, lines in parts for name in lines[0]))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, ["table", *names], lineterminator="\n")
+    writer.writeheader()
+    for title, lines in parts:
+        writer.writerows({"table": title, **dict(zip(lines[0], line, strict=True))} for line in lines[1:])
+    return buffer.getvalue()
+
+
+def _csv_lines(table: Table) -> list[list[Any]]:
+    table = table.machine or table
+    names: list[Any] = []
     for column in table.columns:
         key = f"{column.key}_percent" if column.percent else column.key
         names.extend([f"{key}_mean", f"{key}_std", f"{key}_n"] if column.statistic else [key])
-    writer.writerow(names)
+    lines = [names]
     for row in table.rows:
         values: list[Any] = []
         for column, cell in zip(table.columns, row, strict=True):
@@ -225,8 +257,8 @@ def _csv(table: Table) -> str:
                 values.extend([None, None, 0])
             else:
                 values.append(_scaled(value, factor) if isinstance(value, float) else value)
-        writer.writerow(values)
-    return buffer.getvalue()
+        lines.append(values)
+    return lines
 
 
 def _count(value: Statistic) -> int | None:

@@ -36,6 +36,8 @@ _ESCAPES = {
     "−": r"$-$",
     "×": r"$\times$",
     "÷": r"$\div$",
+    "≈": r"$\approx$",
+    "α": r"$\alpha$",
     "≥": r"$\geq$",
     "≤": r"$\leq$",
     "√": r"$\surd$",

@@ -1,0 +1,56 @@
+"""Facts of a run that follow from others: the size of what the network sees, the system behind a model's name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from secli.catalogue import MODELS
+
+# The names of the MNIST comparison: a system, the side in pixels, and a p for the net of augmented training.
+_NAME = re.compile(r"^(mnist_.+)_(28|56)(p?)$")
+PLAIN, AUGMENTED = "plain", "p"
+
+
+def size(name: str, options: Mapping[str, Any]) -> int | None:
+    """Return the side in pixels that the network sees, enlargement included; None where nothing tells it.
+
+    Examples
+    --------
+    >>> size("mnist_cnn_56", {"image_size": 28, "upsampling": 2})
+    56
+    """
+    side, times = options.get("image_size"), options.get("upsampling", 1)
+    if isinstance(side, int) and isinstance(times, int):
+        return side * times
+    match = _NAME.match(name)
+    return int(match[2]) if match else None
+
+
+def system(name: str) -> str:
+    """Return the name without the size and without the p of a net for augmented training.
+
+    Examples
+    --------
+    >>> system("mnist_ses_scalar_28p"), system("dss_v1")
+    ('mnist_ses_scalar', 'dss_v1')
+    """
+    match = _NAME.match(name)
+    return match[1] if match else name
+
+
+def net(name: str) -> str:
+    """Return ``p`` for a net made for augmented training, else ``plain``."""
+    match = _NAME.match(name)
+    return AUGMENTED if match and match[3] else PLAIN
+
+
+def published_crossing(name: str, augment: str | None) -> bool:
+    """Say whether net and augmentation belong together as published.
+
+    A p net belongs to augmented training, its twin to plain training; a net without such a twin belongs to both.
+    """
+    if net(name) == AUGMENTED:
+        return augment == "scale"
+    return augment != "scale" or f"{name}p" not in MODELS

@@ -1,0 +1,177 @@
+"""Which values of a column are the best, and which cannot be told from it: paired tests over the draws."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Draw = tuple[str | None, int | None, int]
+"""Digest of the images, realisation, seed: two values of one draw make a pair."""
+
+Test = Literal["t", "wilcoxon"]
+TESTS: tuple[Test, ...] = ("t", "wilcoxon")
+TEST_NAMES = {"t": "paired t test", "wilcoxon": "Wilcoxon signed-rank test"}
+ALPHA = 0.05
+FEWEST_PAIRS = 3
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one value of a column stands to the best.
+
+    Attributes
+    ----------
+    best
+        Whether it is the best mean.
+    pairs
+        Draws that it shares with the best.
+    p
+        Two-sided p of the paired test against the best, Holm-corrected; None for the best itself, and where fewer
+        than three draws are shared.
+    """
+
+    best: bool
+    pairs: int
+    p: float | None
+
+    @property
+    def tied(self) -> bool:
+        """Whether the test was made and found no difference from the best."""
+        return self.p is not None and self.p > ALPHA
+
+    @property
+    def word(self) -> str | None:
+        """``best``, ``tied``, ``worse`` or None where nothing can be said."""
+        if self.best:
+            return "best"
+        return None if self.p is None else "tied" if self.tied else "worse"
+
+
+def standings(
+    samples: Sequence[Mapping[Draw, float]], lower_is_better: bool, test: Test = "t"
+) -> list[Standing | None]:
+    """Compare every sample of a column with the best mean.
+
+    Parameters
+    ----------
+    samples : sequence of mapping
+        One mapping of draw to value per row; empty where the row has no value.
+    lower_is_better : bool
+        Whether the smallest mean is the best.
+    test : str
+        ``t`` (paired t) or ``wilcoxon`` (signed rank).
+
+    Returns
+    -------
+    list
+        One standing per sample, None for an empty one; all None where fewer than two have values.
+    """
+    there = [index for index, sample in enumerate(samples) if sample]
+    found: list[Standing | None] = [None] * len(samples)
+    if len(there) < 2:
+        return found
+    sign = 1 if lower_is_better else -1
+    best = min(there, key=lambda index: sign * statistics.fmean(samples[index].values()))
+    raw: dict[int, float] = {}
+    pairs = {}
+    for index in there:
+        differences = paired_differences(samples[index], samples[best])
+        pairs[index] = len(differences)
+        if index != best and len(differences) >= FEWEST_PAIRS:
+            raw[index] = p_value(differences, test)
+    corrected = dict(zip(raw, holm(list(raw.values())), strict=True))
+    for index in there:
+        found[index] = Standing(index == best, pairs[index], corrected.get(index))
+    return found
+
+
+def paired_differences(one: Mapping[Draw, float], other: Mapping[Draw, float]) -> list[float]:
+    """Return the differences over the draws that both have."""
+    return [one[draw] - other[draw] for draw in one if draw in other]
+
+
+def p_value(differences: Sequence[float], test: Test = "t") -> float:
+    """Return the two-sided p of a paired test: t = mean / (standard deviation / √n), n − 1 degrees of freedom.
+
+    Differences that are all zero give 1; for the t test, equal differences that are not zero give 0.
+    """
+    if not any(differences):
+        return 1.0
+    if test == "wilcoxon":
+        return _wilcoxon(differences)
+    from scipy.special import stdtr
+
+    mean, spread = statistics.fmean(differences), statistics.stdev(differences)
+    if spread == 0:
+        return 0.0
+    return float(2 * stdtr(len(differences) - 1, -abs(mean) / (spread / math.sqrt(len(differences)))))
+
+
+def _wilcoxon(differences: Sequence[float]) -> float:
+    import warnings
+
+    from scipy.stats import wilcoxon
+
+    with warnings.catch_warnings():  # zeros and equal ranks: the normal approximation, said loudly
+        warnings.simplefilter("ignore")
+        return float(wilcoxon(differences).pvalue)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number after Holm (1979): the smallest × m, the next × (m − 1), …
+
+    Examples
+    --------
+    >>> holm([0.04, 0.01])
+    [0.04, 0.02]
+    """
+    corrected = [0.0] * len(values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=lambda index: values[index])):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def standard_errors(
+    mean: float, std: float | None, n: int, other: float, other_std: float | None, other_n: int
+) -> float | None:
+    """Return (mean − other) / √(se² + se²) with se = std / √n; None where a standard error is not known."""
+    if std is None or other_std is None or n < 2 or other_n < 2:
+        return None
+    error = math.sqrt(std**2 / n + other_std**2 / other_n)
+    return None if error == 0 else (mean - other) / error
+
+
+def mean_ranks(
+    means: Sequence[Sequence[float | None]], lower_is_better: Sequence[bool]
+) -> tuple[list[float | None], list[int]]:
+    """Return the mean rank of each row, and the columns that it is taken over: those that all rows have.
+
+    Equal values share the mean of their ranks; a row without any value neither ranks nor counts.
+
+    Parameters
+    ----------
+    means : sequence of sequences
+        Row by row, one mean per column.
+    lower_is_better : sequence of bool
+        Column by column.
+    """
+    ranked = [index for index, row in enumerate(means) if any(value is not None for value in row)]
+    places = range(len(lower_is_better))
+    columns = [c for c in places if ranked and all(means[index][c] is not None for index in ranked)]
+    found: list[float | None] = [None] * len(means)
+    for index in ranked if columns else ():
+        found[index] = statistics.fmean(
+            _rank([means[other][c] or 0.0 for other in ranked], means[index][c] or 0.0, lower_is_better[c])
+            for c in columns
+        )
+    return found, columns
+
+
+def _rank(values: Sequence[float], value: float, lower_is_better: bool) -> float:
+    better = sum(other < value if lower_is_better else other > value for other in values)
+    return better + (sum(other == value for other in values) + 1) / 2
