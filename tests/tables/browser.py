@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its debugging pipe: real keys, real widths, and all that a page says and asks for."""
+"""A headless Chromium, driven over its debugging pipe: real keys and widths, and all that a page says and asks for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import base64
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,11 @@ class Page:
 
     def _take(self) -> dict[str, Any]:
         """Return the browser's next message, noting down what the page did."""
-        until = time.monotonic() + PATIENCE
         while b"\0" not in self._rest:
-            chunk = os.read(self.receive, 1 << 20)
-            if not chunk or time.monotonic() > until:
-                raise AssertionError("the browser went away")
+            ready, _, _ = select.select([self.receive], [], [], PATIENCE)
+            chunk = os.read(self.receive, 1 << 20) if ready else b""
+            if not chunk:
+                raise AssertionError("the browser went away" if ready else "the browser says nothing")
             self._rest += chunk
         text, self._rest = self._rest.split(b"\0", 1)
         message: dict[str, Any] = json.loads(text)
