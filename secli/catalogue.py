@@ -201,7 +201,7 @@ MODELS: Registry[ModelSpec] = Registry(
             "deform_dss:deform_dss",
             23_328,
         ),
-        _curves("so2_cnn", "rotation group C8, steerable filters", "so2", SO2, "so2:so2_cnn", 34_626),
+        _curves("so2_cnn", "rotation group C8, steerable filters", "so2", SO2, "so2:so2_cnn", 34_479),
         _curves("stn_cnn", "a spatial transformer before cnn", "stn", STN, "stn:stn_cnn", 37_854),
         _curves(
             "dss_resnet50",

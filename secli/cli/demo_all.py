@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from secli.experiments.spec import Sweep
 
 DIGITS = {"name": "digits-scale", "sizes": [200, 50, 50]}
-PICTURES, SIDE, EACH = 24, 96, 8
+SIDE = 96
+PICTURES = {"train": 2, "val": 1, "test": 1}
+"""Pictures of each of ten kinds."""
 FACTORS = [1.0, 0.5]
 
 
@@ -82,7 +84,7 @@ def _sweep(name: str, models: list[str], dataset: dict[str, Any], seed: int, ima
 
 
 def draw_pictures(directory: Path, seed: int) -> None:
-    """Draw a folder of small colour pictures, discs and squares on a ground of another colour, unless it is there."""
+    """Draw a folder of small colour pictures, ten kinds of polygons, unless it is there."""
     import numpy as np
     from PIL import Image, ImageDraw
 
@@ -92,15 +94,15 @@ def draw_pictures(directory: Path, seed: int) -> None:
         return
     generator = np.random.default_rng(seed)
     with atomic_directory(directory) as temporary:
-        for part, count in (("train", PICTURES // 2), ("val", EACH // 2), ("test", EACH // 2)):
-            for kind in ("disc", "square"):
-                place = temporary / part / kind
+        for part, count in PICTURES.items():
+            for corners in range(3, 13):
+                place = temporary / part / f"{corners:02}-corners"
                 place.mkdir(parents=True)
                 for index in range(count):
                     ground, colour = (tuple(int(c) for c in generator.integers(0, 256, 3)) for _ in range(2))
-                    radius, (x, y) = int(generator.integers(10, 30)), generator.integers(30, SIDE - 30, 2)
+                    x, y, radius, turn = (
+                        int(v) for v in generator.integers((35, 35, 10, 0), (SIDE - 35, SIDE - 35, 30, 90))
+                    )
                     image = Image.new("RGB", (SIDE, SIDE), ground)
-                    box = (int(x) - radius, int(y) - radius, int(x) + radius, int(y) + radius)
-                    pen = ImageDraw.Draw(image)
-                    (pen.ellipse if kind == "disc" else pen.rectangle)(box, fill=colour)
+                    ImageDraw.Draw(image).regular_polygon((x, y, radius), corners, turn, fill=colour)
                     image.save(place / f"{index:02}.png")

@@ -38,8 +38,8 @@ PlanePool = Annotated[
 ]
 
 
-# with 8 rotations of 5×5 kernels 34 626 parameters, the plain network has 34 670
-WIDTHS = (3, 5, 10, 22)
+# with 8 rotations of 5×5 kernels 34 479 parameters, the plain network has 34 670
+WIDTHS = (3, 6, 10, 20)
 
 
 def so2_cnn(
@@ -50,15 +50,16 @@ def so2_cnn(
     rotations: Rotations = 8,
     size: Size = 5,
     widths: Widths = WIDTHS,
-    cells: Cells = 1,
+    cells: Cells = 2,
     plane_pool: PlanePool = "mean",
 ) -> StagedModel:
     """Return the rotation-equivariant network: a lift and three group convolutions, each ReLU then batch norm.
 
-    Then the maximum over rotations, the average over the plane, batch norm and one linear layer: the logits do not
-    change when the picture is turned. The kernels are 5×5, as on 3×3 only frequencies up to 2 of C_8's 4 have room, and
-    nine pixels across would be all that is seen at once by a pooling without places. Without the last norm, whose input
-    varies little from picture to picture, the network learns much more slowly. Any image size.
+    Then the maximum over rotations, the average pool to 2×2 of the plain network, batch norm and one linear layer:
+    every feature map turns with the picture, and with ``cells=1`` the logits do not change. That learns far more
+    slowly (digits, 6 epochs: 37 % of the validation images wrong, 2 % with 2×2 cells), so it is not the default. The
+    kernels are 5×5, as on 3×3 only frequencies up to 2 of C_8's 4 have room. Without the last norm, whose input varies
+    little from picture to picture, the network learns more slowly. Any image size.
 
     Raises
     ------
