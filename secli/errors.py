@@ -33,6 +33,10 @@ class UnknownNameError(InputError):
         super().__init__(f"unknown {kind} '{name}'{suggestion(name, known)}")
 
 
+class HeldRunError(InputError):
+    """Another process is at work in the run directory; that is no failure of the run."""
+
+
 class InterruptedRunError(SecliError):
     """The user (Ctrl-C) or the system (SIGTERM) stopped the work and the state was saved."""
 

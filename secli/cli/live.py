@@ -73,7 +73,7 @@ class _View:
 
     def show(self, event: SweepEvent) -> None:
         """Show one event."""
-        from secli.experiments.engine import Done, Failed, Progressed, Said, Started
+        from secli.experiments.engine import Done, Failed, Left, Progressed, Said, Started
 
         if isinstance(event, Said):
             self._say(event.text)
@@ -98,12 +98,18 @@ class _View:
         elif isinstance(event, Failed):
             self.failed += 1
             self._ends(key, f"failed: {event.job.title}: {event.reason}", always=True)
+        elif isinstance(event, Left):
+            self._drop(key)
+            self._say(f"left for another time: {event.job.title}: {event.reason}")
         self._sum_up()
 
-    def _ends(self, key: str, line: str, always: bool = False) -> None:
+    def _drop(self, key: str) -> None:
         self.over.add(key)
         if key in self.tasks:
             self.display.remove_task(self.tasks.pop(key))
+
+    def _ends(self, key: str, line: str, always: bool = False) -> None:
+        self._drop(key)
         if always or self.lines:
             self._say(f"[{self.done + self.failed}/{self.total}] {line}{self._left()}")
 

@@ -132,7 +132,7 @@ def sweep(
     from secli.errors import InputError
     from secli.experiments.leading import chosen
     from secli.experiments.plan import plan
-    from secli.experiments.prepare import Sources
+    from secli.experiments.prepare import Sources, check_sources, wanted_datasets
     from secli.experiments.spec import read_sweep
     from secli.tables.formats import check_format
 
@@ -141,25 +141,33 @@ def sweep(
         raise InputError(f"--format {format}: --dry-run prints a table or json")
     wanted = read_sweep(file)
     given = parse_assignments(assignments or [], ["training"])["training"]
-    everything = plan(wanted, threads, given)
+    sources = Sources(data, source, offline, _stand_ins(stand_ins or []))
+    everything = plan(wanted, threads, given, sources.shape_of())
     runs = chosen(everything, only or [], limit)
     place = directory or Path("sweeps") / wanted.name
-    carrier = _engine(engine, address, jobs, threads)
+    carrier = _engine(engine, address, jobs, runs)
+    check_sources(wanted_datasets(runs), sources, place, writes=not dry_run)
     if dry_run:
         _print_plan(wanted, runs, place, carrier.slots, format, quiet)
         return
-    sources = Sources(data, source, offline, _stand_ins(stand_ins or []))
+    trackers = _trackers(track or [], place)
     listed, mine = prepare_jobs(wanted, everything, runs, sources, place, quiet)
-    if track:
-        from secli.trackers.following import check_trackers
-
-        check_trackers(track)
-        mine = [job.model_copy(update={"trackers": tuple(track), "tracked_in": place}) for job in mine]
+    mine = [job.model_copy(update={"trackers": trackers, "tracked_in": place}) for job in mine]
     outcome = carry_out_jobs(mine, carrier, retry_failed, quiet)
     _finish(wanted, place, outcome, listed, format, quiet)
 
 
-def _engine(name: str, address: str | None, jobs: int | None, threads: int) -> Engine:
+def _trackers(names: Sequence[str], place: Path) -> tuple[str, ...]:
+    """Open the trackers once, so that one that cannot be had is told before anything is made."""
+    if names:
+        from secli.trackers.following import open_trackers
+
+        for tracker in open_trackers(names, place).values():
+            tracker.close()
+    return tuple(dict.fromkeys(names))
+
+
+def _engine(name: str, address: str | None, jobs: int | None, runs: Sequence[PlannedRun]) -> Engine:
     """Return the engine, before anything is made, so that a wrong name costs no time."""
     from secli.errors import InputError, UnknownNameError
 
@@ -167,9 +175,11 @@ def _engine(name: str, address: str | None, jobs: int | None, threads: int) -> E
         if address is not None:
             raise InputError(f"--address {address}: belongs to --engine ray")
         from secli.experiments.local import LocalEngine, visible_gpus
-        from secli.training.devices import cores
+        from secli.training.devices import cores, on_this_machine
 
-        gpus = visible_gpus()
+        for training in {run.resolved.training.model_copy(update={"seed": 0}) for run in runs}:
+            on_this_machine(training)
+        gpus, threads = visible_gpus(), max(run.resolved.training.threads or cores() for run in runs)
         return LocalEngine(jobs or len(gpus) or max(1, cores() // threads), threads, gpus)
     if name == "ray":
         from secli.experiments.cluster import RayEngine
@@ -199,9 +209,13 @@ def prepare_jobs(
     place: Path,
     quiet: bool,
 ) -> tuple[list[SweepJob], list[SweepJob]]:
-    """Make the datasets, write down what the sweep holds; return all jobs and those of this call."""
+    """Make the datasets of this call's runs, write down what the sweep holds; return all jobs and those of this call.
+
+    Other runs of the sweep are listed as far as their datasets stand already: their names depend on them.
+    """
+    from secli.experiments.fitting import Fitting
     from secli.experiments.leading import write_sweep
-    from secli.experiments.prepare import jobs_of, prepare, wanted_datasets
+    from secli.experiments.prepare import jobs_of, prepare, present, shape_in, wanted_datasets
     from secli.provenance import command_line
 
     with progress(quiet) as display:
@@ -210,11 +224,25 @@ def prepare_jobs(
         def watch(name: str, done: int, total: int) -> None:
             display.update(task, description=f"make {name}", completed=done, total=total)
 
-        ready = prepare(wanted_datasets(everything), sources, watch)
-    listed = jobs_of(everything, ready, place)
-    keys = [run.key(ready[run.data].digest) for run in everything]
+        fitting = Fitting()
+        fitting.check(
+            runs,
+            sources.shape_of(),
+            lambda done, total: display.update(
+                task, description="try networks on an empty picture", completed=done, total=total
+            ),
+        )
+        needed = wanted_datasets(runs)
+        others = [each for each in wanted_datasets(everything) if each not in needed]
+        ready = prepare([*needed, *present(others, sources)], sources, watch)
+        fitting.check(runs, lambda data: shape_in(ready[data]))
+    known = [
+        run for run in everything if run.data in ready and (run.measure is None or run.measure.on in ready)
+    ]
+    listed = jobs_of(known, ready, place)
+    keys = [run.key(ready[run.data].digest) for run in known]
     folders = {job.key: job.run.relative_to(place) for job in listed}
-    write_sweep(place, wanted, everything, folders, keys, command_line())
+    write_sweep(place, wanted, known, folders, keys, command_line())
     mine = {run.key(ready[run.data].digest) for run in runs}
     return listed, [job for job in listed if job.key in mine]
 
@@ -250,6 +278,12 @@ def _finish(
         from secli.cli.sweep_tables import print_tables
 
         print_tables(place, format)
+    held = [(job, reason) for job, reason in outcome.left.values() if reason not in ("", "interrupted")]
+    if held and len(held) == len(outcome.left):
+        raise SecliError(
+            f"sweep {wanted.name}: {len(held)} runs are in other hands, the first: {held[0][1]}; "
+            "repeat the command when they are done"
+        )
     if outcome.left:
         raise InterruptedRunError(
             f"sweep {wanted.name}: stopped with {len(outcome.left)} runs to do; their state is saved: "

@@ -48,6 +48,14 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Left:
+    """A job was let go before it was over and has not failed; the next call goes on with it."""
+
+    job: SweepJob
+    reason: str
+
+
+@dataclass(frozen=True)
 class Said:
     """Something that the user should know; one line."""
 
@@ -55,7 +63,7 @@ class Said:
     job: SweepJob | None = None
 
 
-SweepEvent = Started | Progressed | Done | Failed | Said
+SweepEvent = Started | Progressed | Done | Failed | Left | Said
 SweepReport = Callable[[SweepEvent], None]
 
 

@@ -15,13 +15,15 @@ from torch.nn import functional
 from secli.catalogue import MODELS
 from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.protocols import DATASETS
-from secli.experiments.plan import PlannedRun, WantedDataset
+from secli.equivariance.factors import PROTOCOLS
+from secli.experiments.plan import PlannedRun, WantedDataset, known_shape
 from secli.models.building import build, resolve_options
+from secli.training.devices import cores
 
 TRIED = 8
 """Images of the step that is timed."""
 SIDE = 28
-"""Side of the images for a network that takes any."""
+"""Side of the images where neither the network nor the dataset says it."""
 MEASURING = 1.3
 """A curve costs about so many times its forward passes."""
 FACTORS = 14
@@ -49,7 +51,7 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is left to be paid for one run.
+    """What one run costs, done or not.
 
     Attributes
     ----------
@@ -60,7 +62,7 @@ class Estimate:
     memory
         Bytes at the peak of a training step, the libraries themselves (some hundred MB) left out.
     measured
-        Whether the seconds are those of finished runs that differ in nothing but seed and realisation.
+        Whether the seconds of training are those of finished runs that differ in nothing but seed and realisation.
     """
 
     run: PlannedRun
@@ -84,7 +86,7 @@ def estimate(
     sizes : callable
         Gives a dataset's images in train, val and test; None where nobody knows them yet.
     finished : mapping
-        Seconds of runs that were finished before, by :func:`kindred`.
+        Seconds of training of runs that were finished before, by :func:`kindred`.
     on_progress : callable
         Called with (networks timed, networks in all).
     """
@@ -98,7 +100,7 @@ def estimate(
             on_progress(len(networks), total)
         cost = networks[name]
         known = finished.get(kindred(run))
-        seconds = known if known is not None else _seconds(run, cost, sizes)
+        seconds = _seconds(run, cost, sizes, known)
         memory = cost.state + cost.memory * run.resolved.training.batch
         estimates.append(Estimate(run, seconds, memory, known is not None))
     return estimates
@@ -114,15 +116,24 @@ def kindred(run: PlannedRun) -> str:
 
 def _network(run: PlannedRun) -> str:
     options = json.dumps(run.resolved.options, sort_keys=True)
-    return f"{run.model.name} {options} {run.resolved.training.threads} {run.resolved.training.precision}"
+    training = run.resolved.training
+    return f"{run.model.name} {options} {_side(run)} {training.threads} {training.precision}"
+
+
+def _side(run: PlannedRun) -> int:
+    """Return the side of the images that a run's network will see."""
+    shape = known_shape(run.data)
+    if shape is not None:
+        return shape.height
+    return int(run.data.image_size or run.resolved.options.get("image_size") or SIDE)
 
 
 def cost_of(run: PlannedRun) -> Cost:
     """Time one step and one forward pass of a run's network, and add up what the backward pass keeps."""
     training = run.resolved.training
-    network, images, labels = _trial(run.model.name, run.resolved.options)
+    network, images, labels = _trial(run.model.name, run.resolved.options, _side(run))
     threads = torch.get_num_threads()
-    torch.set_num_threads(training.threads)
+    torch.set_num_threads(training.threads or cores())
     try:
         _step(network, images, labels)  # the first one also finds its algorithms
         train = _timed(lambda: _step(network, images, labels)) / TRIED
@@ -135,15 +146,18 @@ def cost_of(run: PlannedRun) -> Cost:
     return Cost(train, forward, kept, _state_bytes(network))
 
 
-def step_memory(model: ModelSettings, training: TrainingSettings) -> float:
-    """Return the bytes that one training step needs: weights, gradients, moments, and what the backward pass keeps."""
-    network, images, labels = _trial(model.name, resolve_options(MODELS[model.name], model.options))
+def step_memory(model: ModelSettings, training: TrainingSettings, side: int = SIDE) -> float:
+    """Return the bytes that one training step needs: weights, gradients, moments, and what the backward pass keeps.
+
+    ``side`` is that of the images, for a network that takes any.
+    """
+    options = resolve_options(MODELS[model.name], model.options)
+    network, images, labels = _trial(model.name, options, options.get("image_size", side))
     return _state_bytes(network) + _kept_bytes(network, images, labels) / TRIED * training.batch
 
 
-def _trial(model: str, options: Mapping[str, Any]) -> tuple[nn.Module, Tensor, Tensor]:
+def _trial(model: str, options: Mapping[str, Any], side: int) -> tuple[nn.Module, Tensor, Tensor]:
     """Return a network in training mode with a few images and labels."""
-    side = options.get("image_size", SIDE)
     images = torch.rand(TRIED, options.get("in_channels", 1), side, side)
     return build(model, options, seed=0), images, torch.arange(TRIED) % options.get("classes", 10)
 
@@ -181,16 +195,21 @@ def _kept_bytes(network: nn.Module, images: Tensor, labels: Tensor) -> int:
 
 
 def _seconds(
-    run: PlannedRun, cost: Cost, sizes: Callable[[WantedDataset], tuple[int, int, int] | None]
+    run: PlannedRun,
+    cost: Cost,
+    sizes: Callable[[WantedDataset], tuple[int, int, int] | None],
+    training: float | None,
 ) -> float | None:
     known = sizes(run.data)
     if known is None:
-        return None
+        return training
     train, val, test = known
-    seconds = run.resolved.training.epochs * (train * cost.train + val * cost.forward) + test * cost.forward
+    epochs = run.resolved.training.epochs
+    seconds = epochs * train * cost.train if training is None else training
+    seconds += (epochs * val + test) * cost.forward
     if run.measure is not None:
         settings = run.measure.settings
-        factors = len(settings.factors) if settings.factors is not None else FACTORS
+        factors = len(settings.factors or PROTOCOLS.get(settings.protocol) or range(FACTORS))
         on = sizes(run.measure.on)
         images = settings.images if on is None else min(settings.images, on[2])
         seconds += MEASURING * (factors + 1) * images * cost.forward

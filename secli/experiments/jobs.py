@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -9,8 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from secli.config import MeasureSettings, ModelSettings, Settings, TrainingSettings
-from secli.datasets.store import open_dataset
-from secli.errors import InputError
+from secli.datasets.store import ScaleDataset, open_dataset
+from secli.errors import HeldRunError, InputError
 from secli.experiments.measuring import Wanted, machine, measure_subject, pictures_for
 from secli.records import (
     CURVES_FILE,
@@ -19,6 +20,7 @@ from secli.records import (
     read_record,
     read_training_record,
     write_record,
+    write_text,
 )
 from secli.trackers.following import following
 from secli.training.events import Report
@@ -27,6 +29,9 @@ from secli.training.run import train
 
 State = Literal["todo", "interrupted", "failed", "trained", "done"]
 """todo: nothing is there; trained: finished, but its curves are still to be measured."""
+
+PATIENCE = 10.0
+"""Seconds that a job waits for a run which another process holds."""
 
 OnMeasure = Callable[[int, int], None]
 """Called with (forward passes done, forward passes in all)."""
@@ -43,6 +48,7 @@ class SweepJob(Settings):
     data: Path = Field(description="the dataset directory")
     measure: MeasureSettings | None = Field(None, description="what is measured; none: nothing")
     measured_on: Path | None = Field(None, description="the dataset directory that is measured on")
+    measured_digest: str | None = Field(None, description="digest of that dataset; none: not checked")
     trackers: tuple[str, ...] = Field((), description="trackers that follow the run")
     tracked_in: Path = Field(Path(), description="where they keep what they are told")
 
@@ -57,15 +63,17 @@ class Standing(Settings):
 def standing(job: SweepJob) -> Standing:
     """Read from the run directory how far a job has come; nothing else remembers it.
 
-    A run that says "running" was killed, unless its worker still holds it.
+    A run that says "running" was killed, unless its worker still holds it. A failure that the run's record cannot
+    hold (see :func:`mark_failed`) stands beside the run directory.
 
     Raises
     ------
     InputError
         When a record there is damaged.
     """
+    noted = _noted_failure(job)
     if not (job.run / RECORD_FILE).is_file():
-        return Standing(state="todo")
+        return Standing(state="todo") if noted is None else Standing(state="failed", reason=noted)
     record = read_training_record(job.run)
     if record.status == "failed":
         return Standing(state="failed", reason=record.reason)
@@ -73,7 +81,41 @@ def standing(job: SweepJob) -> Standing:
         return Standing(state="interrupted", reason=record.reason)
     if job.measure is None or _measured(job) is not None:
         return Standing(state="done")
-    return Standing(state="trained")
+    return Standing(state="trained") if noted is None else Standing(state="failed", reason=noted)
+
+
+def failure_file(run: Path) -> Path:
+    """Return where a failure is written down that the run's own record cannot hold."""
+    return run.with_name(f"{run.name}.failed")
+
+
+def _noted_failure(job: SweepJob) -> str | None:
+    try:
+        return failure_file(job.run).read_text(encoding="utf-8").strip() or "no reason recorded"
+    except FileNotFoundError:
+        return None
+
+
+def mark_failed(job: SweepJob, reason: str) -> None:
+    """Write down that a job failed, where its process could not do so itself.
+
+    A record that says "running" or "interrupted" then says "failed". A run that has no record (it failed before it
+    began), or a finished one (its measurement failed; the training stays finished), gets a file beside its directory,
+    which goes when the job is tried again. A run that another process holds is left as it is.
+    """
+    if not (job.run / RECORD_FILE).is_file():
+        write_text(failure_file(job.run), f"{' '.join(reason.split())}\n")
+        return
+    record = read_training_record(job.run)
+    if record.status in ("running", "interrupted"):
+        write_record(job.run / RECORD_FILE, record.model_copy(update={"status": "failed", "reason": reason}))
+    elif record.status == "finished" and standing(job).state == "trained":
+        write_text(failure_file(job.run), f"{' '.join(reason.split())}\n")
+
+
+def forget_failure(job: SweepJob) -> None:
+    """Remove what :func:`mark_failed` wrote beside the run directory: the job is tried again, or done."""
+    failure_file(job.run).unlink(missing_ok=True)
 
 
 def _measured(job: SweepJob) -> EquivarianceRecord | None:
@@ -85,8 +127,12 @@ def _measured(job: SweepJob) -> EquivarianceRecord | None:
     if not isinstance(record, EquivarianceRecord):
         raise InputError(f"{file}: a record of kind '{record.kind}', not of equivariance curves")
     wanted = job.measure.model_dump(mode="json", exclude={"batch"})
-    found = {key: value for key, value in record.measure.items() if key != "batch"}
-    return record if found == wanted else None
+    # a setting that the record does not know is newer than it: it was measured as that setting's default does
+    usual = MeasureSettings().model_dump(mode="json")
+    found = {**usual, **record.measure}
+    found.pop("batch")
+    same_images = job.measured_digest in (None, record.data.digest)
+    return record if found == wanted and same_images else None
 
 
 def carry_out(job: SweepJob, report: Report, on_measure: OnMeasure = lambda done, total: None) -> None:
@@ -105,18 +151,41 @@ def carry_out(job: SweepJob, report: Report, on_measure: OnMeasure = lambda done
     ------
     InputError, SecliError
         As :func:`secli.training.run.train`; the run's record then says why.
+    HeldRunError
+        When another process is training the run, and goes on doing so for :data:`PATIENCE` seconds.
     InterruptedRunError
         When a signal stopped the training; its state is saved.
     """
-    where = standing(job).state
-    if where == "done":
+    if standing(job).state == "done":
         return
-    with following(job.trackers, job.tracked_in, report) as follower:
-        if where != "trained":
-            data, out = open_dataset(job.data), job.run.parent
-            train(job.model, data, job.training, out, run=job.run, resume=True, on_event=follower.on_event)
+    with following(job.trackers, job.tracked_in, report, strict=False) as follower:
+        if not _is_trained(job):
+            _train(job, open_dataset(job.data), follower.on_event)
         _measure(job, on_measure)
         follower.finish(job.run)
+
+
+def _is_trained(job: SweepJob) -> bool:
+    return (job.run / RECORD_FILE).is_file() and read_training_record(job.run).status == "finished"
+
+
+def _train(job: SweepJob, data: ScaleDataset, report: Report) -> None:
+    """Train, or go on with what stands there, on the device that it was begun on.
+
+    The worker of a sweep that was killed needs a moment to save its state and let go of the run.
+    """
+    training = job.training
+    if (job.run / RECORD_FILE).is_file():
+        training = training.model_copy(update={"device": "auto"})
+    began = time.monotonic()
+    while True:
+        try:
+            train(job.model, data, training, job.run.parent, run=job.run, resume=True, on_event=report)
+            return
+        except HeldRunError:
+            if time.monotonic() - began > PATIENCE:
+                raise
+            time.sleep(0.5)
 
 
 def _measure(job: SweepJob, on_measure: OnMeasure) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 import yaml
 
 from secli.errors import InputError
-from secli.experiments.engine import Done, Engine, Failed, SweepEvent, SweepReport
-from secli.experiments.jobs import Standing, SweepJob, standing
+from secli.experiments.engine import Done, Engine, Failed, Left, Started, SweepEvent, SweepReport
+from secli.experiments.jobs import Standing, SweepJob, forget_failure, mark_failed, standing
 from secli.experiments.plan import UNKEYED, PlannedRun, matches
 from secli.experiments.spec import Sweep
 from secli.provenance import secli_version
@@ -29,12 +30,12 @@ class Outcome:
     failed
         Jobs that failed, with the reason, also those that failed in an earlier call and were not tried again.
     left
-        Jobs that are still to do: the sweep was stopped, or limited.
+        Jobs that are still to do, with the reason of those that were let go: interrupted, or in other hands.
     """
 
     finished: list[SweepJob] = field(default_factory=list)
     failed: dict[str, tuple[SweepJob, str]] = field(default_factory=dict)
-    left: list[SweepJob] = field(default_factory=list)
+    left: dict[str, tuple[SweepJob, str]] = field(default_factory=dict)
 
 
 def chosen(runs: Sequence[PlannedRun], only: Sequence[str], limit: int | None) -> list[PlannedRun]:
@@ -56,20 +57,28 @@ def chosen(runs: Sequence[PlannedRun], only: Sequence[str], limit: int | None) -
         When an entry cannot be read, or no run is left.
     """
     wanted: dict[str, list[Any]] = {}
+    known = {name for run in runs for name in run.facts()}
     for text in only:
         key, equals, value = text.partition("=")
         if not equals:
             key, value = "model", text
-        known = {name for run in runs for name in run.facts()}
         if key not in known:
             raise InputError(
                 f"--only {text}: no run has '{key}'; write model=PATTERN, realisation=0, model.OPTION=…"
             )
-        wanted.setdefault(key, []).append(yaml.safe_load(value))
+        wanted.setdefault(key, []).extend(_readings(value))
     left = [run for run in runs if matches(run, wanted)]
     if not left:
         raise InputError(f"--only {' '.join(only)}: no run of the sweep matches")
     return left if limit is None else left[:limit]
+
+
+def _readings(text: str) -> list[Any]:
+    """Return what a value on the command line may mean: itself, a pattern (``*_28``), or what YAML makes of it."""
+    try:
+        return [text, yaml.safe_load(text)]
+    except yaml.YAMLError:
+        return [text]
 
 
 def standings(jobs: Iterable[SweepJob]) -> dict[str, Standing]:
@@ -121,12 +130,19 @@ def lead(
         else:
             todo.append(job)
     finished: set[str] = set()
+    let_go: dict[str, str] = {}
 
     def follow(event: SweepEvent) -> None:
-        if isinstance(event, Done):
+        if isinstance(event, Started):
+            forget_failure(event.job)
+        elif isinstance(event, Done):
             finished.add(event.job.key)
         elif isinstance(event, Failed):
             outcome.failed[event.job.key] = (event.job, event.reason)
+            with contextlib.suppress(OSError):  # a full disk: the next call tries the job again
+                mark_failed(event.job, event.reason)
+        elif isinstance(event, Left):
+            let_go[event.job.key] = event.reason
         report(event)
 
     if todo:
@@ -135,7 +151,7 @@ def lead(
         if job.key in finished:
             outcome.finished.append(job)
         elif job.key not in outcome.failed:
-            outcome.left.append(job)
+            outcome.left[job.key] = (job, let_go.get(job.key, ""))
     return outcome
 
 
@@ -178,7 +194,7 @@ def write_sweep(
 
 
 def seconds_below(out: Path) -> Callable[[PlannedRun], float | None]:
-    """Return a function that tells how long a run took whose directory stands below a sweep's, if it is finished.
+    """Return a function that tells how long a run trained whose directory stands below a sweep's, if it is finished.
 
     The data of a run that is only planned may not be there yet, so a run is known by all but their digest.
     """

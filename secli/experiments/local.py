@@ -8,18 +8,21 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from secli.errors import InputError, SecliError
-from secli.experiments.engine import Done, Failed, Progressed, Said, Started, SweepEvent, SweepReport
+from secli.experiments.engine import Done, Failed, Left, Progressed, Said, Started, SweepEvent, SweepReport
 from secli.experiments.jobs import SweepJob
+from secli.experiments.jobs import mark_failed as mark_failed
 from secli.experiments.wire import Ended, Note, Progress, Ready, read_message
-from secli.records import RECORD_FILE, read_training_record, write_record
 
 BETWEEN_QUESTIONS = 0.1
+LONGEST_WORDS = 500
 TO_SAVE = 60.0
 """Seconds that running jobs are given to save their state."""
 
@@ -33,8 +36,22 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(named.split(","))[:count] if named else tuple(str(index) for index in range(count))
 
 
+ASKED_TO_LEAVE = frozenset({-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP})
+"""Exit codes of a process that somebody asked to leave while it was not training: its run has not failed."""
+
+
 class Lost(Exception):
-    """A worker process died, or could not be started."""
+    """A worker process died, or could not be started.
+
+    Attributes
+    ----------
+    code
+        Its exit code; negative: the signal.
+    """
+
+    def __init__(self, reason: str, code: int = 0) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 @dataclass
@@ -45,25 +62,29 @@ class Worker:
     environment: Mapping[str, str]
     process: subprocess.Popen[str] | None = field(default=None, init=False)
     asked: bool = field(default=False, init=False)
+    errors: BinaryIO | None = field(default=None, init=False, repr=False)
 
     def ensure(self) -> subprocess.Popen[str]:
         """Return the living process, starting one if need be."""
         if self.process is not None and self.process.poll() is None:
             return self.process
+        self.dismiss()
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long-lived as the process
         self.process = subprocess.Popen(
             [sys.executable, "-m", "secli.experiments.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.errors,
             text=True,
             env={**os.environ, **self.environment},
             start_new_session=True,  # a Ctrl-C at the terminal is the leader's to hand on
         )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line or not isinstance(read_message(line), Ready):
-            raise Lost(f"it could not be started (exit code {self.process.wait()})")
-        return self.process
+        for line in self.process.stdout:
+            if isinstance(read_message(line), Ready):
+                return self.process
+        code = self.process.wait()
+        raise Lost(f"it could not be started (exit code {code}){self._last_words()}", code)
 
     def carry_out(self, job: SweepJob, report: SweepReport) -> Ended:
         """Give it a job and hand on what it reports, until the job ends.
@@ -79,8 +100,8 @@ class Worker:
         try:
             process.stdin.write(job.model_dump_json() + "\n")
             process.stdin.flush()
-        except BrokenPipeError:
-            raise Lost(_cause(process.wait())) from None
+        except (BrokenPipeError, ValueError):  # ValueError: dismissed meanwhile
+            raise self._lost() from None
         for line in process.stdout:
             message = read_message(line)
             if isinstance(message, Ended):
@@ -89,7 +110,23 @@ class Worker:
                 report(Progressed(job, message.phase, message.done, message.total, message.detail))
             elif isinstance(message, Note):
                 report(Said(message.text, job))
-        raise Lost(_cause(process.wait()))
+        raise self._lost()
+
+    def _lost(self) -> Lost:
+        """Say how the process was lost."""
+        assert self.process is not None
+        code = self.process.wait()
+        words = "" if code == -signal.SIGKILL else self._last_words()
+        return Lost(_cause(code) + words, code)
+
+    def _last_words(self) -> str:
+        """Return the last line that the process wrote to stderr."""
+        assert self.errors is not None
+        length = self.errors.seek(0, os.SEEK_END)
+        self.errors.seek(max(0, length - LONGEST_WORDS))
+        lines = self.errors.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f": {last}" if last else ""
 
     def ask_to_stop(self) -> None:
         """Let the running job save its state and leave; asked once only, a second signal would cut it short."""
@@ -115,7 +152,10 @@ class Worker:
             self.process.kill()
             self.process.wait()
         assert self.process.stdout is not None
+        assert self.errors is not None
         self.process.stdout.close()
+        self.errors.close()
+        self.process = self.errors = None
 
 
 def _cause(code: int) -> str:
@@ -135,7 +175,7 @@ class LocalEngine:
     jobs : int
         Worker processes at once.
     threads : int
-        CPU threads of each; the runs say so too, as their last bits depend on it.
+        CPU threads of each (0: one per core); the runs say so too, as their last bits depend on it.
     gpus : sequence of str
         Devices, as CUDA_VISIBLE_DEVICES names them, shared out among the workers in turn; none: as the machine has it.
 
@@ -176,9 +216,9 @@ class LocalEngine:
             thread.start()
         try:
             while any(thread.is_alive() for thread in threads):
-                if not stopping.is_set() and (stop() or broken):
+                if stopping.is_set() or stop() or broken:
                     stopping.set()
-                    for worker in workers:
+                    for worker in workers:  # one that is only being started can be asked next time
                         worker.ask_to_stop()
                 time.sleep(BETWEEN_QUESTIONS)
         except KeyboardInterrupt:
@@ -194,10 +234,10 @@ class LocalEngine:
             for worker in workers:
                 worker.dismiss()
         if broken:
-            raise SecliError(f"the sweep stopped: no worker process could be started: {broken[0]}")
+            raise SecliError(f"the sweep stopped: {broken[0]}")
 
     def _environment(self, index: int) -> dict[str, str]:
-        environment = {"OMP_NUM_THREADS": str(self.threads)}
+        environment = {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[index % len(self.gpus)]
         return environment
@@ -210,43 +250,39 @@ def _serve(
     stopping: threading.Event,
     broken: list[str],
 ) -> None:
-    """Give one worker job after job, until none waits or the sweep stops."""
-    while not stopping.is_set():
-        try:
-            job = waiting.get_nowait()
-        except queue.Empty:
-            return
-        try:
-            worker.ensure()
-        except Lost as lost:
-            if not stopping.is_set():
-                broken.append(str(lost))
-            return
-        began = time.perf_counter()
-        tell(Started(job, worker.name))
-        try:
-            ended = worker.carry_out(job, tell)
-        except Lost as lost:
+    """Give one worker job after job, until none waits or the sweep stops; whatever goes wrong here stops it."""
+    try:
+        while not stopping.is_set():
+            try:
+                job = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                worker.ensure()
+            except Lost as lost:
+                if not stopping.is_set():
+                    broken.append(f"no worker process could be started: {lost}")
+                return
             if stopping.is_set():
                 return
-            mark_failed(job, str(lost))
-            tell(Failed(job, str(lost)))
-            continue
-        if ended.how == "done":
-            tell(Done(job, time.perf_counter() - began))
-        elif ended.how == "failed":
-            mark_failed(job, ended.reason)
-            tell(Failed(job, ended.reason))
-        elif not stopping.is_set():
-            # somebody else sent the worker a signal: the job stands, to be gone on with
-            tell(Said(f"{job.title}: interrupted; the next call goes on with it", job))
-            return
+            tell(_carried_out(worker, job, tell))
+    except Exception as error:
+        if not stopping.is_set():
+            broken.append(" ".join(str(error).split()) or type(error).__name__)
 
 
-def mark_failed(job: SweepJob, reason: str) -> None:
-    """Write down in a run that its process could not, that it failed; a finished training stays finished."""
-    if not (job.run / RECORD_FILE).is_file():
-        return
-    record = read_training_record(job.run)
-    if record.status in ("running", "interrupted"):
-        write_record(job.run / RECORD_FILE, record.model_copy(update={"status": "failed", "reason": reason}))
+def _carried_out(worker: Worker, job: SweepJob, tell: SweepReport) -> Done | Failed | Left:
+    """Let a worker carry out one job; return how it ended."""
+    began = time.perf_counter()
+    tell(Started(job, worker.name))
+    try:
+        ended = worker.carry_out(job, tell)
+    except Lost as lost:
+        if worker.asked or lost.code in ASKED_TO_LEAVE:
+            return Left(job, "interrupted")
+        return Failed(job, str(lost))
+    if ended.how == "done":
+        return Done(job, time.perf_counter() - began)
+    if ended.how == "failed":
+        return Failed(job, ended.reason)
+    return Left(job, "interrupted" if ended.how == "interrupted" else ended.reason)

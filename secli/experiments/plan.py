@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_jsonable_python
 
 from secli.catalogue import MODELS
 from secli.config import MeasureSettings, ModelSettings, TrainingSettings, settings_hash, validated
 from secli.datasets.protocols import DATASETS
-from secli.errors import InputError
+from secli.errors import InputError, suggestion
 from secli.experiments.spec import Part, Sweep, SweptDataset, SweptModel
+from secli.models.building import resolve_options
 from secli.training.plan import Resolved, resolve
 
 KEY_DIGITS = 12
-UNKEYED = frozenset({"device", "devices"})
+UNKEYED = frozenset({"device"})
 """Training settings that say where a run is carried out, and not what it is."""
+ALWAYS_KEYED = frozenset({"threads"})
+"""Training settings that belong to the key even at their default."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class PlannedRun:
         What it is trained on.
     measure
         What is measured of it; None: nothing.
+    differing
+        What sets it apart from its neighbours in the file: its model's own options and settings, its grid point.
     """
 
     label: str
@@ -78,6 +84,7 @@ class PlannedRun:
     resolved: Resolved
     data: WantedDataset
     measure: WantedMeasure | None
+    differing: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -87,7 +94,7 @@ class PlannedRun:
     @property
     def title(self) -> str:
         """The run in a few words."""
-        changed = [f"{key}={value}" for key, value in self.model.options.items()]
+        changed = [f"{key}={value}" for key, value in self.differing.items()]
         return " ".join(
             [self.model.name, *changed, f"{self.data.name} r{self.data.realisation} s{self.seed}"]
         )
@@ -106,12 +113,17 @@ class PlannedRun:
         }
 
     def identity(self) -> dict[str, Any]:
-        """Return what makes it this run: model, options, training (threads included), data; not the machine."""
+        """Return what makes it this run: model, options, training (threads included), data; not the machine.
+
+        What stands at its default is left out, so that an option that a later secli adds changes no key.
+        """
+        usual = _usual_options(self.model.name)
+        training = self.resolved.training.model_dump(mode="json", exclude=set(UNKEYED))
         return {
             "model": self.model.name,
-            "options": self.resolved.options,
-            "training": self.resolved.training.model_dump(mode="json", exclude=set(UNKEYED)),
-            "data": to_jsonable_python(self.data),
+            "options": _changes(self.resolved.options, usual, frozenset()),
+            "training": _changes(training, TrainingSettings().model_dump(mode="json"), ALWAYS_KEYED),
+            "data": _changes(to_jsonable_python(self.data), {}, frozenset()),
         }
 
     def key(self, digest: str) -> str:
@@ -119,7 +131,56 @@ class PlannedRun:
         return settings_hash({**self.identity(), "digest": digest}, KEY_DIGITS)
 
 
-def plan(sweep: Sweep, threads: int = 1, overrides: Mapping[str, Any] | None = None) -> list[PlannedRun]:
+class Shape(NamedTuple):
+    """What a network must fit: channels, side in pixels (height and width), classes of a dataset."""
+
+    channels: int
+    height: int
+    width: int
+    classes: int
+
+
+SOURCE_SHAPES: Mapping[str, tuple[int, int, int]] = {
+    "digits": (1, 8, 10),
+    "mnist": (1, 28, 10),
+    "fashion-mnist": (1, 28, 10),
+    "cifar10": (3, 32, 10),
+    "stl10": (3, 96, 10),
+}
+"""Channels, side and classes of the published sources; a folder of one's own shows its shape when it is read."""
+
+ShapeOf = Callable[[WantedDataset], "Shape | None"]
+
+
+def known_shape(data: WantedDataset) -> Shape | None:
+    """Return the shape of a dataset that need not be there yet; None where the pictures decide.
+
+    Examples
+    --------
+    >>> known_shape(WantedDataset("cifar10", 0))
+    Shape(channels=3, height=32, width=32, classes=10)
+    """
+    spec = DATASETS[data.name]
+    if spec.source not in SOURCE_SHAPES:
+        return None
+    channels, own, classes = SOURCE_SHAPES[spec.source]
+    side = data.image_size or spec.image_size or own
+    return Shape(channels, side, side, classes)
+
+
+@cache
+def _usual_options(model: str) -> dict[str, Any]:
+    """Return a model's options as its catalogue entry has them; not to be changed."""
+    usual: dict[str, Any] = to_jsonable_python(resolve_options(MODELS[model]))
+    return usual
+
+
+def plan(
+    sweep: Sweep,
+    threads: int = 1,
+    overrides: Mapping[str, Any] | None = None,
+    shape_of: ShapeOf = known_shape,
+) -> list[PlannedRun]:
     """List the runs of a sweep, in the order of its file.
 
     Parameters
@@ -131,52 +192,81 @@ def plan(sweep: Sweep, threads: int = 1, overrides: Mapping[str, Any] | None = N
         a sum depend on them.
     overrides : mapping, optional
         Training settings that win over the file's (``--set training.epochs=5``).
+    shape_of : callable, optional
+        Gives the shape of a dataset; None: not known before it is there.
 
     Raises
     ------
     InputError
-        When a model cannot be built as asked, a setting is out of range, images and network do not fit, two runs
-        are the same, or nothing is left.
+        When a model cannot be built as asked, a setting is out of range, images and network do not fit, an exclusion
+        names what no run has, two runs are the same, or nothing is left.
     """
+    if "seed" in (overrides or {}):
+        raise InputError(
+            "--set training.seed: the sweep's file says the seeds; --only seed=0 takes one of them"
+        )
     runs: list[PlannedRun] = []
     for part in sweep.parts:
-        runs.extend(
-            run for run in _runs_of(part, threads, overrides or {}) if not _excluded(run, part.exclude)
-        )
+        block = list(_runs_of(part, threads, overrides or {}))
+        for run in block:
+            check_options(run, shape_of(run.data))
+        _check_exclusions(sweep, part, block)
+        runs.extend(run for run in block if not _excluded(run, part.exclude))
     if not runs:
         raise InputError(f"sweep {sweep.name}: no run is left; its exclusions match all of them")
-    seen: dict[str, PlannedRun] = {}
-    for run in runs:
-        identity = settings_hash(run.identity(), KEY_DIGITS)
-        if identity in seen and seen[identity].measure == run.measure and seen[identity].tag == run.tag:
-            raise InputError(f"sweep {sweep.name}: the run '{run.title}' is listed twice")
-        seen.setdefault(identity, run)
+    _check_distinct(sweep, runs)
     return runs
 
 
-def matches(run: PlannedRun, entry: Mapping[str, Any]) -> bool:
-    """Say whether a run matches every key of an entry; a value may be a pattern, or a list of them.
+def _changes(
+    values: Mapping[str, Any], defaults: Mapping[str, Any], always: frozenset[str]
+) -> dict[str, Any]:
+    """Return the values that differ from their defaults; a value without a default differs from None."""
+    return {key: value for key, value in values.items() if key in always or value != defaults.get(key)}
 
-    Raises
-    ------
-    InputError
-        When no run could have such a key.
-    """
+
+def _check_exclusions(sweep: Sweep, part: Part, block: Sequence[PlannedRun]) -> None:
+    """Refuse an exclusion whose key no run of its block has: it would leave out nothing, in silence."""
+    known = {name for run in block for name in run.facts()}
+    for key in (key for entry in part.exclude for key in entry):
+        if key not in known:
+            raise InputError(f"sweep {sweep.name}: exclude: no run has '{key}'{suggestion(key, known)}")
+
+
+def _check_distinct(sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
+    """Refuse a run that is listed twice; two blocks may share it where they measure the same of it."""
+    seen: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        same = seen.setdefault(settings_hash(run.identity(), KEY_DIGITS), [])
+        if any(other.tag == run.tag for other in same):
+            raise InputError(f"sweep {sweep.name}: the run '{run.title}' is listed twice")
+        for other in same:
+            if None not in (other.measure, run.measure) and other.measure != run.measure:
+                raise InputError(
+                    f"sweep {sweep.name}: the run '{run.title}' is in the blocks '{other.tag}' and '{run.tag}', "
+                    "which measure it in different ways; let them measure the same"
+                )
+        same.append(run)
+
+
+def matches(run: PlannedRun, entry: Mapping[str, Any]) -> bool:
+    """Say whether a run matches every key of an entry; a value may be a pattern, or a list of them."""
     facts = run.facts()
-    for key, wanted in entry.items():
-        if key not in facts:
-            return False
-        choices = (
-            wanted if isinstance(wanted, list | tuple) and not isinstance(facts[key], list) else [wanted]
-        )
-        if not any(_equal(facts[key], choice) for choice in choices):
-            return False
-    return True
+    return all(key in facts and _among(facts[key], wanted) for key, wanted in entry.items())
+
+
+def _among(value: Any, wanted: Any) -> bool:
+    """Say whether a value is the wanted one, or one of them."""
+    return _equal(value, wanted) or (
+        isinstance(wanted, list | tuple) and any(_equal(value, choice) for choice in wanted)
+    )
 
 
 def _equal(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, str) and isinstance(value, str):
         return fnmatchcase(value, wanted)
+    if isinstance(wanted, tuple):
+        wanted = list(wanted)
     return bool(value == wanted and isinstance(value, bool) == isinstance(wanted, bool))
 
 
@@ -212,11 +302,15 @@ def _run(
     except InputError as error:
         raise InputError(f"{error} (in the sweep's models or grid)") from None
     data = _wanted(dataset, realisation)
-    _check_fit(settings.name, resolved, data)
     measure = None
     if part.measure is not None:
         measure = WantedMeasure(_measured_on(part.measure.data, data), part.measure.resolved())
-    return PlannedRun(model.label or model.name, part.tag, settings, resolved, data, measure)
+    differing = {
+        **model.options,
+        **model.training,
+        **{key.removeprefix("model.").removeprefix("training."): value for key, value in point.items()},
+    }
+    return PlannedRun(model.label or model.name, part.tag, settings, resolved, data, measure, differing)
 
 
 def _section(point: Mapping[str, Any], section: str) -> dict[str, Any]:
@@ -251,15 +345,26 @@ def _measured_on(name: str | None, data: WantedDataset) -> WantedDataset:
     return WantedDataset(name, data.realisation, sizes, None, image_size)
 
 
-def _check_fit(model: str, resolved: Resolved, data: WantedDataset) -> None:
-    """Check the image size before anything is made, where the protocol or the sweep says it."""
-    side = data.image_size or DATASETS[data.name].image_size
-    taken = resolved.options.get("image_size")
-    if side is not None and isinstance(taken, int) and side != taken:
-        raise InputError(
-            f"model {model} takes images of {taken}×{taken} pixels, {data.name} has {side}×{side}; "
-            f"set the option image_size: {side}"
-        )
+def check_options(run: PlannedRun, shape: Shape | None) -> None:
+    """Check that a model's options say the channels, the size and the classes of its images.
+
+    Raises
+    ------
+    InputError
+        When they do not; the message says which option to set.
+    """
+    if shape is None:
+        return
+    needed = {"in_channels": shape.channels, "classes": shape.classes}
+    if shape.height == shape.width:
+        needed["image_size"] = shape.height
+    for option, right in needed.items():
+        taken = run.resolved.options.get(option)
+        if isinstance(taken, int) and taken != right:
+            raise InputError(
+                f"model {run.model.name}: its option {option} is {taken}, but {run.data.name} needs {right}; "
+                f"set the option {option}: {right}, or take another model or image_size"
+            )
 
 
 def run_folder(run: PlannedRun, digest: str) -> Path:

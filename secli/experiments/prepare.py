@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from secli.datasets.build import make_dataset
+from secli.datasets.build import check_writable, make_dataset
+from secli.datasets.protocols import DATASETS
 from secli.datasets.store import ScaleDataset, open_dataset
 from secli.errors import InputError
 from secli.experiments.jobs import SweepJob
-from secli.experiments.plan import PlannedRun, WantedDataset, run_folder
+from secli.experiments.plan import PlannedRun, Shape, ShapeOf, WantedDataset, known_shape, run_folder
+from secli.sources.registry import SOURCES
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Sources:
     source: Path | None = None
     offline: bool = False
     stand_ins: Mapping[str, Path] | None = None
+
+    def shape_of(self) -> ShapeOf:
+        """Return what gives the shapes of datasets that need not be there yet; that of a stand-in is its own."""
+        return lambda data: None if data.name in (self.stand_ins or {}) else known_shape(data)
 
 
 Progress = Callable[[str, int, int], None]
@@ -62,7 +68,7 @@ def prepare(
         first = alike[0]
         stand_in = (sources.stand_ins or {}).get(first.name)
         if stand_in is not None:
-            ready |= {each: _standing_in(stand_in, each) for each in alike}
+            ready |= {each: open_dataset(_place_of(stand_in, each)) for each in alike}
             continue
         made = make_dataset(
             first.name,
@@ -79,6 +85,53 @@ def prepare(
     return ready
 
 
+def check_sources(
+    wanted: Sequence[WantedDataset], sources: Sources, place: Path, *, writes: bool = True
+) -> None:
+    """Refuse what can be seen to be wrong before anything is made, in ``place`` or among the datasets.
+
+    Raises
+    ------
+    InputError
+        When a stand-in is missing or stands in for nothing, or a directory is missing or cannot be written.
+    """
+    names = {each.name for each in wanted}
+    for name in sources.stand_ins or {}:
+        if name not in names:
+            raise InputError(f"--stand-in {name}: the sweep takes no {name}, only {', '.join(sorted(names))}")
+    for each in wanted:
+        stand_in = (sources.stand_ins or {}).get(each.name)
+        if stand_in is not None:
+            _place_of(stand_in, each)
+    if sources.source is not None and not sources.source.is_dir():
+        raise InputError(f"--source {sources.source}: no such directory")
+    if writes:
+        check_writable(sources.out)
+        check_writable(place)
+
+
+def present(wanted: Sequence[WantedDataset], sources: Sources) -> list[WantedDataset]:
+    """Return the datasets that stand already, so that naming them costs no more than verifying them."""
+    found = []
+    for each in wanted:
+        stand_in, spec = (sources.stand_ins or {}).get(each.name), DATASETS[each.name]
+        if stand_in is not None:
+            place = stand_in / f"r{each.realisation}"
+        elif SOURCES[spec.source].published:
+            folder = spec.folder(spec.parameters(each.factors, each.sizes, each.image_size))
+            place = sources.out / folder / f"r{each.realisation}"
+        else:  # its name depends on the pictures
+            continue
+        if place.is_dir():
+            found.append(each)
+    return found
+
+
+def shape_in(dataset: ScaleDataset) -> Shape:
+    """Return the shape of a dataset that is there."""
+    return Shape(dataset.channels, *dataset.image_size, len(dataset.classes))
+
+
 def _by_protocol(wanted: Sequence[WantedDataset]) -> list[list[WantedDataset]]:
     """Group what differs in the realisation only: their source is then read once."""
     groups: dict[tuple[object, ...], list[WantedDataset]] = {}
@@ -87,42 +140,35 @@ def _by_protocol(wanted: Sequence[WantedDataset]) -> list[list[WantedDataset]]:
     return list(groups.values())
 
 
-def _standing_in(directory: Path, wanted: WantedDataset) -> ScaleDataset:
+def _place_of(directory: Path, wanted: WantedDataset) -> Path:
     place = directory / f"r{wanted.realisation}"
     if not place.is_dir():
         raise InputError(
             f"{place}: no such dataset directory; it shall stand in for realisation {wanted.realisation} "
             f"of {wanted.name}"
         )
-    return open_dataset(place)
+    return place
 
 
 def jobs_of(
     runs: Sequence[PlannedRun], ready: Mapping[WantedDataset, ScaleDataset], out: Path
 ) -> list[SweepJob]:
-    """Return the jobs of the runs, each once; two blocks of a sweep may share a run.
-
-    Raises
-    ------
-    InputError
-        When a network cannot take its images.
-    """
+    """Return the jobs of the runs, each once; two blocks of a sweep may share a run, and one of them measure it."""
     jobs: dict[str, SweepJob] = {}
     for run in runs:
         data = ready[run.data]
         key = run.key(data.digest)
-        directory = out / run_folder(run, data.digest)
-        measure, on = (
-            (None, None) if run.measure is None else (run.measure.settings, ready[run.measure.on].path)
-        )
-        jobs[key] = SweepJob(
+        job = jobs.get(key) or SweepJob(
             key=key,
             title=run.title,
-            run=directory,
+            run=out / run_folder(run, data.digest),
             model=run.model,
             training=run.resolved.training,
             data=data.path,
-            measure=measure or (jobs[key].measure if key in jobs else None),
-            measured_on=on or (jobs[key].measured_on if key in jobs else None),
         )
+        if run.measure is not None:
+            on = ready[run.measure.on]
+            measured = {"measure": run.measure.settings, "measured_on": on.path, "measured_digest": on.digest}
+            job = job.model_copy(update=measured)
+        jobs[key] = job
     return list(jobs.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from secli.config import Settings
 from secli.experiments.engine import Phase
@@ -40,7 +40,7 @@ class Ended(Settings):
     """The job is over; the worker waits for the next one."""
 
     kind: Literal["ended"] = "ended"
-    how: Literal["done", "failed", "interrupted"]
+    how: Literal["done", "failed", "interrupted", "held"]
     reason: str = ""
     seconds: float = 0.0
 
@@ -49,9 +49,12 @@ Message = Annotated[Ready | Progress | Note | Ended, Field(discriminator="kind")
 _MESSAGE: TypeAdapter[Ready | Progress | Note | Ended] = TypeAdapter(Message)
 
 
-def read_message(line: str) -> Ready | Progress | Note | Ended:
-    """Read one line of a worker."""
-    return _MESSAGE.validate_json(line)
+def read_message(line: str) -> Ready | Progress | Note | Ended | None:
+    """Read one line of a worker; None where it is no message (a library printed it, or the worker died in it)."""
+    try:
+        return _MESSAGE.validate_json(line)
+    except ValidationError:
+        return None
 
 
 def relays(send: Callable[[Progress | Note], None]) -> tuple[Report, OnMeasure]:

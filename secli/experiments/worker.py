@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TextIO
 
-from secli.errors import InterruptedRunError, SecliError
+from secli.errors import HeldRunError, InterruptedRunError, SecliError
 from secli.experiments.jobs import SweepJob, carry_out
 from secli.experiments.wire import Ended, Note, Progress, Ready, relays
 
@@ -40,7 +40,17 @@ def _listen(jobs: queue.Queue[str | None]) -> None:
         if line.strip():
             jobs.put(line)
     jobs.put(None)
-    os.kill(os.getpid(), signal.SIGTERM)
+    _stop_once()
+
+
+_stopping = threading.Event()
+
+
+def _stop_once() -> None:
+    """Ask the job that runs to save its state and end; a second signal would cut that short."""
+    if not _stopping.is_set():
+        _stopping.set()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def work(job: SweepJob, channel: TextIO) -> Ended:
@@ -55,6 +65,10 @@ def work(job: SweepJob, channel: TextIO) -> Ended:
         carry_out(job, on_event, on_measure)
     except InterruptedRunError as error:
         return Ended(how="interrupted", reason=str(error))
+    except KeyboardInterrupt:
+        return Ended(how="interrupted", reason="ended at once by a second signal")
+    except HeldRunError as error:
+        return Ended(how="held", reason=str(error))
     except SecliError as error:
         return Ended(how="failed", reason=str(error))
     except MemoryError:
@@ -66,10 +80,11 @@ def work(job: SweepJob, channel: TextIO) -> Ended:
 
 def _send(channel: TextIO, message: Ready | Progress | Note | Ended) -> None:
     try:
-        channel.write(message.model_dump_json() + "\n")
+        # the line before ends whatever a library may have left there while it was loaded
+        channel.write(("\n" if isinstance(message, Ready) else "") + message.model_dump_json() + "\n")
         channel.flush()
-    except BrokenPipeError:
-        os.kill(os.getpid(), signal.SIGTERM)
+    except (BrokenPipeError, ValueError):  # ValueError: of a channel that broke before
+        _stop_once()
 
 
 if __name__ == "__main__":

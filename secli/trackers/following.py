@@ -18,17 +18,20 @@ from secli.training.events import Begun, EpochEnded, Event, Remark, Report
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {"mlflow": MLflowTracker, "tensorboard": TensorBoardTracker}
 
 
-def check_trackers(names: Sequence[str]) -> None:
-    """Refuse an unknown tracker.
+def open_trackers(names: Sequence[str], home: Path) -> dict[str, Tracker]:
+    """Return the trackers by name, each once.
 
     Raises
     ------
     UnknownNameError
-        With the near miss.
+        When there is no such tracker; with the near miss.
+    InputError
+        When its package is not installed, or its store does not answer.
     """
     for name in names:
         if name not in TRACKERS:
             raise UnknownNameError("tracker --track", name, TRACKERS)
+    return {name: TRACKERS[name](home) for name in dict.fromkeys(names)}
 
 
 class Follower:
@@ -42,12 +45,26 @@ class Follower:
         Where they keep what they are told.
     report : callable
         Receives every event too, and a remark when a tracker fails: it is then left out.
+    strict : bool
+        Whether a tracker that cannot be opened is an error, as for a user who has just asked for it; otherwise it is
+        left out too.
+
+    Raises
+    ------
+    InputError
+        When ``strict``; see :func:`open_trackers`.
     """
 
-    def __init__(self, names: Sequence[str], home: Path, report: Report) -> None:
-        check_trackers(names)
-        self.trackers = {name: TRACKERS[name](home) for name in dict.fromkeys(names)}
+    def __init__(self, names: Sequence[str], home: Path, report: Report, strict: bool = True) -> None:
         self.report, self.begun = report, False
+        self.trackers: dict[str, Tracker] = {}
+        for name in dict.fromkeys(names):
+            try:
+                self.trackers |= open_trackers([name], home)
+            except Exception as error:
+                if strict:
+                    raise
+                self._leave_out(name, error)
 
     def on_event(self, event: Event) -> None:
         """Take one event of training."""
@@ -85,8 +102,11 @@ class Follower:
                 tell(tracker)
             except Exception as error:  # a server that is gone, a full disk: the run itself goes on
                 del self.trackers[name]
-                reason = " ".join(str(error).split()) or type(error).__name__
-                self.report(Remark(f"--track {name}: left out from here on: {reason}"))
+                self._leave_out(name, error)
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        reason = (" ".join(str(error).split()) or type(error).__name__).removeprefix(f"--track {name}: ")
+        self.report(Remark(f"--track {name}: left out from here on: {reason}"))
 
 
 def _curves(run: Path) -> EquivarianceRecord | None:
@@ -98,9 +118,9 @@ def _curves(run: Path) -> EquivarianceRecord | None:
 
 
 @contextlib.contextmanager
-def following(names: Sequence[str], home: Path, report: Report) -> Iterator[Follower]:
+def following(names: Sequence[str], home: Path, report: Report, strict: bool = True) -> Iterator[Follower]:
     """Give a follower; at the end, however it comes, its trackers are let go."""
-    follower = Follower(names, home, report)
+    follower = Follower(names, home, report, strict)
     try:
         yield follower
     finally:

@@ -92,8 +92,8 @@ def as_recorded(
     """Return the recorded settings for a resumption, after checking that nothing else was asked for.
 
     Settings of the machine (device, devices, threads) that were not given are taken from the record; so are
-    ``device: auto`` and ``threads: 0``, which leave the choice open. A setting that the record does not know is newer
-    than the run, which then did as that setting's default does.
+    ``device: auto`` and ``threads: 0``, which leave the choice open. A setting or an option that the record does not
+    know is newer than the run, which then did as its default does.
 
     Raises
     ------
@@ -102,13 +102,17 @@ def as_recorded(
     """
     asked = resolved.training.model_dump(mode="json")
     recorded = {**TrainingSettings().model_dump(mode="json"), **record.training}
+    usual = to_jsonable_python(resolve_options(MODELS[resolved.model]))
+    options = (
+        {**usual, **record.model.options} if record.model.name == resolved.model else record.model.options
+    )
     given = resolved.training.model_fields_set
     for key in MACHINE:
         if key not in given or asked[key] in ("auto", 0):
             asked[key] = recorded[key]
     pairs = [
         ("data", dataset.digest, record.data.digest),
-        *((f"model.{key}", *pair) for key, pair in _pairs(resolved.options, record.model.options)),
+        *((f"model.{key}", *pair) for key, pair in _pairs(resolved.options, options)),
         *((f"training.{key}", *pair) for key, pair in _pairs(asked, recorded)),
     ]
     for name, now, then in pairs:

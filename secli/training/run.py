@@ -14,7 +14,7 @@ import yaml
 
 from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.store import ScaleDataset
-from secli.errors import InputError, InterruptedRunError, SecliError
+from secli.errors import HeldRunError, InputError, InterruptedRunError, SecliError
 from secli.models.building import build
 from secli.models.contract import StagedModel
 from secli.provenance import gather, library_versions
@@ -105,7 +105,7 @@ def train(
     record = _new_record(resolved, dataset)
     with contextlib.ExitStack() as locks:
         if run.exists():
-            locks.enter_context(_alone_in(run))
+            locks.enter_context(alone_in(run))
         usable = going_on and _inspect_state(run, report)
         if going_on:
             write_record(run / RECORD_FILE, record)
@@ -224,10 +224,15 @@ def _create(run: Path, record: TrainingRecord, locks: contextlib.ExitStack) -> N
     """Make the run directory, whole from the start; a run that stands there is removed only after."""
     replaced = run.exists()
     fresh = run.with_name(f".{run.name}.{os.getpid()}.new") if replaced else run
-    with atomic_directory(fresh) as temporary:
-        write_text(temporary / CONFIG_FILE, _config(record))
-        write_record(temporary / RECORD_FILE, record)
-        locks.enter_context(_alone_in(temporary))
+    try:
+        with atomic_directory(fresh) as temporary:
+            write_text(temporary / CONFIG_FILE, _config(record))
+            write_record(temporary / RECORD_FILE, record)
+            locks.enter_context(alone_in(temporary))
+    except (InputError, OSError):
+        if not replaced and run.exists():  # another process was quicker
+            raise HeldRunError(f"{run}: another process is training here") from None
+        raise
     if replaced:
         old = run.with_name(f".{run.name}.{os.getpid()}.old")
         run.rename(old)
@@ -250,7 +255,7 @@ def _config(record: TrainingRecord) -> str:
 
 
 @contextlib.contextmanager
-def _alone_in(run: Path) -> Iterator[None]:
+def alone_in(run: Path) -> Iterator[None]:
     """Hold a run directory, so that no second process trains in it; the system lets go when this one dies.
 
     Raises
@@ -268,7 +273,7 @@ def _alone_in(run: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise InputError(f"{run}: another process is training here") from None
+        raise HeldRunError(f"{run}: another process is training here") from None
     except OSError:
         pass  # a file system without locks
     try:
