@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from secli.cli.console import note, out
-
-if TYPE_CHECKING:
-    from secli.tables.formats import Table
-    from secli.tables.pivot import Wanted
 
 PIVOT = "Rows and columns"
 
@@ -136,10 +132,11 @@ def compare(
     check_format(format)
     chosen = None if factors is None else parse_factors(factors)
     if rows or columns or value or ranks or ablate or curves or test != "t":
-        _refuse(by, sort, accuracy, columns, value, ablate, curves, published, ranks)
-        _print_grid(
-            paths, _wanted(rows, columns, value, tap, chosen, ranks, test), ablate, curves, published, format
-        )
+        from secli.cli.compare_grid import print_grid, refuse_mixtures, wanted_table
+
+        refuse_mixtures(by, sort, accuracy, columns, value, ablate, curves, published, ranks)
+        wanted = wanted_table(rows, columns, value, tap, chosen, ranks, test)
+        print_grid(paths, wanted, ablate, curves, published, format)
         return
     groups = [key.strip() for key in by.split(",") if key.strip()]
     summary = summarise(paths, groups, chosen, tap)
@@ -155,106 +152,3 @@ def compare(
         note(line)
     for table in (*comparison.others, *aside):
         note("\n" + render(table, "table", width).rstrip("\n"))
-
-
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(key.strip() for key in (text or "").split(",") if key.strip())
-
-
-def _wanted(
-    rows: str | None,
-    columns: str | None,
-    value: str | None,
-    tap: str | None,
-    factors: tuple[float, ...] | None,
-    ranks: bool,
-    test: str,
-) -> Wanted:
-    from secli.errors import UnknownNameError
-    from secli.tables.paired import TESTS
-    from secli.tables.pivot import Wanted
-
-    known = {name: name for name in TESTS}
-    if test not in known:
-        raise UnknownNameError("test --test", test, TESTS)
-    return Wanted(
-        rows=_words(rows) or ("model",),
-        columns=_words(columns),
-        values=_words(value) or ("test_error",),
-        tap=tap,
-        factors=factors,
-        ranks=ranks,
-        test=known[test],
-    )
-
-
-def _refuse(
-    by: str,
-    sort: str | None,
-    accuracy: bool,
-    columns: str | None,
-    value: str | None,
-    ablate: str | None,
-    curves: bool,
-    published: bool,
-    ranks: bool,
-) -> None:
-    """Raise on options that belong to another kind of table than the one asked for."""
-    from secli.errors import InputError
-
-    flat = [("--by", by != "model"), ("--sort", sort is not None), ("--accuracy", accuracy)]
-    for option, given in flat:
-        if given:
-            raise InputError(f"{option}: belongs to the comparison of one row per model; leave it out here")
-    if ablate and curves:
-        raise InputError("--ablate and --curves: two kinds of table; give one of them")
-    one = "--ablate" if ablate else "--curves" if curves else None
-    others = [("--columns", bool(columns))]
-    others += [("--value", bool(value))] if curves else []
-    others += [("--published", published), ("--ranks", ranks)] if ablate else []
-    for option, given in others if one else ():
-        if given:
-            raise InputError(f"{option}: has no place in the tables of {one}; leave it out")
-
-
-def _print_grid(
-    paths: list[Path], wanted: Wanted, ablate: str | None, curves: bool, published: bool, format: str
-) -> None:
-    """Print pivots, ablations or curves, with what was set aside; for programs, as one document."""
-    from shutil import get_terminal_size
-
-    from secli.errors import InputError
-    from secli.tables.ablation import ablation_tables
-    from secli.tables.collect import SetAside, collect
-    from secli.tables.comparison import aside_table
-    from secli.tables.factor_curves import curve_tables
-    from secli.tables.formats import csv_document, document, dump_json, render
-    from secli.tables.pivot import pivot_tables
-    from secli.tables.published import load_published
-
-    runs, aside = collect(paths)
-    if not runs:
-        raise InputError(f"nothing to compare, all {len(aside)} results were set aside")
-    figures = load_published() if published else None
-    tables: list[Table]
-    if ablate:
-        tables = ablation_tables(runs, aside, _words(ablate), wanted)
-    elif curves:
-        tables = curve_tables(runs, aside, wanted, figures)
-    else:
-        tables = pivot_tables(runs, aside, wanted, figures)
-    left: list[SetAside] = list(dict.fromkeys(aside))
-    if format == "json":
-        apart = [{"path": one.path, "reason": one.reason} for one in left]
-        out(dump_json({**document(tables), "set_aside": apart}))
-        return
-    rest = aside_table(left)
-    width = get_terminal_size((100, 24)).columns
-    if format != "csv":
-        out(render([*tables, *([rest] if rest is not None else [])], format, width))
-        return
-    out(csv_document(tables) if len(tables) > 1 else render(tables, format))
-    for line in dict.fromkeys(line for table in tables for line in table.notes):
-        note(line)
-    if rest is not None:
-        note("\n" + render(rest, "table", width).rstrip("\n"))

@@ -193,4 +193,6 @@ def _quantities(wanted: Wanted, factors: Sequence[float], measured: bool) -> lis
 
 def _base_words(key: Key, base: Mapping[str, Any]) -> str:
     name = ", ".join(part for part in row_names(key) if part is not None)
-    return f"{name} " + ", ".join(f"{one} {value}" for one, value in base.items())
+    return f"{name} " + ", ".join(
+        f"{one} {'unset' if value is None else value}" for one, value in base.items()
+    )

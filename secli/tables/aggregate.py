@@ -186,7 +186,7 @@ def summarise(
     members = [same_protocol(group, by, aside) for group in grouped(same_data(apart, by, aside), by)]
     check_left(members, aside)
     found = rows_of(members, by, aside, factors, tap)
-    notes = (*version_notes(runs), *_training_notes(found.rows), *_missing_notes(found.rows, found.factors))
+    notes = (*version_notes(runs), *training_notes(found.rows), *_missing_notes(found.rows, found.factors))
     return Summary(found.rows, by, found.factors, found.mean_factors, found.measure, tuple(aside), notes)
 
 
@@ -369,7 +369,7 @@ def version_notes(runs: Iterable[Run]) -> list[str]:
     return [f"The records come from several versions of secli: {said}."]
 
 
-def _training_notes(rows: Sequence[Row]) -> list[str]:
+def training_notes(rows: Sequence[Row]) -> list[str]:
     """Say where rows were trained differently in what decides an error as much as the architecture does."""
     notes = []
     for key in ("epochs", "augment", "precision"):

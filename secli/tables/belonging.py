@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from secli.config import TrainingSettings
 from secli.errors import UnknownNameError
-from secli.tables.collect import Run, SetAside
+from secli.tables.collect import Name, Run, SetAside
 from secli.tables.derived import net, size, system
 
 # What may differ between runs of one row: the draw, and the machine that did the work.
@@ -105,10 +105,17 @@ def check_facts(keys: Sequence[str], runs: Sequence[Run], option: str) -> tuple[
 
 
 def named_apart(runs: Sequence[Run], keys: Sequence[str]) -> list[Run]:
-    """Return each run once per name that sweeps give it, where the names are asked for."""
-    if not {"label", "tag"} & set(keys):
+    """Return each run once per name that sweeps give it, as far as the label, the tag or both are asked for."""
+    asked = [place for place, key in enumerate(("label", "tag")) if key in keys]
+    if not asked:
         return list(runs)
-    return [replace(run, names=(name,)) for run in runs for name in run.names or ((run.model.name, None),)]
+    apart = []
+    for run in runs:
+        names: dict[Hashable, Name] = {}
+        for name in run.names or ((run.model.name, None),):
+            names.setdefault(tuple(name[place] for place in asked), name)
+        apart += [replace(run, names=(name,)) for name in names.values()]
+    return apart
 
 
 def check_by(by: Sequence[str], runs: Sequence[Run]) -> tuple[str, ...]:

@@ -317,6 +317,17 @@ def aside_table(aside: Sequence[SetAside]) -> Table | None:
     return Table("Set aside, with the reason", columns, lines)
 
 
+def grouped_aside(aside: Sequence[SetAside]) -> list[SetAside]:
+    """Say each reason once, with the first of the runs that it holds for."""
+    paths: dict[str, list[str]] = {}
+    for one in aside:
+        paths.setdefault(one.reason, []).append(one.path)
+    return [
+        SetAside(some[0] + (f" and {len(some) - 1} more" if len(some) > 1 else ""), reason)
+        for reason, some in paths.items()
+    ]
+
+
 def _dataset_words(summary: Summary) -> str:
     names = list(dict.fromkeys(row.data for row in summary.rows if row.data is not None))
     return f"networks trained on {', '.join(names)}" if names else "untrained networks"

@@ -60,7 +60,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: title, columns, rows of cells, notes below; the first column names the row.
+    """A table: title, columns, rows of cells, notes below; the first ``heads`` columns name the row.
 
     Where a reader's table is no good for programs (a pivot, whose columns depend on the runs), ``machine`` is the
     same content as CSV and JSON write it.
@@ -71,6 +71,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
     machine: Table | None = None
+    heads: int = 1
 
 
 def check_format(name: str) -> str:

@@ -64,15 +64,16 @@ def lay_grid(grid: Grid, ranks: bool = False, test: Test = "t") -> Table:
         measured = [_measured(grid, row, place, found.get((row, place))) for place in places]
         lines.append((*head, *([Cell("measured")] if said else []), *measured, *tail))
         for words, cells in _below(grid, row, kinds[row], marks):
-            # nothing is missing in a rank or a tap of what others printed: there is none
-            lines.append((*head, Cell(words), *cells, *(Cell("") for _ in tail)))
+            # the line goes on with the row above: its names, rank and tap are said there
+            lines.append((*(Cell("") for _ in head), Cell(words), *cells, *(Cell("") for _ in tail)))
     notes = (
         *_notes(grid, found, test),
         *_rank_notes(grid, ranks, over),
         *_beside_notes(grid, marks),
         *grid.notes,
     )
-    return Table(grid.title, tuple(columns), tuple(lines), notes, _machine(grid, found, ranked, ranks))
+    machine = _machine(grid, found, ranked, ranks)
+    return Table(grid.title, tuple(columns), tuple(lines), notes, machine, len(grid.heads) + said)
 
 
 def _standings(grid: Grid, test: Test) -> Standings:
@@ -101,6 +102,8 @@ def _measured(grid: Grid, row: int, place: int, standing: Standing | None) -> Ce
     value = grid.statistic(row, place)
     if value.mean is None:
         return Cell(None)
+    if grid.columns[place].quantity.key == "parameters" and not value.std:
+        return Cell(round(value.mean))
     mark = "" if standing is None else BEST if standing.best else TIED if standing.tied else ""
     return Cell(value, f" ({value.n}){mark}")
 
@@ -196,6 +199,8 @@ def _beside_notes(grid: Grid, marks: dict[tuple[str, ...], str]) -> Iterator[str
         protocols = said.setdefault((one.kind, one.source), [])
         if one.protocol not in protocols:
             protocols.append(one.protocol)
+    if said:
+        yield f"{MISSING} on the lines below a row: nothing published, or no standard deviation to compare with."
     for (kind, source), protocols in said.items():
         yield f"{KIND_TITLES[kind].removesuffix(' (%)')}: {source} ({'; '.join(protocols)})."
     if any(one.difference(cell.statistic) is not None for cell in grid.cells.values() for one in cell.beside):
@@ -238,7 +243,7 @@ def _machine(grid: Grid, found: Standings, ranked: Sequence[float | None], ranks
             filled["mean_rank"] = Cell(ranked[row])
             filled["tap"] = Cell(None if grid.taps is None else grid.taps[row])
             runs = dict.fromkeys(run for place in mine for run in grid.cell(row, place).runs)
-            filled["runs"] = Cell(" ".join(runs) or None)
+            filled["runs"] = Cell("; ".join(runs) or None)
             lines.append(
                 tuple(filled.get(each.key, Cell(NOTHING if each.statistic else None)) for each in columns)
             )

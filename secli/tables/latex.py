@@ -82,7 +82,7 @@ def escape(text: str) -> str:
 def latex(table: Table) -> str:
     """Write a ``table`` environment with booktabs rules, its notes set small below.
 
-    Columns that would run over the page stand in a second ``tabular`` that repeats the first column.
+    Columns that would run over the page stand in a second ``tabular`` that repeats those that name the row.
     """
     lines = ["% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering", "\\small"]
     lines += ["\\setlength{\\tabcolsep}{4pt}", f"\\caption{{{escape(table.title)}}}", "\\smallskip"]

@@ -29,7 +29,7 @@ class Laid:
 
 
 def blocks(table: Table, width: int, stack: bool = True) -> list[list[Laid]]:
-    """Return the columns in blocks that fit ``width``; each block begins with the first column.
+    """Return the columns in blocks that fit ``width``; each block begins with the columns that name the row.
 
     Where there is no room, words wrap first, then (with ``stack``) ± goes below its mean, then the columns are
     parted into several blocks.
@@ -40,11 +40,12 @@ def blocks(table: Table, width: int, stack: bool = True) -> list[list[Laid]]:
         if laid is not None:
             return [laid]
     parted: list[list[Laid]] = []
-    chosen: list[int] = [0]
-    for index in everything[1:]:
-        if len(chosen) > 1 and _fit(table, [*chosen, index], width, stack) is None:
+    heads = everything[: max(1, table.heads)]
+    chosen = list(heads)
+    for index in everything[len(heads) :]:
+        if len(chosen) > len(heads) and _fit(table, [*chosen, index], width, stack) is None:
             parted.append(_squeeze(table, chosen, width, stack))
-            chosen = [0]
+            chosen = list(heads)
         chosen.append(index)
     return [*parted, _squeeze(table, chosen, width, stack)]
 

@@ -67,11 +67,12 @@ def standings(
     Returns
     -------
     list
-        One standing per sample, None for an empty one; all None where fewer than two have values.
+        One standing per sample, None for an empty one; all None where fewer than two have values, or all values are
+        the same.
     """
     there = [index for index, sample in enumerate(samples) if sample]
     found: list[Standing | None] = [None] * len(samples)
-    if len(there) < 2:
+    if len(there) < 2 or len({value for index in there for value in samples[index].values()}) < 2:
         return found
     sign = 1 if lower_is_better else -1
     best = min(there, key=lambda index: sign * statistics.fmean(samples[index].values()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secli.errors import InputError
-from secli.tables.aggregate import Row, Rows, check_left, rows_of, version_notes
+from secli.tables.aggregate import Row, Rows, check_left, rows_of, training_notes, version_notes
 from secli.tables.belonging import (
     KeepsApart,
     check_facts,
@@ -203,7 +203,11 @@ def sort_runs(
     check_left(members, aside)
     shown = wanted.factors if wanted.factors is not None else factors_of(quantities) or None
     found = rows_of(members, by, aside, shown, wanted.tap, wanted.factors)
-    notes = (*version_notes(runs), *(_crossing_notes(found.rows) if mixes else ()))
+    notes = (
+        *version_notes(runs),
+        *training_notes(found.rows),
+        *(_crossing_notes(found.rows) if mixes else ()),
+    )
     return Sorted(found, by, tuple(kept), accuracy_factors(found.rows, wanted.factors), notes)
 
 
@@ -338,5 +342,7 @@ def _delta_notes(one: Quantity, sorted_runs: Sorted, say_taps: bool) -> list[str
             if row.tap is not None:
                 taps.setdefault(row.tap, []).append(row.label)
         said = "; ".join(f"{tap} ({', '.join(dict.fromkeys(names))})" for tap, names in taps.items())
-        notes += [f"Taps: {said}."] if said else []
+        if len(taps) == 1:
+            said = f"{next(iter(taps))} in every network"
+        notes += [f"Tap: {said}."] if said else []
     return notes

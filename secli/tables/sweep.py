@@ -16,7 +16,7 @@ from secli.tables.ablation import ablation_tables
 from secli.tables.aggregate import summarise
 from secli.tables.belonging import fact_name, facts, named_apart
 from secli.tables.collect import Run, SetAside, collect
-from secli.tables.comparison import aside_table, compare
+from secli.tables.comparison import aside_table, compare, grouped_aside
 from secli.tables.derived import net, size, system
 from secli.tables.factor_curves import curve_tables
 from secli.tables.formats import Column, Table
@@ -67,7 +67,7 @@ def sweep_tables(directory: Path) -> list[Table]:
         comparison = compare(summarise([run.path for run in runs]))
         tables = [_noted(comparison.main, notes), *comparison.others]
         aside += comparison.summary.set_aside
-    rest = aside_table(list(dict.fromkeys(aside)))
+    rest = aside_table(grouped_aside(list(dict.fromkeys(aside))))
     return _distinct([*tables, *([rest] if rest is not None else [])])
 
 
@@ -88,7 +88,7 @@ def _named_tables(
         test=table.get("test") or "t",
     )
     only: Mapping[str, Any] = table.get("only") or {}
-    chosen = [run for run in named_apart(runs, [*only, *wanted.by]) if matches(facts(run), only)]
+    chosen = [part for run in runs if (part := _entering(run, only)) is not None]
     lacking = [one for one in planned if could_match(one, only)]
     if not chosen:
         return [_empty(wanted, "No finished run belongs into this table.")]
@@ -104,6 +104,12 @@ def _named_tables(
 
 def _empty(wanted: Wanted, note: str) -> Table:
     return Table(wanted.title or "", tuple(Column(row, row, text=True) for row in wanted.rows), (), (note,))
+
+
+def _entering(run: Run, only: Mapping[str, Any]) -> Run | None:
+    """Return a run with those of its names that match; None where none does."""
+    parts = [part for part in named_apart([run], ("label", "tag")) if matches(facts(part), only)]
+    return replace(run, names=tuple(name for part in parts for name in part.names)) if parts else None
 
 
 def matches(known: Mapping[str, Any], only: Mapping[str, Any]) -> bool:
