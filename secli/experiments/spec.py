@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -344,7 +344,23 @@ def read_sweep(path: Path) -> Sweep:
         raise InputError(f"{path}: {error}") from None
     except ValidationError as error:
         # the block's number helps only where there are several
-        raise InputError(f"{path}: {first_problem(error, Sweep).removeprefix('parts.0.')}") from None
+        kind = _kind_at(error.errors()[0]["loc"])
+        problem = first_problem(error, kind).replace("'parts.0.", "'").removeprefix("parts.0.")
+        raise InputError(f"{path}: {problem}") from None
+
+
+class _Whole(Part, Sweep):
+    """All keys that may stand at the top of a file: those of the sweep, and of a block that is not written apart."""
+
+
+def _kind_at(place: Sequence[int | str]) -> type[Settings]:
+    """Return whose keys may stand at a place of the file."""
+    kinds: dict[int | str, type[Settings]] = {
+        "models": SweptModel,
+        "datasets": SweptDataset,
+        "tables": SweptTable,
+    }
+    return next((kinds[part] for part in place if part in kinds), _Whole)
 
 
 def _yaml(path: Path) -> dict[str, Any]:

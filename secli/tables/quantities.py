@@ -141,7 +141,7 @@ def quantity(key: str, where: str = "value --value") -> Quantity:
     match = _AT.match(key)
     factor = float(match[2]) if match else 0.0
     if not match or not (math.isfinite(factor) and factor > 0):
-        raise UnknownNameError(where, key, [*QUANTITIES, "delta_0.5", "accuracy_0.5"])
+        raise UnknownNameError(where, key, [*QUANTITIES, "error", "delta_0.5", "accuracy_0.5"])
     if match[1] == "delta":
         return delta_at(factor)
     return accuracy_at_factor(factor)

@@ -57,7 +57,7 @@ def sweep_tables(directory: Path) -> list[Table]:
     if not runs:
         raise InputError(f"{directory}: no run of the sweep {record.name} is finished")
     states = _states(directory, record, {run.path.resolve() for run in runs})
-    aside = [one for one in aside if Path(one.path).resolve() not in states]
+    aside = [one for one in aside if Path(one.path).resolve() in listed]
     notes = [*_stand_in_notes(runs), *_missing_notes(record, states)]
     planned = [_planned(one) for one in record.runs]
     tables: list[Table] = []

@@ -97,7 +97,8 @@ def test_missing_runs_have_their_row_and_are_counted(tmp_path: Path) -> None:
     write_runs(tmp_path, ("so2_cnn",))
     failed = swept()[-1]
     write_run(tmp_path / failed.run, training("dss_v1", status="failed", reason="loss is NaN"))
-    (table,) = sweep_tables(tmp_path)
+    table, aside = sweep_tables(tmp_path)
+    assert [row["reason"] for row in json_rows(aside)] == ["failed: loss is NaN"]
     rows = json_rows(table)
     assert {row["label"] for row in rows} == set(LABELS.values())
     assert [row["test_error"]["n"] for row in rows if row["label"] == "DSS v1"] == [0, 0]
