@@ -152,6 +152,8 @@ def _table(
     placed: dict[Key, Row] = {}
     for row in found.rows:
         network = (row.trained, *(row.by[one] for one in rows))
+        if row.by[name] is None and bases[network][name] is None:
+            continue  # the network has no such option
         if all(row.by[other] == value for other, value in bases[network].items() if other != name):
             configuration: Key = (*network, row.by[name])
             placed[configuration] = row
@@ -193,6 +195,4 @@ def _quantities(wanted: Wanted, factors: Sequence[float], measured: bool) -> lis
 
 def _base_words(key: Key, base: Mapping[str, Any]) -> str:
     name = ", ".join(part for part in row_names(key) if part is not None)
-    return f"{name} " + ", ".join(
-        f"{one} {'unset' if value is None else value}" for one, value in base.items()
-    )
+    return f"{name} " + ", ".join(f"{one} {value}" for one, value in base.items() if value is not None)

@@ -27,6 +27,11 @@ from secli.records import (
 Name = tuple[str, str | None]
 """What a sweep calls a run in its tables: its label, and the tag of its block."""
 
+Listing = dict[str, tuple[int, tuple[Name, ...]]]
+"""The runs of a sweep: directory below the sweep's to the place in its order, and the names."""
+
+OUTSIDE: tuple[int, tuple[Name, ...]] = (sys.maxsize, ())
+
 
 @dataclass(frozen=True)
 class SetAside:
@@ -132,7 +137,7 @@ def collect(paths: Sequence[Path]) -> tuple[list[Run], list[SetAside]]:
     """
     runs: list[Run] = []
     aside: list[SetAside] = []
-    sweeps: dict[Path, SweepRecord | None] = {}
+    sweeps: dict[Path, Listing] = {}
     for path in paths:
         named, found = _expand(path)
         names = {place: _names_of(place, sweeps) for place in found}
@@ -194,20 +199,23 @@ def _is_record(file: Path) -> bool:
     return content.get("kind") in ("training", "equivariance")
 
 
-def _names_of(place: Path, sweeps: dict[Path, SweepRecord | None]) -> tuple[int, tuple[Name, ...]]:
+def _names_of(place: Path, sweeps: dict[Path, Listing]) -> tuple[int, tuple[Name, ...]]:
     """Return the place of a run in its sweep, and its names there; runs outside sweeps come last."""
     run = place.resolve()
     if len(run.parts) < 3:
-        return sys.maxsize, ()
+        return OUTSIDE
     directory = run.parent.parent  # <sweep>/<model>/<run>
     if directory not in sweeps:
-        sweeps[directory] = read_sweep_record(directory)
-    sweep = sweeps[directory]
-    listed = list(enumerate(sweep.runs)) if sweep is not None else []
-    mine = [(index, one) for index, one in listed if directory / one.run == run]
-    if not mine:
-        return sys.maxsize, ()
-    return mine[0][0], tuple(dict.fromkeys((one.label, one.tag) for _, one in mine))
+        sweeps[directory] = _listing(read_sweep_record(directory))
+    return sweeps[directory].get(f"{run.parent.name}/{run.name}", OUTSIDE)
+
+
+def _listing(sweep: SweepRecord | None) -> Listing:
+    listing: Listing = {}
+    for index, one in enumerate(sweep.runs if sweep is not None else ()):
+        first, names = listing.get(one.run, (index, ()))
+        listing[one.run] = first, tuple(dict.fromkeys((*names, (one.label, one.tag))))
+    return listing
 
 
 def _read(place: Path) -> Run:

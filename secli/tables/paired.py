@@ -16,6 +16,7 @@ TESTS: tuple[Test, ...] = ("t", "wilcoxon")
 TEST_NAMES = {"t": "paired t test", "wilcoxon": "Wilcoxon signed-rank test"}
 ALPHA = 0.05
 FEWEST_PAIRS = 3
+SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,9 @@ def standings(
 
 
 def paired_differences(one: Mapping[Draw, float], other: Mapping[Draw, float]) -> list[float]:
-    """Return the differences over the draws that both have."""
-    return [one[draw] - other[draw] for draw in one if draw in other]
+    """Return the differences over the draws that both have; what rounding alone can make is no difference."""
+    pairs = [(one[draw], other[draw]) for draw in one if draw in other]
+    return [0.0 if math.isclose(mine, theirs, rel_tol=SAME) else mine - theirs for mine, theirs in pairs]
 
 
 def p_value(differences: Sequence[float], test: Test = "t") -> float:

@@ -153,3 +153,15 @@ def test_curves_need_a_measurement(tmp_path: Path) -> None:
     none: list[SetAside] = aside
     with pytest.raises(InputError, match="none of the runs was measured"):
         curve_tables(found, none, Wanted())
+
+
+def test_a_network_without_the_option_is_not_in_its_table(runs: Path) -> None:
+    for seed in range(3):
+        write_run(runs / "cnn" / f"s{seed}", training("cnn", 0.07, seed=seed), curves("cnn", seed=seed))
+        write_run(
+            runs / "cnn" / f"fast{seed}", training("cnn", 0.09, seed=seed, lr=0.1), curves("cnn", seed=seed)
+        )
+    found, aside = collect([runs])
+    base, lr = ablation_tables(found, aside, ("model.base", "lr"), Wanted())
+    assert "cnn" not in {row["model"] for row in json_rows(base)}
+    assert [row["lr"] for row in json_rows(lr) if row["model"] == "cnn"] == ["0.01 (base)", "0.1"]

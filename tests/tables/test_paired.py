@@ -101,6 +101,14 @@ def test_fewer_than_three_pairs_claim_nothing() -> None:
     assert not found[0].tied
 
 
+def test_rounding_is_no_difference() -> None:
+    values = [0.1, 0.2, 0.3, 0.4]
+    rounded = [value * (1 + 1e-15) for value in values]
+    assert values != rounded
+    found = standings([sample(values), sample(rounded)], True)
+    assert found[1] == Standing(best=False, pairs=4, p=1.0)
+
+
 def test_highest_is_best_where_it_is() -> None:
     found = standings([sample([0.9, 0.91, 0.92]), sample([0.5, 0.51, 0.5])], lower_is_better=False)
     assert [one.best for one in found if one] == [True, False]
