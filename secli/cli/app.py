@@ -25,7 +25,7 @@ app = typer.Typer(
     help="Measure how well vision networks keep their promise under change of scale.",
     pretty_exceptions_enable=False,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
