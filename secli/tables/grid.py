@@ -132,11 +132,11 @@ def fact_text(key: str, value: Any) -> str:
 
     Examples
     --------
-    >>> fact_text("size", 28), fact_text("augment", "none"), fact_text("label", "CNN")
-    ('28 px', 'augment none', 'CNN')
+    >>> fact_text("augment", "none"), fact_text("model.base", 1.5), fact_text("label", "CNN")
+    ('augment none', 'base 1.5', 'CNN')
     """
-    if key == "size" and value is not None:
-        return f"{value}\u00a0px"
+    if key == "size":  # a network of any size does not say which one it was given
+        return "size unknown" if value is None else f"{value}\u00a0px"
     if key in ("model", "label", "tag", "system", "dataset") and value is not None:
         return str(value)
     return f"{key.removeprefix('model.')} {'unset' if value is None else value}"
