@@ -81,6 +81,8 @@ class _View:
         key = event.job.key
         if isinstance(event, Started):
             again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+            if key in self.tasks:
+                self.display.remove_task(self.tasks.pop(key))
             self.tasks[key] = self.display.add_task(f"  {event.job.title}{again}", total=1, detail="")
         elif isinstance(event, Progressed):
             # measuring comes after training, and is counted as its last tenth

@@ -184,7 +184,7 @@ def _engine(name: str, address: str | None, jobs: int | None, runs: Sequence[Pla
     if name == "ray":
         from secli.experiments.cluster import RayEngine
 
-        return RayEngine(address, jobs)
+        return RayEngine(address, jobs, threads)
     raise UnknownNameError("engine --engine", name, ["local", "ray"])
 
 
