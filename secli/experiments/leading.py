@@ -74,11 +74,15 @@ def chosen(runs: Sequence[PlannedRun], only: Sequence[str], limit: int | None) -
 
 
 def _readings(text: str) -> list[Any]:
-    """Return what a value on the command line may mean: itself, a pattern (``*_28``), or what YAML makes of it."""
+    """Return what a value on the command line may mean: itself, a pattern (``*_28``), or what YAML makes of it.
+
+    A list may mean several values, or a setting that is a list.
+    """
     try:
-        return [text, yaml.safe_load(text)]
+        read = yaml.safe_load(text)
     except yaml.YAMLError:
         return [text]
+    return [text, read, *(read if isinstance(read, list) else [])]
 
 
 def standings(jobs: Iterable[SweepJob]) -> dict[str, Standing]:

@@ -130,14 +130,16 @@ class Worker:
 
     def ask_to_stop(self) -> None:
         """Let the running job save its state and leave; asked once only, a second signal would cut it short."""
-        if not self.asked and self.process is not None and self.process.poll() is None:
+        process = self.process
+        if not self.asked and process is not None and process.poll() is None:
             self.asked = True
-            self.process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End the process at once; what it saved before stands."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
+        process = self.process
+        if process is not None and process.poll() is None:
+            process.kill()
 
     def dismiss(self, patience: float = 0.0) -> None:
         """End the process; it is killed when it has not left in time."""
@@ -285,4 +287,7 @@ def _carried_out(worker: Worker, job: SweepJob, tell: SweepReport) -> Done | Fai
         return Done(job, time.perf_counter() - began)
     if ended.how == "failed":
         return Failed(job, ended.reason)
-    return Left(job, "interrupted" if ended.how == "interrupted" else ended.reason)
+    if ended.how == "interrupted":
+        worker.dismiss()  # it is about to leave, and shall not be given the next job
+        return Left(job, "interrupted")
+    return Left(job, ended.reason)

@@ -105,6 +105,8 @@ def train(
     record = _new_record(resolved, dataset)
     with contextlib.ExitStack() as locks:
         if run.exists():
+            if not (going_on or force):  # it was not there a moment ago
+                raise HeldRunError(f"{run}: another process is training here")
             locks.enter_context(alone_in(run))
         usable = going_on and _inspect_state(run, report)
         if going_on:
