@@ -184,7 +184,7 @@ def _engine(name: str, address: str | None, jobs: int | None, runs: Sequence[Pla
     if name == "ray":
         from secli.experiments.cluster import RayEngine
 
-        return RayEngine(address, jobs, threads)
+        return RayEngine(address, jobs, max(run.resolved.training.threads for run in runs))
     raise UnknownNameError("engine --engine", name, ["local", "ray"])
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from secli.errors import InputError, SecliError
-from secli.experiments.engine import Done, Failed, Progressed, Said, Started, SweepReport
+from secli.experiments.engine import Done, Failed, Left, Progressed, Said, Started, SweepReport
 from secli.experiments.gpu_sharing import gpu_share, step_bytes
 from secli.experiments.jobs import SweepJob
 from secli.experiments.keeper import Keeper
-from secli.experiments.local import TO_SAVE, mark_failed
+from secli.experiments.local import TO_SAVE
 from secli.experiments.on_node import Errand, Shipped, carry_out_here, clear_homes, one_line
 from secli.experiments.packing import pack
 from secli.experiments.wire import Ended, Progress
@@ -92,7 +92,7 @@ class RayEngine:
     jobs : int, optional
         At most so many runs at once; None: as many as there are cores and GPUs for.
     threads : int
-        CPU threads of each run that does not say how many; only :attr:`slots` looks at it.
+        CPU threads of the runs, 0: all of a node; only :attr:`slots` looks at it.
 
     Raises
     ------
@@ -111,7 +111,7 @@ class RayEngine:
     @property
     def slots(self) -> int:
         """How many jobs it carries out at once, as far as the cores decide."""
-        return self.jobs or max(1, self.cores // self.threads)
+        return self.jobs or max(1, self.cores // (self.threads or self.cores or 1))
 
     def run(self, jobs: Sequence[SweepJob], report: SweepReport, stop: Callable[[], bool]) -> None:
         """Carry out the jobs; see :class:`secli.experiments.engine.Engine`."""
@@ -275,7 +275,10 @@ class _Leader:
     # ---- jobs
 
     def _submit(self, job: SweepJob) -> None:
-        options: dict[str, Any] = {"num_cpus": job.training.threads, "max_retries": RETRIES}
+        options: dict[str, Any] = {
+            "num_cpus": job.training.threads or self._largest(),
+            "max_retries": RETRIES,
+        }
         if self.gpu_memory is not None and job.training.device in ("auto", "cuda"):
             kind = f"{job.model.model_dump_json()} {job.training.batch}"
             if kind not in self.shares:
@@ -314,8 +317,9 @@ class _Leader:
         if ended.how == "done":
             self.report(Done(job, ended.seconds))
         elif ended.how == "failed":
-            mark_failed(job, ended.reason)
             self.report(Failed(job, ended.reason))
+        else:
+            self.report(Left(job, ended.reason or "interrupted"))
 
     def _hand_on(self, events: Sequence[tuple[str, Any]]) -> None:
         """Turn what the keeper was told into events."""

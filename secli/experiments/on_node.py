@@ -16,14 +16,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import yaml
 
-from secli.errors import SecliError
+from secli.errors import HeldRunError, SecliError
 from secli.experiments.engine import Progressed, Said, SweepEvent
-from secli.experiments.jobs import SweepJob
-from secli.experiments.local import Lost, Worker, mark_failed
+from secli.experiments.jobs import PATIENCE, SweepJob
+from secli.experiments.keeper import Attempt
+from secli.experiments.local import ASKED_TO_LEAVE, Lost, Worker
 from secli.experiments.packing import extract, pack
 from secli.experiments.wire import Ended, Progress
 from secli.provenance import secli_version
@@ -95,7 +96,7 @@ def carry_out_here(errand: Errand, keeper: Any) -> Ended:
         reason = f"{name} has secli {here}, the machine that leads {errand.version}: install the same one"
         return Ended(how="failed", reason=reason)
     try:
-        begun = ray.get(keeper.begin.remote(errand.job.key, name))
+        begun = _begin(keeper, errand.job.key, name)
         if begun is None:
             return Ended(how="interrupted")
         with (
@@ -103,8 +104,25 @@ def carry_out_here(errand: Errand, keeper: Any) -> Ended:
             tempfile.TemporaryDirectory(prefix=f"{errand.job.key}-", dir=home) as folder,
         ):
             return _Attempt(errand, keeper, name, begun.number, home, Path(folder)).carry_out(begun.saved)
+    except HeldRunError as error:
+        return Ended(how="held", reason=one_line(error))
     except (SecliError, OSError) as error:
         return Ended(how="failed", reason=one_line(error))
+
+
+def _begin(keeper: Any, key: str, name: str) -> Attempt | None:
+    """Begin an attempt; the keeper of a sweep that was killed needs a moment to let go of its runs."""
+    import ray
+
+    began = time.monotonic()
+    while True:
+        try:
+            begun: Attempt | None = ray.get(keeper.begin.remote(key, name))
+            return begun
+        except HeldRunError:
+            if time.monotonic() - began > PATIENCE:
+                raise
+            time.sleep(BETWEEN_QUESTIONS)
 
 
 class _Attempt:
@@ -119,7 +137,8 @@ class _Attempt:
         if errand.on is not None:
             changes["measured_on"] = dataset_here(home, errand.on)
         self.here = self.there.model_copy(update=changes)
-        self.worker = Worker(name, {"OMP_NUM_THREADS": str(self.there.training.threads)})
+        threads = self.there.training.threads
+        self.worker = Worker(name, {"OMP_NUM_THREADS": str(threads)} if threads else {})
         self.stopping = threading.Event()
         self.shipped: tuple[float, ...] = ()
 
@@ -133,13 +152,12 @@ class _Attempt:
             try:
                 ended = self.worker.carry_out(self.here, self._relay)
             except Lost as lost:
-                # stopped before it could catch the signal, or killed
-                how = "interrupted" if self.stopping.is_set() else "failed"
+                # a signal may come before it is caught; any other death is the run's failure
+                asked = self.stopping.is_set() or lost.code in ASKED_TO_LEAVE
+                how: Literal["interrupted", "failed"] = "interrupted" if asked else "failed"
                 ended = Ended(how=how, reason=str(lost))
             finally:
                 self.worker.dismiss()
-        if ended.how == "failed":
-            mark_failed(self.here, ended.reason)
         self._ship()
         return ended.model_copy(update={"reason": self._homeward(ended.reason)})
 
