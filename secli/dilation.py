@@ -257,6 +257,8 @@ def _of_pyramid(field: Pyramid, features: Tensor | list[Tensor], canvas: Canvas)
     moved = [generate_plane(level, canvas) for level in features]
     cells = [field.stride / factor for factor in field.factors]
     masks = [inside(level, 1.0, canvas, cell) for level, cell in zip(features, cells, strict=True)]
+    for k in range(len(features) - field.truncated, len(features)):
+        masks[k] = torch.zeros((1,) * features[k].ndim, dtype=torch.bool, device=features[k].device)
     return Generated(moved, masks)
 
 

@@ -89,6 +89,30 @@ class Field(ABC):
             far the grid keeps L_s from being an action: the floor. The level shift is applied once.
         """
 
+    def compared(
+        self,
+        acted: Acted,
+        raw: Tensor | list[Tensor],
+        answer: Tensor | list[Tensor] | None,
+        factor: float,
+        canvas: Canvas,
+    ) -> Acted:
+        """Mask what one of the two sides shows cannot be compared; here nothing beyond what ``act`` masked.
+
+        Parameters
+        ----------
+        acted : Acted
+            What ``act`` gave, perhaps of features whose background Φ(0) was taken away.
+        raw, answer : tensor or list of tensors
+            Φ(f) and Φ(L_s f) as the network gave them; no answer: only Φ(f) is looked at.
+        factor : float
+            Scale factor s > 0.
+        canvas : Canvas
+            The pictures that the features come from.
+        """
+        del raw, answer, factor, canvas
+        return acted
+
     @property
     def base_blur(self) -> float:
         """The blur z that the features' first level shares with the picture, in pixels."""
@@ -276,12 +300,17 @@ class Pyramid(Field):
         f_k of the levels, decreasing, each relative to the picture (1 is the picture's own resolution).
     stride
         Image pixels per cell of a level of factor 1.
+    truncated
+        Levels at the coarse end that are fed by an interaction cut short there; never compared.
     """
 
     factors: tuple[float, ...]
     stride: float = 1.0
+    truncated: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.truncated <= len(self.factors):
+            raise ValueError(f"{self.truncated} truncated levels of {len(self.factors)}")
         if (
             not self.factors
             or min(self.factors) <= 0
@@ -295,9 +324,15 @@ class Pyramid(Field):
         return tuple(factor / self.factors[0] for factor in self.factors[1:])
 
     def source(self, k: int, factor: float) -> int | None:
-        """Return the level nearest to s·f_k; None when that lies off the pyramid (beyond half a step)."""
+        """Return the level nearest to s·f_k; None when that lies off the pyramid (beyond half a step).
+
+        Truncated levels count as off the pyramid, as targets and as sources.
+        """
+        whole = len(self.factors) - self.truncated
+        if k >= whole:
+            return None
         target = math.log(self.factors[k] * factor)
-        logs = [math.log(f) for f in self.factors]
+        logs = [math.log(f) for f in self.factors[:whole]]
         j = min(range(len(logs)), key=lambda i: abs(logs[i] - target))
         steps = [a - b for a, b in itertools.pairwise(logs)]
         reach = max(steps, default=0.0) / 2 + LATTICE_TOLERANCE
@@ -327,12 +362,16 @@ class Pyramid(Field):
         return Acted(moved, masks, used, len(features), exact)
 
     def smallest_plane(self, features: Tensor | list[Tensor]) -> int | None:
-        """Return the smaller side of the first (largest) level."""
+        """Return the smaller side of the first (largest) level: where that is too small, all are.
+
+        Of the others each is judged by itself (``small_levels``).
+        """
         return min(features[0].shape[-2:])
 
     def reads_as(self) -> str:
         """Say in a few words what the field is."""
-        return f"pyramid {','.join(f'{factor:g}' for factor in self.factors)}, stride {self.stride:g}"
+        cut = f", {self.truncated} truncated" if self.truncated else ""
+        return f"pyramid {','.join(f'{factor:g}' for factor in self.factors)}, stride {self.stride:g}{cut}"
 
 
 @dataclass(frozen=True)
@@ -368,17 +407,48 @@ class VectorField(Field):
         if tensor.ndim < 5 or tensor.shape[2] != 2:
             raise ValueError(f"a vector field is (N, C, 2, …, H, W), not {tuple(tensor.shape)}")
         planes = rescale_plane(tensor, factor, canvas, self.stride, self.origin, 0.0, steps)
-        turn = math.log(factor, self.base) * self.angle_step
+        turn = self.turn(factor)
         u, v = planes.unbind(2)
         cosine, sine = math.cos(turn), math.sin(turn)
         moved = torch.stack([cosine * u - sine * v, sine * u + cosine * v], dim=2)
+        known = None if factor == 1 else self.stays(planes, turn)
+        return Acted([moved], [both(known, inside(tensor, factor, canvas, self.stride, self.origin))])
+
+    def turn(self, factor: float) -> float:
+        """Return by how much L_s turns a vector: log_a(s)·θ, in radians."""
+        return math.log(factor, self.base) * self.angle_step
+
+    def stays(self, vectors: Tensor, turn: float) -> Bool[Tensor, "..."]:
+        """Tell which vectors (N, C, 2, …) still have an angle on the range after a turn; a zero vector has any."""
+        u, v = vectors.unbind(2)
         # the angle before the turn, so that no turn wraps around
         angle = torch.atan2(v, u) + turn
         slack = 1e-3 * self.angle_step
         low, high = (level * self.angle_step for level in self.levels)
-        known = ((angle >= low - slack) & (angle <= high + slack) | ((u == 0) & (v == 0))).unsqueeze(2)
-        mask = both(None if factor == 1 else known, inside(tensor, factor, canvas, self.stride, self.origin))
-        return Acted([moved], [mask])
+        return ((angle >= low - slack) & (angle <= high + slack) | ((u == 0) & (v == 0))).unsqueeze(2)
+
+    def compared(
+        self,
+        acted: Acted,
+        raw: Tensor | list[Tensor],
+        answer: Tensor | list[Tensor] | None,
+        factor: float,
+        canvas: Canvas,
+    ) -> Acted:
+        """Mask the vectors of either side whose partner's angle lies off the range.
+
+        A vector of Φ(f) whose turned angle leaves the range has no place in Φ(L_s f), where some other angle wins;
+        a vector of Φ(L_s f) whose angle before the turn lies off the range has no source in Φ(f). Both are judged
+        by the vectors that the network gave: an angle is a scale there, which Φ(f) − Φ(0) has no more.
+        """
+        if factor == 1:
+            return acted
+        tensor, turn = _single(raw), self.turn(factor)
+        moved = rescale_plane(tensor, factor, canvas, self.stride, self.origin)
+        mask = both(self.stays(moved, turn), inside(tensor, factor, canvas, self.stride, self.origin))
+        if answer is not None:
+            mask = both(mask, self.stays(_single(answer), -turn))
+        return acted._replace(masks=[mask])
 
     def reads_as(self) -> str:
         """Say in a few words what the field is."""
@@ -468,6 +538,38 @@ def inside(
         kept.append(away <= min(factor, 1.0) * pixels / 2 - canvas.border)
     mask = kept[0][:, None] & kept[1][None, :]
     return mask.reshape(*(1 for _ in features.shape[:-2]), *mask.shape)
+
+
+def small_levels(acted: Acted, factor: float, smallest: float) -> list[int]:
+    """Return the levels of a pyramid on which the picture covers too few cells to have a scale.
+
+    Parameters
+    ----------
+    acted : Acted
+        L_s of features; what has no list of levels has no small ones.
+    factor : float
+        Scale factor s: on n cells across, the picture covers min(s, 1)·n.
+    smallest : float
+        Cells that it must cover.
+    """
+    if acted.levels_total is None or len(acted.features) != acted.levels_total:
+        return []
+    # 12 cells at s = 1/3 are four
+    sides = [min(level.shape[-2:]) * min(1.0, factor) for level in acted.features]
+    return [k for k, side in enumerate(sides) if side < smallest - 1e-9]
+
+
+def without_levels(acted: Acted, levels: Sequence[int]) -> Acted:
+    """Mask whole levels of a pyramid."""
+    if not levels:
+        return acted
+    masks = list(acted.masks)
+    for k in levels:
+        masks[k] = torch.zeros(
+            (1,) * acted.features[k].ndim, dtype=torch.bool, device=acted.features[k].device
+        )
+    used = sum(mask is None or bool(mask.any()) for mask in masks)
+    return acted._replace(masks=masks, levels_used=used)
 
 
 def both(one: Bool[Tensor, "..."] | None, other: Bool[Tensor, "..."] | None) -> Bool[Tensor, "..."] | None:

@@ -18,6 +18,7 @@ from secli.cli.models import models
 from secli.cli.report import report
 from secli.cli.sweep import sweep
 from secli.cli.train import train
+from secli.cli.untrained import untrained
 
 app = typer.Typer(
     name="secli",
@@ -60,6 +61,7 @@ app.command("models")(models)
 app.command("demo")(demo)
 app.command("doctor")(doctor)
 app.command("bench", hidden=True)(bench)
+app.command("untrained", hidden=True)(untrained)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from secli.equivariance.error import compare, measurable, metric_value, squared_
 from secli.equivariance.features import tensors
 from secli.equivariance.selection import ALL, Per, Selection, selections
 from secli.equivariance.statistics import bootstrap_interval
-from secli.fields import Acted, Canvas, Field
+from secli.fields import Acted, Canvas, Field, small_levels, without_levels
 from secli.models.contract import Features
 from secli.records import CurveRow
 
@@ -129,16 +129,17 @@ class Cell:
         self.cells: float | None = None
         self.acted: Acted | None = None  # of the last batch: levels and lattice are the same for all
         self.border = 0.0
+        self.small: list[int] = []  # levels of a pyramid that hold too few cells
         self.floored = 0
         self.readings: dict[Selection, Reading] = {ALL: Reading(metric)}
 
-    def add(self, raw: Features, base: Features, actual: Features, canvas: Canvas) -> None:
+    def add(self, raw: Features, answer: Features, base: Features, actual: Features, canvas: Canvas) -> None:
         """Compare one batch.
 
         Parameters
         ----------
-        raw : tensor or list
-            Φ(f), for the size of rounding errors.
+        raw, answer : tensor or list
+            Φ(f) and Φ(L_s f): what they show of the cells that can be compared, and of the size of rounding errors.
         base : tensor or list
             Φ(f) with its background taken away.
         actual : tensor or list
@@ -155,11 +156,17 @@ class Cell:
             )
             return
         acted = self.field.act(base, self.factor, canvas)
+        acted = self.field.compared(acted, raw, answer, self.factor, canvas)
+        known = acted.levels_used
+        self.small = small_levels(acted, self.factor, self.smallest_plane)
+        acted = without_levels(acted, self.small)
         self.acted = acted._replace(features=[], masks=[])
         if acted.levels_used == 0:
             self.reason = (
                 f"no scale level of this tap maps onto another at this factor (0 of {acted.levels_total})"
             )
+            if known:
+                self.reason += f" on which the picture covers {self.smallest_plane:g} cells"
             return
         halves = None
         if self.floored < FLOORED:
@@ -191,6 +198,8 @@ class Cell:
         reason = self.reason or reading.reason(images, self.border)
         if self.reason is None and selection.level is not None and reading.share == 0 and not self.border:
             reason = "L_s would take this level from off the stack"
+            if selection.level in self.small:
+                reason = f"the picture covers fewer than {self.smallest_plane:g} cells of this level"
         errors = reading.values()
         mean = median = low = high = floor = None
         if reason is None:

@@ -451,6 +451,7 @@ def pointwise_readings(
         for batch in batches(images, settings.batch, device, torch.float32):
             base = control(batch)
             for factor, cell in cells.items():
-                cell.add(base, base - empty, control(rescale(batch, factor, canvas.blur)) - empty, canvas)
+                there = control(rescale(batch, factor, canvas.blur))
+                cell.add(base, there, base - empty, there - empty, canvas)
     rows = {factor: cell.row("pointwise", len(images)) for factor, cell in cells.items()}
     return {factor: row.mean for factor, row in rows.items() if row.mean is not None}

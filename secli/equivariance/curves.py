@@ -124,7 +124,7 @@ def measure_curves(
                 if factor in factors:
                     for tap in fields:
                         actual = centred[tap] if factor == 1 else minus(there[tap], empty[tap])
-                        cells[tap, factor].add(base[tap], centred[tap], actual, canvases[tap])
+                        cells[tap, factor].add(base[tap], there[tap], centred[tap], actual, canvases[tap])
                 if on_progress:
                     on_progress(done * len(passes) + count, count_of_batches * len(passes))
     # borders that differ from tap to tap leave nothing that one reading of the control could stand beside

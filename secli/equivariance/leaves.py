@@ -13,7 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from secli.equivariance.placing import Declared, acts_on_last_axis, declared_taps, field_behind, field_of
+from secli.equivariance.placing import (
+    Declared,
+    acts_on_last_axis,
+    declared_taps,
+    field_behind,
+    field_of,
+    levels_behind,
+)
 from secli.errors import UnknownNameError
 from secli.fields import Canvas, Field, Invariant, Plane
 from secli.models.contract import Model
@@ -301,9 +308,12 @@ class Probe:
         if tap is not None:
             self._passed = [*(name for name in self._passed if name != tap), tap]
         if isinstance(output, list):
-            for tensor in output:
-                spanning = self.canvas.height / tensor.shape[-2], self.canvas.width / tensor.shape[-1]
-                self._learn(tensor, Plane(stride=spanning))
+            x = args[0] if args and isinstance(args[0], Tensor) else None
+            before = None if x is None else self._field(x)
+            for tensor, plane in zip(
+                output, levels_behind(module, x, output, before, self.canvas), strict=True
+            ):
+                self._learn(tensor, plane)
         elif isinstance(output, Tensor) and args and isinstance(args[0], Tensor):
             with self._quiet():
                 field = self._behind(module, args[0], output, self._field(args[0]))

@@ -20,7 +20,7 @@ from secli.equivariance.precision import measuring
 from secli.equivariance.statistics import bootstrap_interval
 from secli.equivariance.tangents import check_tangents, directional_derivative
 from secli.errors import InputError
-from secli.fields import Canvas, Field, ScaleSpace
+from secli.fields import Acted, Canvas, Field, Pyramid, ScaleSpace, VectorField, small_levels, without_levels
 from secli.models.contract import Features, Model
 from secli.records import LieRow
 
@@ -129,6 +129,13 @@ class _Reading:
             self.reason = f"this tap has {plane} cells across, fewer than {self.smallest_plane:g}"
             return
         generated = generate(self.field, centred, canvas)
+        if isinstance(self.field, VectorField):
+            # an angle is a scale in the vectors that the network gave, not in their difference to Φ(0)
+            generated = generated._replace(masks=generate(self.field, raw, canvas).masks)
+        if isinstance(self.field, Pyramid):
+            acted = Acted(generated.tensors, generated.masks, levels_total=len(generated.tensors))
+            acted = without_levels(acted, small_levels(acted, 1.0, self.smallest_plane))
+            generated = generated._replace(masks=acted.masks)
         share = _known_share(generated)
         self.shares.append(share)
         if share == 0 and isinstance(self.field, ScaleSpace):

@@ -18,7 +18,7 @@ from torch import Tensor
 from secli.config import MeasureSettings
 from secli.equivariance.accumulate import Cell
 from secli.equivariance.features import minus, tensors
-from secli.fields import Acted, Canvas, Field, ScaleSpace
+from secli.fields import Acted, Canvas, Field, ScaleSpace, both, small_levels, without_levels
 from secli.models.contract import Features
 from secli.records import LocalRow
 
@@ -60,14 +60,21 @@ class Beyond(Field):
 
     def act(self, features: Features, factor: float, canvas: Canvas, steps: int = 1) -> Acted:
         """Apply L_s as the field does, and mask what is reached as well."""
-        acted = self.field.act(features, factor, canvas, steps)
+        return self._unreached(self.field.act(features, factor, canvas, steps))
+
+    def compared(
+        self, acted: Acted, raw: Features, answer: Features | None, factor: float, canvas: Canvas
+    ) -> Acted:
+        """Mask what the field masks, and what is reached as well."""
+        return self._unreached(self.field.compared(acted, raw, answer, factor, canvas))
+
+    def _unreached(self, acted: Acted) -> Acted:
         if not self.reached:
             return acted
-        masks: Masks = []
-        for known, reached in zip(acted.masks, self.reached, strict=True):
-            free = None if reached is None else ~reached
-            masks.append(known if free is None else free if known is None else known & free)
-        return acted._replace(masks=masks)
+        pairs = zip(acted.masks, self.reached, strict=True)
+        return acted._replace(
+            masks=[both(known, None if reached is None else ~reached) for known, reached in pairs]
+        )
 
     def smallest_plane(self, features: Features) -> int | None:
         """Return the smaller side of the feature plane in cells."""
@@ -150,7 +157,12 @@ class Part:
                 continue
             # features are fed whole: a border is left out where the comparison is
             fed = feed(
-                self.before, features, empty if background else None, factor, canvas._replace(border=0.0)
+                self.before,
+                features,
+                empty if background else None,
+                factor,
+                canvas._replace(border=0.0),
+                self.settings.smallest_plane,
             )
             if fed is None:
                 cell.reason = "no scale level before this part maps onto another at this factor"
@@ -159,7 +171,7 @@ class Part:
                 cell.reason = "scale levels that L_s cannot know reach everything behind this part"
                 continue
             actual = self.run(fed.features)
-            cell.add(output, base, minus(actual, empty_output) if background else actual, canvas)
+            cell.add(output, actual, base, minus(actual, empty_output) if background else actual, canvas)
 
     def _reaches_all(self, factor: float, fed: Fed) -> bool:
         """Mask behind the part what unknown features reach; say whether whole unknown levels reach everything."""
@@ -210,7 +222,12 @@ class Part:
 
 
 def feed(
-    field: Field, features: Features, empty: Features | None, factor: float, canvas: Canvas
+    field: Field,
+    features: Features,
+    empty: Features | None,
+    factor: float,
+    canvas: Canvas,
+    smallest_plane: float = 0.0,
 ) -> Fed | None:
     """Return L_s(F − F₀) + F₀, with scale levels that are not known repeated from the nearest known one.
 
@@ -226,6 +243,8 @@ def feed(
         Scale factor s; 1 gives F to the bit.
     canvas : Canvas
         The pictures.
+    smallest_plane : float
+        Levels of a pyramid on which the picture covers fewer cells count as unknown.
 
     Returns
     -------
@@ -233,6 +252,8 @@ def feed(
         None when no level is known.
     """
     acted = field.act(features if empty is None else minus(features, empty), factor, canvas)
+    acted = field.compared(acted, features, None, factor, canvas)
+    acted = without_levels(acted, small_levels(acted, factor, smallest_plane))
     if acted.levels_used == 0:
         return None
     unknown: Masks = [None if mask is None or bool(mask.all()) else ~mask for mask in acted.masks]

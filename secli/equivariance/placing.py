@@ -10,8 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from secli.fields import Canvas, Field, Invariant, Pair, Plane, ScaleSpace, VectorField
+from secli.layers.columns import ColumnLift
 from secli.layers.gaussian import ScaleSpaceLift
+from secli.layers.pyramid import PyramidLift
+from secli.layers.rotation import RotationLift
 from secli.layers.ses import SESLift
+from secli.layers.vector_field import VectorFieldConv, VectorFieldLift
 from secli.models.contract import Features
 
 OnGrid = (Plane, ScaleSpace, VectorField)
@@ -128,8 +132,12 @@ def _kind_behind(
     canvas: Canvas,
 ) -> Field | None:
     """Return a field with the right axes behind a layer; its grid is still to be set."""
-    if isinstance(module, SESLift):
+    if isinstance(module, SESLift | ColumnLift):
         return ScaleSpace(tuple(module.scales))
+    if isinstance(module, VectorFieldLift | VectorFieldConv):
+        return VectorField(1 / module.base, module.angle_step, module.levels)
+    if isinstance(module, RotationLift):
+        return Plane()  # the rotations ride along
     if isinstance(module, ScaleSpaceLift):
         pixel = before.stride[0] if isinstance(before.stride, tuple) else before.stride
         # beyond the pictures' own blur there is nothing left for L_s to add
@@ -149,6 +157,42 @@ def _kind_behind(
         levels = y.shape[2]
         return replace(before, scales=before.scales[:levels], truncated=min(before.truncated, levels))
     return field_of(y.shape, declared, canvas)
+
+
+def levels_behind(
+    module: nn.Module, x: Tensor | None, outputs: Sequence[Tensor], before: Field | None, canvas: Canvas
+) -> list[Plane]:
+    """Return the planes of a list of tensors that a layer returns.
+
+    Behind a ``PyramidLift`` cells of level k lie b^k cells of its input apart, about the input's centre; behind
+    another layer every tensor spans the picture.
+
+    Parameters
+    ----------
+    module : Module
+        The layer.
+    x : tensor or None
+        What goes in, where that is one tensor.
+    outputs : sequence of tensors
+        What comes out.
+    before : Field or None
+        How L_s acts on ``x``.
+    canvas : Canvas
+        The pictures.
+    """
+    if x is None or not isinstance(module, PyramidLift) or not isinstance(before, Plane):
+        return [Plane(stride=(canvas.height / y.shape[-2], canvas.width / y.shape[-1])) for y in outputs]
+    planes = []
+    for k, y in enumerate(outputs):
+        strides, origins = [], []
+        for axis, pixels in enumerate((canvas.height, canvas.width)):
+            cells = x.shape[-2 + axis]
+            step, first = axis_grid(before.stride, before.origin, axis, cells, pixels)
+            wide = step * module.base**k
+            strides.append(wide)
+            origins.append(first + step * (cells - 1) / 2 - wide * (y.shape[-2 + axis] - 1) / 2)
+        planes.append(Plane((strides[0], strides[1]), (origins[0], origins[1])))
+    return planes
 
 
 def axis_grid(stride: Pair, origin: Pair | None, axis: int, cells: int, pixels: int) -> tuple[float, float]:

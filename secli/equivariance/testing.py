@@ -138,7 +138,7 @@ def _measure(
         with torch.inference_mode(), full_precision():
             base, moved = function(images), function(rescale(images, factor, blur))
             empty = function(torch.zeros_like(images[:1])) if background == "empty" else None
-            cell.add(base, minus(base, empty), minus(moved, empty), canvas)
+            cell.add(base, moved, minus(base, empty), minus(moved, empty), canvas)
     finally:
         for module, mode in training.items():
             module.training = mode

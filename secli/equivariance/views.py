@@ -94,17 +94,23 @@ def feature_views(
         canvases = {tap: Canvas(height, width, blur, edges[tap]) for tap in fields}
         moved = rescale(f, factor, blur)
         with recorded_offsets(model) as offsets:
-            raw, actual = model.features(f), model.features(moved)
-        base = raw
+            raw, there = model.features(f), model.features(moved)
+        base, actual = raw, there
         if background == "empty":
             empty = model.features(f * 0)
             base = {tap: minus(raw[tap], empty[tap]) for tap in fields}
-            actual = {tap: minus(actual[tap], empty[tap]) for tap in fields}
+            actual = {tap: minus(there[tap], empty[tap]) for tap in fields}
         views = [
             view
             for tap, field in fields.items()
             for view in _views_of_tap(
-                tap, field, field.act(base[tap], factor, canvases[tap]), tensors(actual[tap]), channels
+                tap,
+                field,
+                field.compared(
+                    field.act(base[tap], factor, canvases[tap]), raw[tap], there[tap], factor, canvases[tap]
+                ),
+                tensors(actual[tap]),
+                channels,
             )
         ]
         sampling = [
