@@ -232,7 +232,7 @@ def test_ctrl_c_saves_the_state_and_the_same_command_goes_on(tmp_path: Path) -> 
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert out.count("\n") > 1
-    assert [file for file in tmp_path.rglob("*.tmp*")] == []
+    assert list(tmp_path.rglob("*.tmp*")) == []
 
 
 def workers_of(session: int) -> list[int]:

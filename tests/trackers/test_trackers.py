@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def new_job(tmp_path_factory: pytest.TempPathFactory) -> NewJob:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One MLflow store for all tests: making its database takes seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -67,7 +67,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         place = tmp_path_factory.mktemp("mlflow")
         for tracker in open_trackers(["mlflow"], place).values():
             tracker.close()
-    yield place
+    return place
 
 
 def stop_after_first_epoch(event: Event) -> None:
