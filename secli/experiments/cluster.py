@@ -319,7 +319,7 @@ class _Leader:
         elif ended.how == "failed":
             self.report(Failed(job, ended.reason))
         else:
-            self.report(Left(job, ended.reason or "interrupted"))
+            self.report(Left(job, "interrupted" if ended.how == "interrupted" else ended.reason))
 
     def _hand_on(self, events: Sequence[tuple[str, Any]]) -> None:
         """Turn what the keeper was told into events."""

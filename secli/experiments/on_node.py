@@ -125,6 +125,22 @@ def _begin(keeper: Any, key: str, name: str) -> Attempt | None:
             time.sleep(BETWEEN_QUESTIONS)
 
 
+_kept: dict[tuple[str | None, ...], Worker] = {}
+"""This process's worker, which takes the next job too: loading what it needs takes seconds. It leaves with us."""
+
+
+def _worker(name: str, threads: int) -> Worker:
+    """Return a worker with so many threads and the GPUs that Ray has given to this task."""
+    key = (str(threads), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    worker = _kept.get(key)
+    if worker is None or worker.asked:
+        for other in _kept.values():
+            other.dismiss()
+        _kept.clear()
+        worker = _kept[key] = Worker(name, {"OMP_NUM_THREADS": str(threads)} if threads else {})
+    return worker
+
+
 class _Attempt:
     """One attempt at a run on this node, in a directory of its own."""
 
@@ -137,8 +153,7 @@ class _Attempt:
         if errand.on is not None:
             changes["measured_on"] = dataset_here(home, errand.on)
         self.here = self.there.model_copy(update=changes)
-        threads = self.there.training.threads
-        self.worker = Worker(name, {"OMP_NUM_THREADS": str(threads)} if threads else {})
+        self.worker = _worker(name, self.there.training.threads)
         self.stopping = threading.Event()
         self.shipped: tuple[float, ...] = ()
 
@@ -156,8 +171,8 @@ class _Attempt:
                 asked = self.stopping.is_set() or lost.code in ASKED_TO_LEAVE
                 how: Literal["interrupted", "failed"] = "interrupted" if asked else "failed"
                 ended = Ended(how=how, reason=str(lost))
-            finally:
-                self.worker.dismiss()
+        if ended.how == "interrupted" or self.worker.asked:
+            self.worker.dismiss()  # it is about to leave
         self._ship()
         return ended.model_copy(update={"reason": self._homeward(ended.reason)})
 
