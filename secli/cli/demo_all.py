@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.cli.console import note, out
 
 if TYPE_CHECKING:
-    from secli.experiments.prepare import Sources
     from secli.experiments.spec import Sweep
 
 DIGITS = {"name": "digits-scale", "sizes": [200, 50, 50]}
@@ -18,41 +18,47 @@ PICTURES = {"train": 2, "val": 1, "test": 1}
 FACTORS = [1.0, 0.5]
 
 
-def demo_all(directory: Path, seed: int, jobs: int, quiet: bool) -> None:
+def demo_all(directory: Path, seed: int, jobs: int, quiet: bool, names: Sequence[str] | None = None) -> None:
     """Train and measure every registered network: on a few digits, and on a few drawn pictures of 96×96 pixels.
+
+    Parameters
+    ----------
+    directory : Path
+        Where datasets and runs go.
+    seed, jobs : int
+        Seed of the runs and the pictures; networks at once.
+    quiet : bool
+        No progress and no remarks.
+    names : sequence of str, optional
+        Only these networks.
 
     Raises
     ------
     SecliError
         When a network fails.
     """
-    from shutil import get_terminal_size
-
     from secli.catalogue import MODELS
     from secli.cli.sweep import carry_out_jobs, prepare_jobs
     from secli.errors import InterruptedRunError, SecliError
     from secli.experiments.local import LocalEngine
     from secli.experiments.plan import plan
     from secli.experiments.prepare import Sources
-    from secli.tables.aggregate import summarise
-    from secli.tables.comparison import compare
-    from secli.tables.formats import render
 
-    large = [name for name in MODELS.own if name.startswith("wrn_")]
-    small = [name for name in MODELS.own if name not in large]
-    pictures = directory / "pictures"
+    wanted = list(MODELS.own) if names is None else list(names)
+    large = [name for name in wanted if name.startswith("wrn_")]
+    small = [name for name in wanted if name not in large]
+    pictures, data = directory / "pictures", directory / "data"
     draw_pictures(pictures, seed)
-    blocks: list[tuple[Sweep, Sources]] = [
-        (_sweep("all-digits", small, DIGITS, seed, 20), Sources(directory / "data")),
-        (
-            _sweep("all-pictures", large, {"name": "folder"}, seed, 4),
-            Sources(directory / "data", source=pictures),
-        ),
-    ]
     failed, places = [], []
-    for sweep, sources in blocks:
+    for title, models, dataset, images, sources in (
+        ("all-digits", small, DIGITS, 20, Sources(data)),
+        ("all-pictures", large, {"name": "folder"}, 4, Sources(data, source=pictures)),
+    ):
+        if not models:
+            continue
+        sweep = _sweep(title, models, dataset, seed, images)
         if not quiet:
-            note(f"{sweep.about}: {len(sweep.parts[0].models)} networks")
+            note(f"{sweep.about}: {len(models)} networks")
         place = directory / sweep.name
         runs = plan(sweep)
         _, todo = prepare_jobs(sweep, runs, runs, sources, place, quiet)
@@ -61,10 +67,27 @@ def demo_all(directory: Path, seed: int, jobs: int, quiet: bool) -> None:
             raise InterruptedRunError("stopped; repeat the command to go on")
         failed += [f"{job.model.name}: {reason}" for job, reason in outcome.failed.values()]
         places.append(place)
-    summary = summarise(places, by=["model", "dataset"], factors=[0.5])
-    out(render(compare(summary).main, "table", get_terminal_size((100, 24)).columns))
+    _print(places)
     if failed:
         raise SecliError(f"{len(failed)} networks failed, the first: {failed[0]}")
+
+
+def _print(places: Sequence[Path]) -> None:
+    """Print one table: the networks on digits, then those on drawn pictures; their figures are not comparable."""
+    from dataclasses import replace
+    from shutil import get_terminal_size
+
+    from secli.tables.aggregate import summarise
+    from secli.tables.comparison import compare
+    from secli.tables.formats import render
+
+    tables = [compare(summarise([place], by=["model", "dataset"], factors=[0.5])).main for place in places]
+    rows = tuple(row for table in tables for row in table.rows)
+    notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
+    table = replace(
+        tables[0], title="Every network once: one epoch of a few pictures", rows=rows, notes=notes
+    )
+    out(render(table, "table", get_terminal_size((100, 24)).columns))
 
 
 def _sweep(name: str, models: list[str], dataset: dict[str, Any], seed: int, images: int) -> Sweep:
