@@ -12,7 +12,19 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from secli.fields import Acted, Canvas, Field, Invariant, Plane, Pyramid, ScaleSpace, VectorField, inside
+from secli.fields import (
+    Acted,
+    Canvas,
+    Field,
+    Invariant,
+    Plane,
+    Pyramid,
+    ScaleSpace,
+    VectorField,
+    inside,
+    small_levels,
+    without_levels,
+)
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.scaling import rescale
 
@@ -209,6 +221,94 @@ def test_a_vector_turns_with_the_logarithm_of_the_factor_and_is_masked_beyond_th
     beyond = field.act(features, 1.26**4, Canvas(41, 41))
     assert beyond.masks[0] is not None
     assert not bool(beyond.masks[0][0, 0, 0, 20, 20])
+
+
+ANGLES = VectorField(1 / 1.26, 2 * math.pi / 21, (-4, 3))
+
+
+def fan(n: int = 9) -> Tensor:
+    """Vectors at the angles −4θ … 3θ, one channel each, alike in all cells."""
+    angles = torch.arange(-4.0, 4.0, dtype=torch.float64) * ANGLES.angle_step
+    pairs = torch.stack([angles.cos(), angles.sin()], dim=1)
+    return pairs[None, :, :, None, None].expand(1, 8, 2, n, n)
+
+
+def kept(acted: Acted) -> list[bool]:
+    """Say which of the fan's channels are compared, in the middle cell."""
+    (mask,) = acted.masks
+    return [True] * 8 if mask is None else [bool(mask[0, c, 0, 4, 4]) for c in range(8)]
+
+
+def test_a_vector_whose_source_lies_off_the_range_is_masked_too() -> None:
+    canvas, vectors, none = Canvas(9, 9), fan(), torch.zeros(1, 8, 2, 9, 9, dtype=torch.float64)
+    s = 1.26**-2  # two steps up
+    acted = ANGLES.act(vectors, s, canvas)
+    assert kept(acted) == [True] * 6 + [False] * 2
+    assert kept(ANGLES.compared(acted, vectors, None, s, canvas)) == [True] * 6 + [False] * 2
+    assert kept(ANGLES.compared(acted, none, vectors, s, canvas)) == [False] * 2 + [True] * 6
+    assert kept(ANGLES.compared(acted, vectors, vectors, s, canvas)) == [False] * 2 + [True] * 4 + [False] * 2
+
+
+@pytest.mark.parametrize("steps", [-3, -1, 1, 2])
+def test_what_cannot_leave_one_way_cannot_arrive_the_other_way(steps: int) -> None:
+    """The mask of Φ(f)'s own angles at s is that of the answer's angles at 1/s."""
+    canvas, vectors, none = Canvas(9, 9), fan(), torch.zeros(1, 8, 2, 9, 9, dtype=torch.float64)
+    s = 1.26**steps
+    leaving = ANGLES.compared(ANGLES.act(vectors, s, canvas), vectors, None, s, canvas)
+    arriving = ANGLES.compared(ANGLES.act(none, 1 / s, canvas), none, vectors, 1 / s, canvas)
+    assert kept(leaving) == kept(arriving)
+    assert kept(leaving).count(False) == abs(steps)
+
+
+def test_at_one_every_vector_is_compared_and_the_border_stays_masked() -> None:
+    vectors = torch.randn(2, 3, 2, 9, 9, dtype=torch.float64)
+    acted = ANGLES.act(vectors, 1.0, Canvas(9, 9))
+    assert ANGLES.compared(acted, vectors, -vectors, 1.0, Canvas(9, 9)) == acted
+    assert acted.masks == [None]
+    assert torch.equal(acted.features[0], vectors)
+    framed, s = Canvas(9, 9, border=2.0), 1.26**-1
+    (mask,) = ANGLES.compared(ANGLES.act(fan(), s, framed), fan(), fan(), s, framed).masks
+    assert mask is not None
+    assert not mask[..., 0, :].any()
+    assert mask[0, 3, 0, 4, 4]
+
+
+def test_the_angle_that_counts_is_the_network_s_own_not_that_of_a_difference() -> None:
+    """Φ(f) at 3θ over a background at −4θ: the difference points elsewhere, the vector may not turn on."""
+    raw, background, s = fan()[:, 7:], 0.9 * fan()[:, :1], 1.26**-1
+    acted = ANGLES.act(raw - background, s, Canvas(9, 9))
+    (mask,) = ANGLES.compared(acted, raw, None, s, Canvas(9, 9)).masks
+    assert mask is not None
+    assert not mask[0, 0, 0, 4, 4]
+
+
+def test_other_fields_mask_nothing_more() -> None:
+    features = torch.rand(1, 1, 3, 9, 9)
+    acted = ScaleSpace((1, 2, 4)).act(features, 0.5, Canvas(9, 9))
+    assert ScaleSpace((1, 2, 4)).compared(acted, features, -features, 0.5, Canvas(9, 9)) is acted
+
+
+def test_truncated_levels_of_a_pyramid_are_compared_neither_as_source_nor_as_target() -> None:
+    field = Pyramid((1.0, 0.5, 0.25, 0.125), truncated=1)
+    assert [field.source(k, 0.5) for k in range(4)] == [1, 2, None, None]
+    assert [field.source(k, 2.0) for k in range(4)] == [None, 0, 1, None]
+    assert "1 truncated" in field.reads_as()
+    with pytest.raises(ValueError, match="3 truncated levels of 2"):
+        Pyramid((1.0, 0.5), truncated=3)
+
+
+def test_small_levels_of_a_pyramid_are_masked_and_the_others_stay() -> None:
+    canvas, field = Canvas(32, 32), Pyramid((1.0, 0.5, 0.25, 0.125))
+    levels = [torch.rand(1, 1, n, n) for n in (32, 16, 8, 4)]
+    acted = field.act(levels, 0.5, canvas)
+    assert small_levels(acted, 0.5, 4) == [3]  # 16, 8, 4 and 2 cells
+    assert small_levels(acted, 0.5, 5) == [2, 3]
+    assert small_levels(acted, 2.0, 5) == [3]
+    less = without_levels(acted, small_levels(acted, 0.5, 5))
+    assert (acted.levels_used, less.levels_used) == (3, 2)
+    assert [mask is None for mask in less.masks] == [True, True, False, False]
+    stack = ScaleSpace((1, 2)).act(torch.rand(1, 1, 2, 8, 8), 0.5, Canvas(8, 8))
+    assert small_levels(stack, 0.5, 100) == []
 
 
 def test_pyramid_takes_the_nearest_level_and_masks_those_off_its_end() -> None:

@@ -36,6 +36,14 @@ def untrained(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS − 1.")] = 3,
+    border: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Pixels left out along the edges of picture and canvas.",
+            show_default="0 for pictures on black",
+        ),
+    ] = None,
     rows: Annotated[
         list[Path] | None,
         typer.Option(
@@ -67,7 +75,9 @@ def untrained(
         found = [row for file in rows for row in _read(file)]
     else:
         assert data is not None
-        found = _measure(models or [], data, images, large_images or images, seeds, device, threads, quiet)
+        found = _measure(
+            models or [], data, images, large_images or images, seeds, border, device, threads, quiet
+        )
     if page is not None:
         try:
             text = replaced(page.read_text(encoding="utf-8"), block(found, command_line()))
@@ -115,6 +125,7 @@ def _measure(
     images: int,
     large: int,
     seeds: int,
+    border: float | None,
     device: str,
     threads: int,
     quiet: bool,
@@ -127,7 +138,7 @@ def _measure(
     from secli.training.determinism import reproducible
 
     wanted = wanted_networks(models)
-    pictures = open_pictures(data, images=max(images, large)).images
+    pictures = open_pictures(data, images=max(images, large))
     where = machine(device, threads)
     found = []
     with progress(quiet) as display, reproducible(where, strict=False):
@@ -135,5 +146,12 @@ def _measure(
         for done, each in enumerate(wanted):
             display.update(task, description=f"{each.model} {each.said}".strip(), completed=done)
             count = large if "_56" in each.model else images
-            found += measure_untrained([each], pictures[:count], seeds=range(seeds), device=where.device)
+            found += measure_untrained(
+                [each],
+                pictures.images[:count],
+                seeds=range(seeds),
+                border=border,
+                on_black=pictures.on_black,
+                device=where.device,
+            )
     return [asdict(row) for row in found]

@@ -113,6 +113,8 @@ def measure_untrained(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     factors: Sequence[float] = FACTORS,
+    border: float | None = None,
+    on_black: bool | None = None,
     device: str = "cpu",
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> list[UntrainedRow]:
@@ -128,6 +130,10 @@ def measure_untrained(
         Of the weights.
     factors : sequence of float
         Scale factors s.
+    border : float, optional
+        Pixels left out along the edges; None: 0 for pictures on black, else each tap's receptive-field radius.
+    on_black : bool, optional
+        Whether the pictures lie on black; None looks at them.
     device : str
         Where to compute.
     on_progress : callable, optional
@@ -137,12 +143,20 @@ def measure_untrained(
     for done, each in enumerate(wanted):
         if on_progress:
             on_progress(f"{each.model} {each.said}".strip(), done, len(wanted))
-        rows += _over_seeds(each, images, seeds, tuple(factors), device)
+        settings = MeasureSettings(
+            factors=tuple(factors), border=border, images=len(images), batch=min(len(images), 25)
+        )
+        rows += _over_seeds(each, images, seeds, settings, on_black, device)
     return rows
 
 
 def _over_seeds(
-    each: Untrained, images: Tensor, seeds: Sequence[int], factors: tuple[float, ...], device: str
+    each: Untrained,
+    images: Tensor,
+    seeds: Sequence[int],
+    settings: MeasureSettings,
+    on_black: bool | None,
+    device: str,
 ) -> list[UntrainedRow]:
     found = []
     for seed in seeds:
@@ -152,8 +166,8 @@ def _over_seeds(
         if each.as_plane:
             model = read_as_plane(model)
         taps = tuple(tap for tap, kind in model.taps.items() if not isinstance(kind, Invariant))
-        settings = MeasureSettings(factors=factors, taps=taps, images=len(images), batch=min(len(images), 25))
-        found.append(measure_curves(model, images, settings, device=device).rows)
+        with_taps = settings.model_copy(update={"taps": taps})
+        found.append(measure_curves(model, images, with_taps, on_black=on_black, device=device).rows)
     rows = []
     for group in zip(*found, strict=True):
         first, means = group[0], [row.mean for row in group if row.mean is not None]

@@ -35,11 +35,11 @@ def reference(rows: Sequence[Row], row: Row) -> Row | None:
 
 
 def not_below(rows: Sequence[Row], row: Row) -> bool:
-    """Say whether a network is measured, and no nearer to equivariance than the plain one beside it."""
+    """Say whether a network is measured, and farther from equivariance than the plain one beside it."""
     other = reference(rows, row)
     if other is None or (other["model"] == row["model"] and not row["variant"]):
         return False
-    return row["mean"] is not None and other["mean"] is not None and row["mean"] >= other["mean"]
+    return row["mean"] is not None and other["mean"] is not None and row["mean"] > other["mean"]
 
 
 def block(rows: Sequence[Row], command: str) -> str:
@@ -64,9 +64,9 @@ def _measured(rows: Sequence[Row]) -> str:
     counts = sorted({(row["images"], row["seeds"]) for row in rows})
     said = "; ".join(f"{images} pictures and {seeds} seeds" for images, seeds in counts)
     return (
-        f"Δ, the mean over seeds (smallest–largest), of {said}. ▲: not below the plain network of the same body at the "
-        "tap of that name (a convolution without one: at the block of its number). The last column is the share of "
-        "cells compared at each factor, where that is not all of them."
+        f"Δ, the mean over seeds (smallest–largest), of {said}. ▲: above the plain network of the same body at the "
+        "tap of that name (a convolution without one: at the block of its number); a tap that computes the "
+        "same has the same figure. The last column is the share of cells compared at each factor, where that is not all of them."
     )
 
 
