@@ -27,9 +27,11 @@ from secli.experiments.keeper import Keeper
 from secli.experiments.local import TO_SAVE
 from secli.experiments.on_node import Errand, Shipped, carry_out_here, clear_homes, one_line
 from secli.experiments.packing import pack
+from secli.experiments.retelling import retell
 from secli.experiments.wire import Ended, Progress
 from secli.provenance import secli_version
 from secli.training.devices import cores
+from secli.training.events import Remark
 
 RETRIES = 5
 """How often a run whose worker or node was lost is begun again."""
@@ -315,6 +317,9 @@ class _Leader:
             if not self.needed[place]:
                 self.shipped.pop(place, None)
         if ended.how == "done":
+            retell(
+                job, lambda event: self.report(Said(event.text, job)) if isinstance(event, Remark) else None
+            )
             self.report(Done(job, ended.seconds))
         elif ended.how == "failed":
             self.report(Failed(job, ended.reason))

@@ -1,0 +1,37 @@
+"""Telling the trackers of a run that was carried out on another machine, once it is home."""
+
+from __future__ import annotations
+
+import json
+
+from secli.experiments.jobs import SweepJob
+from secli.records import read_training_record
+from secli.trackers.following import following
+from secli.training.events import Begun, EpochEnded, Report
+from secli.training.fit import METRICS_FILE
+
+
+def retell(job: SweepJob, report: Report) -> None:
+    """Tell a finished job's trackers what they would have been told here: epochs, results, curves.
+
+    Parameters
+    ----------
+    job : SweepJob
+        The job; its run directory is home.
+    report : callable
+        Receives a remark when a tracker fails; the run is finished all the same.
+    """
+    if not job.trackers:
+        return
+    record = read_training_record(job.run)
+    lines = (job.run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
+    epochs = [json.loads(line) for line in lines]
+    with following(job.trackers, job.tracked_in, report, strict=False) as follower:
+        follower.on_event(Begun(job.run, 1, 0, len(epochs), 1, record.provenance.device))
+        lowest = float("inf")
+        for row in epochs:
+            error = row["val_error"]
+            best = error is None or error < lowest
+            lowest = error if best and error is not None else lowest
+            follower.on_event(EpochEnded(**row, best=best))
+        follower.finish(job.run)
