@@ -66,7 +66,8 @@ def _measured(rows: Sequence[Row]) -> str:
     return (
         f"Δ, the mean over seeds (smallest–largest), of {said}. ▲: above the plain network of the same body at the "
         "tap of that name (a convolution without one: at the block of its number); a tap that computes the "
-        "same has the same figure. The last column is the share of cells compared at each factor, where that is not all of them."
+        "same has the same figure. The last column is the share of cells compared at each factor, where "
+        "that is not all of them."
     )
 
 
