@@ -60,7 +60,7 @@ app.command("report")(report)
 app.command("models")(models)
 app.command("demo")(demo)
 app.command("doctor")(doctor)
-app.command("bench", hidden=True)(bench)
+app.command("bench")(bench)
 app.command("untrained", hidden=True)(untrained)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,20 @@ def bench(
     every: Annotated[bool, typer.Option("--all", help="Every network of the registry.")] = False,
     train: Annotated[bool, typer.Option("--train", help="Time training steps.")] = False,
     evaluate: Annotated[bool, typer.Option("--eval", help="Time forward passes. Neither: both.")] = False,
+    literal: Annotated[
+        bool,
+        typer.Option(
+            "--literal/--no-literal",
+            help="Also time the literal form of networks that have one, all kernels on the largest support.",
+        ),
+    ] = True,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory/--no-memory",
+            help="Also measure a training step's peak memory, in a process of its own.",
+        ),
+    ] = True,
     image_size: Annotated[
         int | None,
         typer.Option(min=16, help="Side of the pictures in pixels.", show_default="each network's own"),
@@ -32,96 +47,85 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    data: Annotated[bool, typer.Option("--data", help="Instead, time the making of a dataset.")] = False,
+    dataset: Annotated[
+        str, typer.Option(metavar="DATASET", help="Which dataset, realisations 0 to 5, nothing exported.")
+    ] = "mnist-scale",
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Its raw pictures.", show_default="the cache, then a download"),
+    ] = None,
     images: Annotated[int, typer.Option(min=1, help="Pictures of the curve.")] = 1000,
     factors: Annotated[int, typer.Option(min=1, help="Scale factors below 1 of the curve.")] = 9,
     repeats: Annotated[
         int | None,
         typer.Option(
-            min=1, help="How often all are timed, in turn; the medians count.", show_default="5; curve 3"
+            min=1,
+            help="How often all are timed, in turn; the medians count.",
+            show_default="5; curve 3, data 1",
         ),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Pictures per pass.", show_default="32; curve 100")
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(metavar="32|tf32|bf16|16", help="Arithmetic of the networks, as in training.")
+    ] = "32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
     format: Annotated[str, typer.Option(metavar="table|json", help="What is printed.")] = "table",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Time networks: images per second in training and in evaluation.
+    """Time networks: images per second in training and in evaluation, beside what the machine can do.
 
-    All take turns in each round, freshly initialised, on noise of their own size. With --equivariance: the time of
-    a whole curve, every tap and its floor, against the network's own forward passes.
+    All take turns in each round, freshly initialised, on noise of their own size, and with them a large convolution
+    (of roof: the share of its floating-point operations per second) and the literal form of the steerable networks
+    (vs literal: how many times longer that takes; one convolution, all kernels on the largest support).
+
+    With --equivariance: the time of a whole curve, every tap and its floor, against the network's own forward
+    passes. With --data: the time to make six realisations of a dataset.
     """
     from secli.errors import InputError
 
     if format not in ("table", "json"):
         raise InputError(f"--format {format}: known: table, json")
+    networks = bool(models or every or train or evaluate or image_size or precision != "32")
     if equivariance is not None:
-        if models or every or train or evaluate or image_size:
+        if networks or data:
             raise InputError(
                 "--equivariance times one curve; it goes with --images, --factors, --repeats, --batch"
             )
         _curve(equivariance, images, factors, repeats or 3, batch or 100, device, threads, format, quiet)
         return
+    if data:
+        if networks:
+            raise InputError(
+                "--data times the making of a dataset; it goes with --dataset, --source, --repeats"
+            )
+        from secli.cli.bench_data import time_data
+
+        time_data(dataset, source, repeats or 1, format, quiet)
+        return
     from secli.catalogue import MODELS
+    from secli.cli.bench_networks import time_networks
 
     names = list(MODELS.own) if every else [MODELS[name].name for name in models or []]
     if not names:
         raise InputError(
-            "name the networks to time (see 'secli models'), or give --all, or --equivariance MODEL"
+            "name the networks to time (see 'secli models'), or give --all, --equivariance MODEL or --data"
         )
-    modes = [mode for mode, wanted in (("train", train), ("eval", evaluate)) if wanted] or ["train", "eval"]
-    _speeds(names, modes, image_size, repeats or 5, batch or 32, device, threads, format, quiet)
-
-
-def _speeds(
-    names: list[str],
-    modes: list[str],
-    image_size: int | None,
-    repeats: int,
-    batch: int,
-    device: str,
-    threads: int,
-    format: str,
-    quiet: bool,
-) -> None:
-    """Time networks and print a row for each mode."""
-    import json
-    from dataclasses import asdict
-
-    from secli.experiments.measuring import machine
-    from secli.provenance import command_line, library_versions
-    from secli.training.determinism import reproducible
-    from secli.training.devices import device_name
-    from secli.training.speed import measure_speed
-
-    where = machine(device, threads)
-    with progress(quiet) as display, reproducible(where, strict=False):
-        task = display.add_task("timing", total=None, unit="timings", detail="")
-        speeds = measure_speed(
-            names,
-            ["train" if mode == "train" else "eval" for mode in modes],
-            batch=batch,
-            repeats=repeats,
-            device=where.device,
-            image_size=image_size,
-            on_progress=lambda done, total: display.update(task, completed=done, total=total),
-        )
-    place = {
-        "device": device_name(where.device),
-        "threads": where.threads,
-        "torch": library_versions()["torch"],
-        "command": command_line(),
-    }
-    if format == "json":
-        out(json.dumps([asdict(speed) | place for speed in speeds], indent=1, ensure_ascii=False))
-        return
-    width = max(len(name) for name in names)
-    out(f"{place['device']}, {place['threads']} threads, batch {batch}, {repeats} repeats: images per second")
-    for each in speeds:
-        rate = f"{each.images_per_second:10.1f}   ({each.low:.1f} to {each.high:.1f})"
-        out(f"{each.model:{width}}   {each.mode:5}   {rate}")
+    time_networks(
+        names,
+        [mode for mode, wanted in (("train", train), ("eval", evaluate)) if wanted] or ["train", "eval"],
+        settings={"device": device, "threads": threads, "precision": precision},
+        batch=batch or 32,
+        repeats=repeats or 5,
+        image_size=image_size,
+        literal=literal,
+        memory=memory,
+        format=format,
+        quiet=quiet,
+    )
 
 
 def _curve(

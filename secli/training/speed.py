@@ -1,31 +1,40 @@
-"""How many images a network trains on, or evaluates, per second."""
+"""How many images a network trains on, or evaluates, per second: alone, beside its literal form, beside the machine."""
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
+from secli.layers.literal import literal_twin
 from secli.models.building import build, resolve_options
+from secli.models.flops import FORMULAS
 from secli.training.optim import make_optimizer, set_learning_rate
 
 Mode = Literal["train", "eval"]
 PIXELS = 28
 """Side of the images of a network that takes any."""
+NOISE = 0.2
+"""A middle half of the repeats wider than this share of their median: the machine is too busy to decide."""
+ROOF = {"cpu": (8, 128, 28), "cuda": (64, 256, 56), "mps": (32, 256, 56)}
+"""Images, channels and side of the large 3×3 convolution that says what a device can reach."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Images per second of one network in one mode.
+    """What one network reaches in one mode.
 
     Attributes
     ----------
@@ -41,6 +50,19 @@ class Speed:
         Images per pass.
     input
         Channels, height and width of an image.
+    precision
+        As in training: 32, tf32, bf16 or 16.
+    flops_per_second
+        Multiply–adds × 2 of the matrix products and convolutions of a pass, backward included, over its time.
+    of_roof
+        The same over what the forward pass of a large 3×3 convolution reached in the same rounds.
+    vs_literal
+        Median over the rounds of the time of the literal form (:mod:`secli.layers.literal`) over the network's own;
+        None where there is no literal form.
+    vs_literal_low, vs_literal_high
+        The lowest and the highest of the rounds.
+    noisy
+        Whether the middle half of the repeats spans more than 20 % of their median.
     """
 
     model: str
@@ -51,49 +73,113 @@ class Speed:
     repeats: int
     batch: int
     input: tuple[int, int, int]
+    precision: str = "32"
+    flops_per_second: float | None = None
+    of_roof: float | None = None
+    vs_literal: float | None = None
+    vs_literal_low: float | None = None
+    vs_literal_high: float | None = None
+    noisy: bool = False
 
 
-class _Subject:
+class Subject:
     """A network with a batch of noise and its own optimiser, whose rate is zero: the same work, nothing diverges."""
 
-    def __init__(self, name: str, batch: int, device: str, image_size: int | None) -> None:
+    def __init__(
+        self, name: str, batch: int, device: str, image_size: int | None, precision: str = "32"
+    ) -> None:
         spec = MODELS[name]
         options = resolve_options(spec)
         side = image_size or options.get("image_size", PIXELS)
-        self.name, self.device = name, device
+        self.name, self.device, self.precision = name, device, precision
         self.input = (options.get("in_channels", 1), side, side)
         sized = {"image_size": side} if "image_size" in options else {}
         self.model: nn.Module = build(name, sized).to(device)
         generator = torch.Generator().manual_seed(0)
         self.images = torch.rand(batch, *self.input, generator=generator).to(device)
         self.labels = (torch.arange(batch) % options.get("classes", 10)).to(device)
-        self.optimizer = make_optimizer(self.model.parameters(), TrainingSettings(**spec.training))
+        self.training = TrainingSettings(**spec.training)
+        self._fresh_optimizer()
+
+    def _fresh_optimizer(self) -> None:
+        self.optimizer = make_optimizer(self.model.parameters(), self.training)
         set_learning_rate(self.optimizer, 0.0)
+
+    def literal(self) -> Subject | None:
+        """Return the same with the network's literal form; None where there is none."""
+        twin = literal_twin(self.model)
+        if twin is None:
+            return None
+        other = copy.copy(self)
+        other.model = twin
+        other._fresh_optimizer()
+        return other
 
     def seconds(self, mode: Mode, passes: int) -> float:
         """Return how long so many passes take."""
         self.model.train(mode == "train")
-        self._wait()
+        wait(self.device)
         start = time.perf_counter()
         for _ in range(passes):
-            self._pass(mode)
-        self._wait()
+            self.run(mode)
+        wait(self.device)
         return time.perf_counter() - start
 
-    def _pass(self, mode: Mode) -> None:
+    def flops(self, mode: Mode) -> int:
+        """Return the multiply–adds × 2 of one pass, which is run."""
+        self.model.train(mode == "train")
+        counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+        with counter:
+            self.run(mode)
+        return int(counter.get_total_flops())
+
+    def run(self, mode: Mode) -> None:
+        """Make one pass."""
         if mode == "eval":
-            with torch.no_grad():
+            with torch.no_grad(), autocast(self.device, self.precision):
                 self.model(self.images)
             return
-        logits: Tensor = self.model(self.images)
+        with autocast(self.device, self.precision):
+            logits: Tensor = self.model(self.images)
         self.optimizer.zero_grad()
-        functional.cross_entropy(logits, self.labels).backward()  # type: ignore[no-untyped-call]
+        loss = functional.cross_entropy(logits.float(), self.labels)
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
-    def _wait(self) -> None:
-        """Let an accelerator finish what was asked of it."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+
+class _Roof:
+    """A large convolution, and how many operations a second it reaches."""
+
+    def __init__(self, device: str, precision: str) -> None:
+        images, channels, side = ROOF[device]
+        self.device, self.precision = device, precision
+        self.images = torch.rand(images, channels, side, side, device=device)
+        self.kernel = torch.rand(channels, channels, 3, 3, device=device)
+        self.flops = 2 * images * side**2 * channels**2 * 9
+
+    def rate(self, passes: int) -> float:
+        """Return operations per second over so many passes."""
+        wait(self.device)
+        start = time.perf_counter()
+        with torch.no_grad(), autocast(self.device, self.precision):
+            for _ in range(passes):
+                functional.conv2d(self.images, self.kernel, padding=1)
+        wait(self.device)
+        return passes * self.flops / (time.perf_counter() - start)
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager[object]:
+    """Return what the precisions of training mean for a pass; tf32 is a global switch."""
+    kinds = {"bf16": torch.bfloat16, "16": torch.float16}
+    return torch.autocast(device, dtype=kinds[precision]) if precision in kinds else nullcontext()
+
+
+def wait(device: str) -> None:
+    """Let an accelerator finish what was asked of it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
 
 
 def measure_speed(
@@ -104,13 +190,16 @@ def measure_speed(
     repeats: int = 5,
     seconds: float = 0.2,
     device: str = "cpu",
+    precision: str = "32",
     image_size: int | None = None,
+    literal: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Speed]:
     """Time networks of the registry, freshly initialised, on images of their own size.
 
-    All networks and modes take turns within each round, so that a machine which grows slower or busier slows all
-    alike. Before that each is run once to warm it, and once more to learn how many passes fill ``seconds``.
+    All networks, modes and literal forms take turns within each round, and so does the large convolution, so that a
+    machine which grows slower or busier slows all alike. Before that each is run once to warm it, and once more to
+    learn how many passes fill ``seconds``.
 
     Parameters
     ----------
@@ -126,8 +215,12 @@ def measure_speed(
         A repeat makes as many whole passes as fill this time, at least one.
     device : str
         ``cpu``, ``cuda`` or ``mps``.
+    precision : str
+        ``32``, ``tf32``, ``bf16`` or ``16``.
     image_size : int, optional
         Side of the images in pixels, instead of each network's own.
+    literal : bool
+        Whether literal forms are timed beside the networks that have one.
     on_progress : callable, optional
         Called with (timings done, timings in all).
 
@@ -136,22 +229,71 @@ def measure_speed(
     list of Speed
         Network by network, in the order of the names and modes.
     """
-    subjects = [_Subject(name, batch, device, image_size) for name in names]
-    pairs = [(subject, mode) for subject in subjects for mode in modes]
-    total = len(pairs) * (repeats + 1)
+    entrants: list[tuple[Subject, Subject | None, Mode]] = []
+    for name in names:
+        subject = Subject(name, batch, device, image_size, precision)
+        twin = subject.literal() if literal else None
+        entrants += [(subject, twin, mode) for mode in modes]
+    roof = _Roof(device, precision)
+    timed = [(each, mode) for subject, twin, mode in entrants for each in (subject, twin) if each is not None]
+    total = len(timed) * (repeats + 1)
     passes = []
-    for done, (subject, mode) in enumerate(pairs, start=1):
+    for done, (subject, mode) in enumerate(timed, start=1):
         subject.seconds(mode, 1)
         passes.append(max(1, math.ceil(seconds / subject.seconds(mode, 1))))
         if on_progress:
             on_progress(done, total)
-    rates: list[list[float]] = [[] for _ in pairs]
+    roof.rate(1)
+    roof_passes = max(1, math.ceil(seconds * roof.rate(1) / roof.flops))
+    rates: list[list[float]] = [[] for _ in timed]
+    reached: list[float] = []
     for turn in range(repeats):
-        for i, (subject, mode) in enumerate(pairs):
+        for i, (subject, mode) in enumerate(timed):
             rates[i].append(passes[i] * batch / subject.seconds(mode, passes[i]))
             if on_progress:
-                on_progress((turn + 1) * len(pairs) + i + 1, total)
+                on_progress((turn + 1) * len(timed) + i + 1, total)
+        reached.append(roof.rate(roof_passes))
+    found = {(id(subject), mode): each for (subject, mode), each in zip(timed, rates, strict=True)}
     return [
-        Speed(subject.name, mode, median(each), min(each), max(each), repeats, batch, subject.input)
-        for (subject, mode), each in zip(pairs, rates, strict=True)
+        _speed(
+            subject,
+            mode,
+            found[id(subject), mode],
+            None if twin is None else found[id(twin), mode],
+            median(reached),
+        )
+        for subject, twin, mode in entrants
     ]
+
+
+def _speed(
+    subject: Subject, mode: Mode, rates: list[float], literal: list[float] | None, roof: float
+) -> Speed:
+    batch = len(subject.images)
+    flops = subject.flops(mode) / batch * median(rates)
+    ratios = [] if literal is None else [ours / theirs for ours, theirs in zip(rates, literal, strict=True)]
+    return Speed(
+        model=subject.name,
+        mode=mode,
+        images_per_second=median(rates),
+        low=min(rates),
+        high=max(rates),
+        repeats=len(rates),
+        batch=batch,
+        input=subject.input,
+        precision=subject.precision,
+        flops_per_second=flops,
+        of_roof=flops / roof,
+        vs_literal=median(ratios) if ratios else None,
+        vs_literal_low=min(ratios, default=None),
+        vs_literal_high=max(ratios, default=None),
+        noisy=spread(rates) > NOISE,
+    )
+
+
+def spread(rates: Sequence[float]) -> float:
+    """Return how wide the middle half of some rates is, as a share of their median; 0 of a single one."""
+    if len(rates) < 2:
+        return 0.0
+    low, _, high = quantiles(rates, n=4, method="inclusive")
+    return (high - low) / median(rates)

@@ -8,7 +8,9 @@ import torch
 from typer.testing import CliRunner
 
 from secli.cli.app import app
-from secli.training import speed
+from secli.models.flops import flops
+from secli.training import memory, speed
+from secli.training.memory import Asked, peak_memory
 from secli.training.speed import measure_speed
 
 runner = CliRunner()
@@ -18,12 +20,14 @@ def test_every_network_and_mode_is_timed_in_turn(monkeypatch: pytest.MonkeyPatch
     """With a clock of our own: seconds per pass 1, 2, 3, … in the order in which they were asked for."""
     asked: list[tuple[str, str, int]] = []
 
-    def seconds(self: speed._Subject, mode: str, passes: int) -> float:
+    def seconds(self: speed.Subject, mode: str, passes: int) -> float:
         asked.append((self.name, mode, passes))
         return float(len(asked))
 
-    monkeypatch.setattr(speed._Subject, "seconds", seconds)
+    monkeypatch.setattr(speed.Subject, "seconds", seconds)
     told: list[tuple[int, int]] = []
+    monkeypatch.setattr(speed.Subject, "flops", lambda *_: 40.0)
+    monkeypatch.setattr(speed._Roof, "rate", lambda *_: 1000.0)
     found = measure_speed(
         ["cnn", "dcn"], batch=4, repeats=3, seconds=8.0, on_progress=lambda *at: told.append(at)
     )
@@ -37,11 +41,14 @@ def test_every_network_and_mode_is_timed_in_turn(monkeypatch: pytest.MonkeyPatch
     assert (found[0].low, found[0].high) == (min(first), max(first))
     assert [(each.model, each.mode) for each in found] == pairs
     assert found[0].input == (1, 28, 28)
+    assert found[0].flops_per_second == median(first) * 10
+    assert found[0].of_roof == median(first) / 100
+    assert found[0].vs_literal is None
     assert told[-1] == (16, 16)
 
 
 def test_a_training_step_is_whole_but_leaves_the_weights() -> None:
-    subject = speed._Subject("mnist_cnn_28", 4, "cpu", 32)
+    subject = speed.Subject("mnist_cnn_28", 4, "cpu", 32)
     before = [parameter.clone() for parameter in subject.model.parameters()]
     assert subject.seconds("train", 2) > 0
     assert subject.images.shape == (4, 1, 32, 32)
@@ -59,26 +66,109 @@ def test_training_takes_longer_than_evaluation() -> None:
     assert train.low <= train.images_per_second <= train.high
 
 
+def test_a_literal_form_takes_its_turn_and_its_ratio_is_that_of_the_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([9.0] * 4 + [1.0, 3.0, 2.0, 4.0, 1.0, 5.0])
+    monkeypatch.setattr(speed.Subject, "seconds", lambda *_: next(clock))
+    (found,) = measure_speed(["mnist_ses_scalar_28"], ["eval"], batch=2, repeats=3, seconds=1.0)
+    assert (found.vs_literal_low, found.vs_literal, found.vs_literal_high) == (2.0, 3.0, 5.0)
+    assert found.images_per_second == 2.0
+
+
+def test_operations_are_those_of_the_whole_pass() -> None:
+    subject = speed.Subject("mnist_cnn_28", 3, "cpu", None)
+    forward = subject.flops("eval")
+    assert forward == flops(subject.model, subject.images)
+    # two more of each layer, save the gradient with respect to the pictures
+    assert 2.5 * forward < subject.flops("train") < 3 * forward
+
+
+def test_a_busy_machine_is_told_from_a_quiet_one() -> None:
+    assert speed.spread([100.0, 101, 102, 103, 60]) < speed.NOISE  # one repeat alone says nothing
+    assert speed.spread([100.0, 130, 70, 160, 99]) > speed.NOISE
+    assert speed.spread([7.0]) == 0
+
+
+def test_the_peak_of_a_step_grows_with_the_batch() -> None:
+    small, large = (peak_memory(Asked("mnist_cnn_28", batch, "cpu", None, "32", 1)) for batch in (8, 128))
+    assert small is not None
+    assert large is not None
+    assert large > small + 20  # the first convolution alone keeps 12 MiB more
+    assert peak_memory(Asked("cnn", 2, "cpu", None, "32", 1, literal=True)) is None
+
+
 def test_the_command_prints_rows_with_machine_and_command() -> None:
-    arguments = ["bench", "cnn", "dss_v1", "--eval", "--batch", "2", "--repeats", "1", "--threads", "1", "-q"]
-    result = runner.invoke(app, [*arguments, "--format", "json"])
+    arguments = [
+        "bench",
+        "cnn",
+        "mnist_ses_scalar_28",
+        "--batch",
+        "2",
+        "--repeats",
+        "1",
+        "--threads",
+        "1",
+        "-q",
+    ]
+    result = runner.invoke(app, [*arguments, "--eval", "--precision", "bf16", "--format", "json"])
     assert result.exit_code == 0, result.stderr
     rows = json.loads(result.stdout)
-    assert [(row["model"], row["mode"]) for row in rows] == [("cnn", "eval"), ("dss_v1", "eval")]
+    assert [(row["model"], row["mode"]) for row in rows] == [("cnn", "eval"), ("mnist_ses_scalar_28", "eval")]
     assert list(rows[0]) == [
-        "model", "mode", "images_per_second", "low", "high", "repeats", "batch", "input",
-        "device", "threads", "torch", "command",
+        "model", "mode", "images_per_second", "low", "high", "repeats", "batch", "input", "precision",
+        "flops_per_second", "of_roof", "vs_literal", "vs_literal_low", "vs_literal_high", "noisy",
+        "peak_memory_mib", "memory_vs_literal", "device", "threads", "torch", "command",
     ]  # fmt: skip
-    table = runner.invoke(app, [*arguments, "--train"]).stdout
-    assert "1 threads, batch 2, 1 repeats: images per second" in table
-    assert table.count("\n") == 5
+    assert rows[0]["vs_literal"] is None
+    assert rows[1]["vs_literal"] > 0
+    assert rows[1]["precision"] == "bf16"
+    assert rows[1]["peak_memory_mib"] is None
+    table = runner.invoke(app, [*arguments, "--train", "--no-memory", "--no-literal"]).stdout
+    assert "1 threads, batch 2, precision 32, 1 repeats" in table
+    assert table.count("\n") == 4
+    assert table.splitlines()[1].split()[:3] == ["model", "mode", "images/s"]
+
+
+def test_peaks_stand_in_the_rows_and_noise_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = {False: 30.0, True: 60.0}
+    monkeypatch.setattr(memory, "peak_memory", lambda asked: peaks[asked.literal])
+    monkeypatch.setattr(speed, "spread", lambda _: 0.3)
+    arguments = ["bench", "mnist_ses_scalar_28", "--batch", "2", "--repeats", "1", "--threads", "1", "-q"]
+    result = runner.invoke(app, [*arguments, "--format", "json"])
+    train, evaluate = json.loads(result.stdout)
+    assert (train["peak_memory_mib"], train["memory_vs_literal"]) == (30.0, 0.5)
+    assert (evaluate["peak_memory_mib"], evaluate["memory_vs_literal"]) == (None, None)
+    assert "differ too much to decide (mnist_ses_scalar_28 train, mnist_ses_scalar_28 eval)" in result.stderr
+
+
+def test_making_data_is_timed() -> None:
+    result = runner.invoke(app, ["bench", "--data", "--dataset", "digits", "--format", "json", "-q"])
+    assert result.exit_code == 0, result.stderr
+    (row,) = json.loads(result.stdout)
+    assert (row["data"], row["realisations"], row["images"]) == ("digits", 6, 6 * 1797)
+    assert row["images_per_second"] == pytest.approx(row["images"] / row["seconds"])
+    table = runner.invoke(app, ["bench", "--data", "--dataset", "digits", "-q"]).stdout
+    assert "digits, 6 realisations, 10782 images:" in table
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name the networks to time (see 'secli models'), or give --all, or --equivariance MODEL"),
+        ([], "name the networks to time (see 'secli models'), or give --all, --equivariance MODEL or --data"),
         (["dss_v1x"], "unknown model 'dss_v1x'; did you mean 'dss_v1'?"),
+        (
+            ["cnn", "--data"],
+            "--data times the making of a dataset; it goes with --dataset, --source, --repeats",
+        ),
+        (
+            ["cnn", "--precision", "tf32", "--device", "cpu"],
+            "--precision tf32: needs a CUDA device; on cpu use 32 or bf16",
+        ),
+        (
+            ["--data", "--dataset", "mnist-scales"],
+            "unknown dataset 'mnist-scales'; did you mean 'mnist-scale'?",
+        ),
         (["cnn", "--format", "csv"], "--format csv: known: table, json"),
         (
             ["cnn", "--equivariance", "cnn"],

@@ -1,0 +1,53 @@
+"""The part of ``secli bench`` that times the making of a dataset."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from secli.cli.console import out, progress
+
+REALISATIONS = tuple(range(6))
+
+
+def time_data(dataset: str, source: Path | None, repeats: int, format: str, quiet: bool) -> None:
+    """Make six realisations in a folder of the system's own, as often as asked, and print how long it took."""
+    from secli.datasets.build import make_dataset
+    from secli.datasets.manifest import SPLITS
+    from secli.datasets.protocols import DATASETS
+    from secli.datasets.store import open_dataset
+    from secli.provenance import command_line
+    from secli.training.devices import cores, device_name
+
+    name = DATASETS[dataset].name
+    seconds: list[float] = []
+    with progress(quiet) as display, tempfile.TemporaryDirectory() as folder:
+        task = display.add_task(name, total=repeats, unit="rounds", detail="")
+        for turn in range(repeats):
+            start = time.perf_counter()
+            made = make_dataset(name, Path(folder) / str(turn), REALISATIONS, source)
+            seconds.append(time.perf_counter() - start)
+            display.update(task, completed=turn + 1)
+        images = sum(len(open_dataset(each.path).split(split).labels) for each in made for split in SPLITS)
+    row = {
+        "data": name,
+        "realisations": len(REALISATIONS),
+        "images": images,
+        "seconds": median(seconds),
+        "repeats_s": seconds,
+        "images_per_second": images / median(seconds),
+        "device": device_name("cpu"),
+        "jobs": cores(),
+        "command": command_line(),
+    }
+    if format == "json":
+        out(json.dumps([row], indent=1, ensure_ascii=False))
+        return
+    out(
+        f"{name}, {len(REALISATIONS)} realisations, {images} images: {median(seconds):.2f} s "
+        f"({min(seconds):.2f} to {max(seconds):.2f}), {row['images_per_second']:.0f} images/s; "
+        f"{row['device']}, {row['jobs']} cores"
+    )

@@ -1,0 +1,102 @@
+"""The peak memory of a training step, measured in a process of its own so that nothing else is counted."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import multiprocessing
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from secli.training.speed import Subject, wait
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class Asked(NamedTuple):
+    """Which step is measured.
+
+    Attributes
+    ----------
+    name
+        Registry name.
+    batch, device, image_size, precision
+        As in :func:`secli.training.speed.measure_speed`.
+    threads
+        CPU threads.
+    literal
+        Whether the network's literal form is measured, not the network.
+    """
+
+    name: str
+    batch: int
+    device: str
+    image_size: int | None
+    precision: str
+    threads: int
+    literal: bool = False
+
+
+def peak_memory(asked: Asked) -> float | None:
+    """Return by how many MiB a training step raises the memory of a process, at its peak.
+
+    The step starts with network, optimiser and a batch in place, and a step on two images done; activations,
+    gradients and scratch space count. On CUDA what torch allocates is counted, elsewhere the resident memory.
+    None where the network has no literal form and that was asked for, or the system does not tell.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(asked, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        peak: float | None = ours.recv()
+    except EOFError:
+        peak = None
+    finally:
+        process.join()
+    return peak
+
+
+def _measure(asked: Asked, answer: Connection) -> None:
+    torch.set_num_threads(asked.threads)
+    subject: Subject | None = Subject(
+        asked.name, asked.batch, asked.device, asked.image_size, asked.precision
+    )
+    if subject is not None and asked.literal:
+        subject = subject.literal()
+    answer.send(None if subject is None else _peak(subject))
+    answer.close()
+
+
+def _peak(subject: Subject) -> float | None:
+    subject.model.train()
+    images, labels = subject.images, subject.labels
+    subject.images, subject.labels = images[:2], labels[:2]
+    subject.run("train")
+    subject.images, subject.labels = images, labels
+    subject.optimizer.zero_grad()
+    gc.collect()
+    if subject.device == "cuda":
+        wait("cuda")
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        subject.run("train")
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    if subject.device != "cpu" or not RESET.exists():
+        return None
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+    RESET.write_text("5", encoding="ascii")  # the high-water mark starts again from here
+    before = _kibibytes("VmRSS")
+    subject.run("train")
+    return (_kibibytes("VmHWM") - before) / 2**10
+
+
+def _kibibytes(field: str) -> int:
+    lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
