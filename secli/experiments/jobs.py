@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
+from pydantic_core import to_jsonable_python
 
+from secli.catalogue import MODELS
 from secli.config import MeasureSettings, ModelSettings, Settings, TrainingSettings
 from secli.datasets.store import ScaleDataset, open_dataset
 from secli.errors import HeldRunError, InputError
 from secli.experiments.measuring import Wanted, machine, measure_subject, pictures_for
+from secli.models.building import resolve_options
 from secli.records import (
     CURVES_FILE,
     RECORD_FILE,
     EquivarianceRecord,
+    TrainingRecord,
     read_record,
     read_training_record,
     write_record,
@@ -69,12 +73,13 @@ def standing(job: SweepJob) -> Standing:
     Raises
     ------
     InputError
-        When a record there is damaged.
+        When a record there is damaged, or is that of a run with other settings.
     """
     noted = _noted_failure(job)
     if not (job.run / RECORD_FILE).is_file():
         return Standing(state="todo") if noted is None else Standing(state="failed", reason=noted)
     record = read_training_record(job.run)
+    _check_same(job, record)
     if record.status == "failed":
         return Standing(state="failed", reason=record.reason)
     if record.status != "finished":
@@ -82,6 +87,22 @@ def standing(job: SweepJob) -> Standing:
     if job.measure is None or _measured(job) is not None:
         return Standing(state="done")
     return Standing(state="trained") if noted is None else Standing(state="failed", reason=noted)
+
+
+def _check_same(job: SweepJob, record: TrainingRecord) -> None:
+    """Refuse a run with other settings than the job: a key leaves out defaults, and defaults may change."""
+    wanted = to_jsonable_python(resolve_options(MODELS[job.model.name], job.model.options))
+    training = job.training.model_dump(mode="json", exclude={"device"})
+    pairs = [
+        *((f"model.{key}", value, record.model.options.get(key, value)) for key, value in wanted.items()),
+        *((f"training.{key}", value, record.training.get(key, value)) for key, value in training.items()),
+    ]
+    for name, now, then in pairs:
+        if now != then:
+            raise InputError(
+                f"{job.run}: made with {name} = {then}, where this secli takes {now}: a default has changed since; "
+                "move the run away, or set the option in the sweep"
+            )
 
 
 def failure_file(run: Path) -> Path:

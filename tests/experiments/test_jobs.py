@@ -69,6 +69,27 @@ def test_a_job_is_trained_once_and_measured_once(jobs: Jobs, monkeypatch: pytest
     assert rows[0] == rows[1]
 
 
+def test_a_run_made_with_another_default_is_refused(jobs: Jobs) -> None:
+    (job,) = jobs()
+    carry_out(job, silent)
+    record = read_training_record(job.run)
+    older = {key: value for key, value in record.model.options.items() if key != "widths"}
+    write_record(
+        job.run / "record.json",
+        record.model_copy(update={"model": record.model.model_copy(update={"options": older})}),
+    )
+    assert state(job) == "done"  # an option that the record does not know is newer than it
+    other = {**record.model.options, "mean": 0.5}
+    write_record(
+        job.run / "record.json",
+        record.model_copy(update={"model": record.model.model_copy(update={"options": other})}),
+    )
+    with pytest.raises(
+        InputError, match=r"made with model.mean = 0.5, where this secli takes .*: a default has changed"
+    ):
+        standing(job)
+
+
 def test_curves_count_only_with_the_settings_and_the_images_that_are_wanted(jobs: Jobs) -> None:
     (job,) = jobs(measure=MEASURE)
     carry_out(job, silent)
@@ -250,7 +271,7 @@ def test_records_of_an_older_secli_are_read_and_gone_on_with(jobs: Jobs, tmp_pat
     content = json.loads(file.read_text())
     content["model"]["options"]["drop_top"] = True
     file.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"drop_top = False, but .* was started with True"):
+    with pytest.raises(InputError, match=r"made with model.drop_top = True, where this secli takes False"):
         carry_out(job, silent)
 
 
