@@ -177,6 +177,7 @@ def _engine(name: str, address: str | None, jobs: int | None, runs: Sequence[Pla
         from secli.experiments.local import LocalEngine, visible_gpus
         from secli.training.devices import cores, on_this_machine
 
+        _check_threads(runs, cores())
         for training in {run.resolved.training.model_copy(update={"seed": 0}) for run in runs}:
             on_this_machine(training)
         gpus, threads = visible_gpus(), max(run.resolved.training.threads or cores() for run in runs)
@@ -186,6 +187,18 @@ def _engine(name: str, address: str | None, jobs: int | None, runs: Sequence[Pla
 
         return RayEngine(address, jobs, max(run.resolved.training.threads for run in runs))
     raise UnknownNameError("engine --engine", name, ["local", "ray"])
+
+
+def _check_threads(runs: Sequence[PlannedRun], cores: int) -> None:
+    """Refuse runs of more threads than this machine has cores: they would hinder one another."""
+    from secli.errors import InputError
+
+    most = max(run.resolved.training.threads for run in runs)
+    if most > cores:
+        raise InputError(
+            f"threads {most}: this machine has {cores} core{'s' * (cores != 1)}; "
+            "set --threads or the file's training.threads to no more, or take --engine ray"
+        )
 
 
 def _stand_ins(texts: Sequence[str]) -> dict[str, Path]:
@@ -250,20 +263,20 @@ def prepare_jobs(
 def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> Outcome:
     """Carry out what is left of the jobs, with the live view."""
     from secli.cli.live import watching
-    from secli.experiments.leading import lead, standings
+    from secli.experiments.leading import given_up, lead, standings
     from secli.training.interruption import catching_signals
 
     states = standings(jobs)
     done = sum(state.state == "done" for state in states.values())
-    given_up = 0 if retry_failed else sum(state.state == "failed" for state in states.values())
+    hopeless = {key for key, state in states.items() if given_up(state, retry_failed)}
     weights = {
         job.key: float(job.training.epochs)
         for job in jobs
-        if states[job.key].state != "done" and (retry_failed or states[job.key].state != "failed")
+        if states[job.key].state != "done" and job.key not in hopeless
     }
     with (
         catching_signals() as interruption,
-        watching(len(jobs), done, given_up, weights, quiet) as show,
+        watching(len(jobs), done, len(hopeless), weights, quiet) as show,
     ):
         return lead(jobs, engine, show, lambda: interruption.requested, retry_failed)
 
@@ -278,25 +291,33 @@ def _finish(
         from secli.cli.sweep_tables import print_tables
 
         print_tables(place, format)
+    failed = _failures(outcome, len(jobs))
     held = [(job, reason) for job, reason in outcome.left.values() if reason not in ("", "interrupted")]
     if held and len(held) == len(outcome.left):
         raise SecliError(
             f"sweep {wanted.name}: {len(held)} runs are in other hands, the first: {held[0][1]}; "
-            "repeat the command when they are done"
+            "repeat the command when they are done" + (failed and f"; {failed}")
         )
     if outcome.left:
         raise InterruptedRunError(
             f"sweep {wanted.name}: stopped with {len(outcome.left)} runs to do; their state is saved: "
-            "repeat the command to go on"
+            "repeat the command to go on" + (failed and f"; {failed}")
         )
-    if outcome.failed:
-        job, reason = next(iter(outcome.failed.values()))
-        raise SecliError(
-            f"sweep {wanted.name}: {len(outcome.failed)} of {len(jobs)} runs failed, the first: {job.title}: {reason}; "
-            "--retry-failed tries them again"
-        )
+    if failed:
+        raise SecliError(f"sweep {wanted.name}: {failed}")
     if not quiet:
         note(f"sweep {wanted.name}: {len(outcome.finished)} runs finished in {place}")
+
+
+def _failures(outcome: Outcome, count: int) -> str:
+    """Say how many runs failed, which the first is, and what to do; empty where none did."""
+    if not outcome.failed:
+        return ""
+    job, reason = next(iter(outcome.failed.values()))
+    told = f"{len(outcome.failed)} of {count} runs failed, the first: {job.title}: {reason}"
+    if len(outcome.failed) > len(outcome.hopeless):
+        told += "; --retry-failed tries them again"
+    return told
 
 
 def _print_plan(

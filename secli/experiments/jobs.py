@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ from secli.records import (
 from secli.trackers.following import following
 from secli.training.events import Report
 from secli.training.loading import load_subject
-from secli.training.run import train
+from secli.training.run import alone_in, train
 
 State = Literal["todo", "interrupted", "failed", "trained", "done"]
 """todo: nothing is there; trained: finished, but its curves are still to be measured."""
@@ -62,24 +63,28 @@ class Standing(Settings):
 
     state: State
     reason: str | None = None
+    retriable: bool = Field(True, description="whether a failed job may be tried again as it is")
 
 
 def standing(job: SweepJob) -> Standing:
     """Read from the run directory how far a job has come; nothing else remembers it.
 
     A run that says "running" was killed, unless its worker still holds it. A failure that the run's record cannot
-    hold (see :func:`mark_failed`) stands beside the run directory.
+    hold (see :func:`mark_failed`) stands beside the run directory. A run with other settings than the job's is a
+    failure of this job, which no other try can mend.
 
     Raises
     ------
     InputError
-        When a record there is damaged, or is that of a run with other settings.
+        When a record there is damaged.
     """
     noted = _noted_failure(job)
     if not (job.run / RECORD_FILE).is_file():
         return Standing(state="todo") if noted is None else Standing(state="failed", reason=noted)
     record = read_training_record(job.run)
-    _check_same(job, record)
+    difference = _difference(job, record)
+    if difference is not None:
+        return Standing(state="failed", reason=difference, retriable=False)
     if record.status == "failed":
         return Standing(state="failed", reason=record.reason)
     if record.status != "finished":
@@ -89,20 +94,23 @@ def standing(job: SweepJob) -> Standing:
     return Standing(state="trained") if noted is None else Standing(state="failed", reason=noted)
 
 
-def _check_same(job: SweepJob, record: TrainingRecord) -> None:
-    """Refuse a run with other settings than the job: a key leaves out defaults, and defaults may change."""
+def _difference(job: SweepJob, record: TrainingRecord) -> str | None:
+    """Say how a run's settings differ from the job's: a key leaves out defaults, and defaults may change."""
     wanted = to_jsonable_python(resolve_options(MODELS[job.model.name], job.model.options))
     training = job.training.model_dump(mode="json", exclude={"device"})
+    if training["threads"] == 0:  # any number will do; the record holds the one that was taken
+        del training["threads"]
     pairs = [
         *((f"model.{key}", value, record.model.options.get(key, value)) for key, value in wanted.items()),
         *((f"training.{key}", value, record.training.get(key, value)) for key, value in training.items()),
     ]
     for name, now, then in pairs:
         if now != then:
-            raise InputError(
-                f"{job.run}: made with {name} = {then}, where this secli takes {now}: a default has changed since; "
-                "move the run away, or set the option in the sweep"
+            return (
+                f"{job.run}: made with {name} = {then} by an older secli, where this one takes {now}; "
+                "move it away or remove it"
             )
+    return None
 
 
 def failure_file(run: Path) -> Path:
@@ -125,13 +133,22 @@ def mark_failed(job: SweepJob, reason: str) -> None:
     which goes when the job is tried again. A run that another process holds is left as it is.
     """
     if not (job.run / RECORD_FILE).is_file():
-        write_text(failure_file(job.run), f"{' '.join(reason.split())}\n")
+        _note_failure(job, reason)
         return
-    record = read_training_record(job.run)
-    if record.status in ("running", "interrupted"):
-        write_record(job.run / RECORD_FILE, record.model_copy(update={"status": "failed", "reason": reason}))
-    elif record.status == "finished" and standing(job).state == "trained":
-        write_text(failure_file(job.run), f"{' '.join(reason.split())}\n")
+    with contextlib.suppress(HeldRunError), alone_in(job.run):
+        record = read_training_record(job.run)
+        if _difference(job, record) is not None:  # another run than this job's
+            return
+        if record.status in ("running", "interrupted"):
+            write_record(
+                job.run / RECORD_FILE, record.model_copy(update={"status": "failed", "reason": reason})
+            )
+        elif standing(job).state == "trained":
+            _note_failure(job, reason)
+
+
+def _note_failure(job: SweepJob, reason: str) -> None:
+    write_text(failure_file(job.run), f"{' '.join(reason.split())}\n")
 
 
 def forget_failure(job: SweepJob) -> None:
@@ -170,6 +187,8 @@ def carry_out(job: SweepJob, report: Report, on_measure: OnMeasure = lambda done
 
     Raises
     ------
+    InputError
+        When a run with other settings stands there.
     InputError, SecliError
         As :func:`secli.training.run.train`; the run's record then says why.
     HeldRunError
@@ -177,8 +196,11 @@ def carry_out(job: SweepJob, report: Report, on_measure: OnMeasure = lambda done
     InterruptedRunError
         When a signal stopped the training; its state is saved.
     """
-    if standing(job).state == "done":
+    found = standing(job)
+    if found.state == "done":
         return
+    if not found.retriable:
+        raise InputError(found.reason or "")
     with following(job.trackers, job.tracked_in, report, strict=False) as follower:
         if not _is_trained(job):
             _train(job, open_dataset(job.data), follower.on_event)

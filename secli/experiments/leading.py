@@ -31,11 +31,14 @@ class Outcome:
         Jobs that failed, with the reason, also those that failed in an earlier call and were not tried again.
     left
         Jobs that are still to do, with the reason of those that were let go: interrupted, or in other hands.
+    hopeless
+        Keys of the failed jobs that no other try can mend: a run with other settings stands in their place.
     """
 
     finished: list[SweepJob] = field(default_factory=list)
     failed: dict[str, tuple[SweepJob, str]] = field(default_factory=dict)
     left: dict[str, tuple[SweepJob, str]] = field(default_factory=dict)
+    hopeless: set[str] = field(default_factory=set)
 
 
 def chosen(runs: Sequence[PlannedRun], only: Sequence[str], limit: int | None) -> list[PlannedRun]:
@@ -90,6 +93,11 @@ def standings(jobs: Iterable[SweepJob]) -> dict[str, Standing]:
     return {job.key: standing(job) for job in jobs}
 
 
+def given_up(standing: Standing, retry_failed: bool) -> bool:
+    """Say whether a job has failed and is not tried again: nobody asks for it, or it would be of no use."""
+    return standing.state == "failed" and not (retry_failed and standing.retriable)
+
+
 def lead(
     jobs: Sequence[SweepJob],
     engine: Engine,
@@ -113,7 +121,7 @@ def lead(
     stop : callable
         Whether to stop; running jobs then save their state.
     retry_failed : bool
-        Whether failed jobs are tried again.
+        Whether failed jobs are tried again, but those for which a run with other settings stands.
 
     Raises
     ------
@@ -129,8 +137,10 @@ def lead(
         state = before[job.key]
         if state.state == "done":
             outcome.finished.append(job)
-        elif state.state == "failed" and not retry_failed:
+        elif given_up(state, retry_failed):
             outcome.failed[job.key] = (job, state.reason or "no reason recorded")
+            if not state.retriable:
+                outcome.hopeless.add(job.key)
         else:
             todo.append(job)
     finished: set[str] = set()

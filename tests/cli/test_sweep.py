@@ -19,6 +19,13 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from secli.cli.app import app
+from secli.cli.sweep import _finish
+from secli.config import ModelSettings, TrainingSettings
+from secli.errors import InterruptedRunError, SecliError
+from secli.experiments.jobs import SweepJob
+from secli.experiments.leading import Outcome
+from secli.experiments.spec import Sweep as Spec
+from secli.training.devices import cores
 
 Sweep = Callable[..., Result]
 TINY: dict[str, Any] = {
@@ -70,7 +77,7 @@ def test_a_dry_run_lists_the_runs_and_what_they_cost_and_makes_nothing(sweep: Sw
     assert total["seconds"] == pytest.approx(total["seconds_of_work"] / 2)
     assert total["peak_memory_mib"] == max(run["memory_mib"] for run in content["runs"]) > 0
     assert content["runs"][0]["training"]["threads"] == 1
-    table = sweep("--dry-run", "--only", "realisation=1", "--threads", "2", seeds="0-1")
+    table = sweep("--dry-run", "--only", "realisation=1", "--threads", str(min(2, cores())), seeds="0-1")
     assert table.exit_code == 0
     assert table.stdout.count("digits-scale r1") == 2
     assert "tiny: 2 runs, about" in table.stdout
@@ -125,6 +132,12 @@ BAD: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         ["unknown dataset 'digit'; did you mean"],
     ),
     "precision": ({}, ["--set", "training.precision='16'"], ["--precision 16: needs a CUDA device"]),
+    "threads": ({}, ["--threads", "999"], ["threads 999: this machine has", "--threads", "training.threads"]),
+    "threads of a dry run": (
+        {"training": TINY["training"] | {"threads": 999}},
+        ["--dry-run"],
+        ["threads 999: this machine has"],
+    ),
     "devices": ({}, ["--set", "training.devices=999"], ["--devices 999: this machine has"]),
 }
 
@@ -197,6 +210,40 @@ def test_a_failed_run_fails_alone_and_is_tried_again_on_request(sweep: Sweep, tm
         began = arguments == ["--retry-failed"] or "done: cnn" in result.stderr
         assert ("failed: cnn" in result.stderr) == began
         assert result.stdout
+
+
+def job(seed: int) -> SweepJob:
+    return SweepJob(
+        key=f"k{seed}",
+        title=f"cnn s{seed}",
+        run=Path(f"run{seed}"),
+        model=ModelSettings(name="cnn"),
+        training=TrainingSettings(seed=seed),
+        data=Path("data"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("left", "kind", "told"),
+    [
+        (["interrupted", ""], InterruptedRunError, "stopped with 2 runs to do"),
+        (["held by another"], SecliError, "1 runs are in other hands"),
+        ([], SecliError, "sweep tiny: "),
+    ],
+)
+def test_failures_are_told_beside_what_is_left(left: list[str], kind: type[SecliError], told: str) -> None:
+    failed = {"k9": (job(9), "the loss is not finite")}
+    outcome = Outcome([], failed, {f"k{i}": (job(i), why) for i, why in enumerate(left)})
+    with pytest.raises(kind) as error:
+        _finish(Spec.model_validate(TINY), Path(), outcome, [job(i) for i in range(10)], "table", True)
+    assert told in str(error.value)
+    told = "1 of 10 runs failed, the first: cnn s9: the loss is not finite; --retry-failed tries them again"
+    assert str(error.value).endswith(told)
+    # what no other try can mend is not said to be mended by one
+    outcome.hopeless.add("k9")
+    with pytest.raises(kind) as error:
+        _finish(Spec.model_validate(TINY), Path(), outcome, [job(i) for i in range(10)], "table", True)
+    assert str(error.value).endswith("the loss is not finite")
 
 
 def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def test_a_job_is_trained_once_and_measured_once(jobs: Jobs, monkeypatch: pytest
     assert rows[0] == rows[1]
 
 
-def test_a_run_made_with_another_default_is_refused(jobs: Jobs) -> None:
+def test_a_run_made_with_another_default_has_failed_and_is_left_as_it_is(jobs: Jobs) -> None:
     (job,) = jobs()
     carry_out(job, silent)
     record = read_training_record(job.run)
@@ -84,10 +85,43 @@ def test_a_run_made_with_another_default_is_refused(jobs: Jobs) -> None:
         job.run / "record.json",
         record.model_copy(update={"model": record.model.model_copy(update={"options": other})}),
     )
-    with pytest.raises(
-        InputError, match=r"made with model.mean = 0.5, where this secli takes .*: a default has changed"
-    ):
-        standing(job)
+    told = r"made with model.mean = 0.5 by an older secli, where this one takes .*; move it away or remove it"
+    found = standing(job)
+    assert (found.state, found.retriable) == ("failed", False)
+    assert re.search(told, found.reason or "")
+    with pytest.raises(InputError, match=told):
+        carry_out(job, silent)
+    before = (job.run / "record.json").read_bytes()
+    status(job, "interrupted")
+    mark_failed(job, "not this one's")
+    status(job, "finished")
+    assert (job.run / "record.json").read_bytes() == before
+    assert not failure_file(job.run).exists()
+
+
+def test_a_job_that_takes_any_number_of_threads_is_repeated(jobs: Jobs) -> None:
+    (job,) = jobs(threads=0)
+    carry_out(job, silent)
+    assert read_training_record(job.run).training["threads"] > 0
+    assert state(job) == "done"
+    status(job, "interrupted")
+    carry_out(job, silent)
+    assert state(job) == "done"
+
+
+def test_a_run_that_another_process_holds_is_not_marked(jobs: Jobs) -> None:
+    (job,) = jobs()
+    carry_out(job, silent)
+    status(job, "running")
+    descriptor = os.open(job.run, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        mark_failed(job, "lost")
+        assert state(job) == "interrupted"
+    finally:
+        os.close(descriptor)
+    mark_failed(job, "lost")
+    assert standing(job) == Standing(state="failed", reason="lost")
 
 
 def test_curves_count_only_with_the_settings_and_the_images_that_are_wanted(jobs: Jobs) -> None:
@@ -271,7 +305,7 @@ def test_records_of_an_older_secli_are_read_and_gone_on_with(jobs: Jobs, tmp_pat
     content = json.loads(file.read_text())
     content["model"]["options"]["drop_top"] = True
     file.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"made with model.drop_top = True, where this secli takes False"):
+    with pytest.raises(InputError, match=r"made with model.drop_top = True by an older .* takes False"):
         carry_out(job, silent)
 
 

@@ -107,6 +107,25 @@ def test_a_failed_measurement_is_tried_again_on_request_only(jobs: Jobs) -> None
     assert standing(job).state == "trained"
 
 
+@pytest.mark.parametrize("retry", [False, True])
+def test_a_run_made_with_another_default_hinders_no_other(jobs: Jobs, retry: bool) -> None:
+    several = jobs(seeds="0-2")
+    carry_out(several[1], silent)
+    record = read_training_record(several[1].run)
+    status = "interrupted" if retry else "finished"
+    older = record.model_copy(update={"training": {**record.training, "nesterov": True}, "status": status})
+    write_record(several[1].run / "record.json", older)
+    before = (several[1].run / "record.json").read_bytes()
+    engine = Pretender("done", "done", "failed")
+    outcome = lead(several, engine, lambda event: None, lambda: False, retry)
+    assert engine.given == [0, 2]
+    assert [job.training.seed for job in outcome.finished] == [0]
+    assert [job.training.seed for job, _ in outcome.failed.values()] == [1, 2]
+    assert "made with training.nesterov = True by an older secli" in outcome.failed[several[1].key][1]
+    assert outcome.hopeless == {several[1].key}
+    assert (several[1].run / "record.json").read_bytes() == before
+
+
 # ---- --only and --limit
 
 
