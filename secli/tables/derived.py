@@ -11,6 +11,20 @@ from secli.catalogue import MODELS
 # The names of the MNIST comparison: a system, the side in pixels, and a p for the net of augmented training.
 _NAME = re.compile(r"^(mnist_.+)_(28|56)(p?)$")
 PLAIN, AUGMENTED = "plain", "p"
+# A dataset with other parameters than its protocol's standard ones carries their hash.
+_HASHED = re.compile(r"^(.+)-[0-9a-f]{6,}$")
+
+
+def base_dataset(name: str) -> str:
+    """Return the protocol behind a dataset's name: the name without the hash of other sizes, factors or side.
+
+    Examples
+    --------
+    >>> base_dataset("mnist-scale-901a1f98"), base_dataset("mnist-scale")
+    ('mnist-scale', 'mnist-scale')
+    """
+    match = _HASHED.match(name)
+    return match[1] if match else name
 
 
 def size(name: str, options: Mapping[str, Any]) -> int | None:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -13,7 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
+from secli.datasets.manifest import read_manifest
+from secli.datasets.protocols import DATASETS
+from secli.errors import InputError
 from secli.tables.aggregate import Row
+from secli.tables.derived import base_dataset
 
 Metric = Literal["test_error", "accuracy", "equivariance_error", "parameters"]
 Kind = Literal["paper", "reproduction", "citation", "code"]
@@ -77,6 +82,10 @@ class Figure(_Strict):
     protocol: str = Field(description="key of the protocol")
     place: str | None = Field(default=None, description="table, section or plot in the source, where known")
     uncertainty: float | None = Field(default=None, description="± of a value that was read off a plot")
+    options: dict[str, int | float | str | bool | list[int]] = Field(
+        default_factory=dict,
+        description="options of the published network, where they are not those of our registry",
+    )
 
     @model_validator(mode="after")
     def _one_kind_of_value(self) -> Figure:
@@ -147,11 +156,11 @@ def load_published() -> Published:
 
 
 def reported(row: Row, published: Published) -> list[Reported]:
-    """Return the figures that may stand beside a row: same network, same data, same augmentation.
+    """Return the figures that may stand beside a row: same network, same kind of data, same augmentation.
 
-    What else differs (epochs, learning rate, options) is said in ``departures``, not hidden.
+    What else differs (sizes of the data, epochs, learning rate, options) is said in ``departures``, not hidden.
     """
-    if not row.trained or row.settings is None:
+    if not row.trained or row.settings is None or row.data is None:
         return []
     found = []
     for figure in published.figures:
@@ -159,8 +168,13 @@ def reported(row: Row, published: Published) -> list[Reported]:
         same = (
             row.model in figure.models and figure.metric in ("test_error", "accuracy") and protocol.comparable
         )
-        if same and row.data == protocol.dataset and row.settings.get("augment") == protocol.augment:
-            departures = (*_setting_departures(row.settings, protocol), *_option_departures(row))
+        alike = protocol.dataset in (row.data, base_dataset(row.data))
+        if same and alike and row.settings.get("augment") == protocol.augment:
+            departures = (
+                *_data_departures(row, protocol.dataset),
+                *_setting_departures(row.settings, protocol),
+                *_option_departures(row, figure),
+            )
             found.append(Reported(figure, published.sources[figure.source], protocol, departures))
     return found
 
@@ -177,6 +191,46 @@ def elsewhere(rows: Sequence[Row], published: Published) -> list[Reported]:
     return found
 
 
+def _data_departures(row: Row, dataset: str) -> list[str]:
+    """Say that the data are not of the protocol's standard parameters; in which, where they are still there to ask."""
+    if row.data is None or row.data == dataset:
+        return []
+    said = [f"data {dataset} there, {row.data} here"]
+    if dataset not in DATASETS:
+        return said
+    standard = DATASETS[dataset].standard.as_dict()
+    found = {key: value for key, value in _parameters(row).items() if standard.get(key) != value}
+    said += [
+        f"{key.replace('_', ' ')} {_words(standard.get(key))} there, {_words(value)} here"
+        for key, value in found.items()
+    ]
+    sizes = standard["sizes"]
+    tested = {
+        run.training.results.test_images for run in row.members if run.training and run.training.results
+    }
+    if not found and sizes and tested != {sizes[2]}:
+        said.append(f"{sizes[2]} test images there, {', '.join(map(str, sorted(tested)))} here")
+    return said
+
+
+def _parameters(row: Row) -> dict[str, Any]:
+    """Return the parameters of a row's data, from the manifest if it still stands where the run found it."""
+    for data in (run.trained_on for run in row.members):
+        if data is None:
+            continue
+        try:
+            manifest = read_manifest(Path(data.path))
+        except (InputError, OSError):
+            continue
+        if manifest.digest == data.digest:
+            return manifest.parameters
+    return {}
+
+
+def _words(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _setting_departures(settings: Mapping[str, Any], protocol: Protocol) -> list[str]:
     departures = []
     for key, value in protocol.training.items():
@@ -189,17 +243,17 @@ def _setting_departures(settings: Mapping[str, Any], protocol: Protocol) -> list
     return departures
 
 
-def _option_departures(row: Row) -> list[str]:
-    """Compare with the published options, as the catalogue has them (the table must not build a network)."""
+def _option_departures(row: Row, figure: Figure) -> list[str]:
+    """Compare with the published options: the figure's own, else the catalogue's (no table builds a network)."""
     if row.model not in MODELS:
         return []
     spec = MODELS[row.model]
-    usual = {**spec.options, **row.changed}
+    usual = {**spec.options, **row.changed, **figure.options}
     departures = [
-        f"option {key} {value} there, {row.options[key]} here"
+        f"option {key} {_words(value)} there, {_words(row.options[key])} here"
         for key, value in usual.items()
-        if key in row.options and row.options[key] != value
+        if key in row.options and _words(row.options[key]) != _words(value)
     ]
-    if not departures and spec.parameters and spec.parameters != row.parameters:
+    if not departures and not figure.options and spec.parameters and spec.parameters != row.parameters:
         departures.append(f"{spec.parameters} parameters there, {row.parameters} here")
     return departures

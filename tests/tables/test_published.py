@@ -9,8 +9,13 @@ import pytest
 from pydantic import ValidationError
 
 from secli.catalogue import MODELS
+from secli.datasets.build import make_dataset
+from secli.datasets.manifest import read_manifest
 from secli.records import write_record
 from secli.tables.aggregate import Row, summarise
+from secli.tables.collect import collect
+from secli.tables.formats import render
+from secli.tables.pivot import Wanted, pivot_tables
 from secli.tables.published import Published, elsewhere, load_published, reported
 from tests.tables.fabricate import curves, training, write_run
 
@@ -46,7 +51,7 @@ def test_the_other_crossings_have_no_published_figure(tmp_path: Path) -> None:
 
 
 def test_other_data_has_no_published_figure(tmp_path: Path) -> None:
-    for name in ("digits-scale", "mnist-scale-1a2b3c4d"):
+    for name in ("digits-scale", "mnist", "mnist-scale-extended", "fashion-scale-1a2b3c4d"):
         assert not reported(row_of(tmp_path / name, "mnist_ses_scalar_28", dataset=name), load_published())
 
 
@@ -57,6 +62,43 @@ def test_another_setting_is_marked(tmp_path: Path) -> None:
     assert found[0].departures == ("option size 15 there, 9 here",)
     found = reported(row_of(tmp_path / "c", "cnn", epochs=2), load_published())
     assert found[0].departures == ("epochs 60 to 100 there, 2 here",)
+
+
+def test_data_of_other_sizes_have_the_figure_and_the_mark(tmp_path: Path) -> None:
+    row = row_of(tmp_path / "a", "mnist_ses_scalar_28", dataset="mnist-scale-1a2b3c4d", test_images=2000)
+    assert [r.departures for r in reported(row, load_published())] == [
+        ("data mnist-scale there, mnist-scale-1a2b3c4d here", "50000 test images there, 2000 here")
+    ] * 2
+
+
+def test_the_sizes_are_named_where_the_data_are_still_there(tmp_path: Path) -> None:
+    (made,) = make_dataset("digits-scale", tmp_path / "data", [0], sizes=(60, 10, 20), jobs=1)
+    manifest = read_manifest(made.path)
+    record = training("cnn", dataset=manifest.name, test_images=20, digest=manifest.digest)
+    there = record.data.model_copy(update={"path": str(made.path)})
+    row = summarise([write_run(tmp_path / "run", record.model_copy(update={"data": there}))]).rows[0]
+    content = load_published().model_dump()
+    content["protocols"]["curves"]["dataset"] = "digits-scale"
+    (found,) = reported(row, Published.model_validate(content))
+    assert found.departures[:2] == (
+        f"data digits-scale there, {manifest.name} here",
+        "sizes 1000/200/597 there, 60/10/20 here",
+    )
+
+
+def test_the_marks_of_other_sizes_stand_in_a_table(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", training("mnist_ses_scalar_28", dataset="mnist-scale-1a2b3c4d"))
+    (table,) = pivot_tables(*collect([run]), Wanted(), load_published())
+    assert "† Not the published setting: data mnist-scale there, mnist-scale-1a2b3c4d here." in table.notes
+    assert "2.10" in render(table, "markdown")
+
+
+@pytest.mark.parametrize("name", ["dcn", "dcn_v2"])
+def test_options_of_the_publication_come_before_the_catalogues(tmp_path: Path, name: str) -> None:
+    (found,) = reported(row_of(tmp_path / "1", name, options={"deformable_groups": 1}), load_published())
+    assert "option deformable_groups 10 there, 1 here" in found.departures
+    (found,) = reported(row_of(tmp_path / "10", name, options={"deformable_groups": 10}), load_published())
+    assert not any("deformable_groups" in one for one in found.departures)
 
 
 def test_an_option_that_the_catalogue_leaves_to_the_builder_is_marked_too(tmp_path: Path) -> None:
