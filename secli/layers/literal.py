@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secli.layers.pooling import ScalePool
 from secli.layers.ses import SESConv, SESLift, SteerableFilters
 
 
@@ -84,6 +85,18 @@ class LiteralConv(_Literal):
         return y.reshape(y.shape[0], levels, -1, *y.shape[2:]).transpose(1, 2).contiguous()
 
 
+class LiteralScalePool(nn.Module):
+    """:class:`secli.layers.ScalePool` over the stacked levels, as torch computes it."""
+
+    def __init__(self, layer: ScalePool) -> None:
+        super().__init__()
+        self.how = layer.how
+
+    def forward(self, x: Float[Tensor, "n c s h w"]) -> Float[Tensor, "n c h w"]:
+        """Return the pooled features."""
+        return x.max(dim=2).values if self.how == "max" else x.mean(dim=2)
+
+
 def literal_twin(model: nn.Module) -> nn.Module | None:
     """Return the same network with every steerable layer in its literal form; None where it has none.
 
@@ -99,7 +112,7 @@ def literal_twin(model: nn.Module) -> nn.Module | None:
         literal = _literal(module)
         if literal is None:
             continue
-        found = True
+        found = found or isinstance(literal, _Literal)
         if not name:
             return literal
         parent, _, own = name.rpartition(".")
@@ -113,6 +126,8 @@ def _literal(module: nn.Module) -> nn.Module | None:
         return LiteralLift(module).train(module.training)
     if isinstance(module, SESConv):
         return LiteralConv(module).train(module.training)
+    if isinstance(module, ScalePool):
+        return LiteralScalePool(module).train(module.training)
     return None
 
 

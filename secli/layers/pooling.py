@@ -8,13 +8,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secli.layers.running_max import neighbour_max, runs_here
+
 ScalePooling = Literal["max", "mean"]
 
 
 def scale_pool(x: Float[Tensor, "n c s h w"], how: ScalePooling = "max") -> Float[Tensor, "n c h w"]:
     """Take the maximum or the mean over the scale axis."""
-    # not amax: its gradient, shared among ties, costs five times as much on a CPU
-    return x.max(dim=2).values if how == "max" else x.mean(dim=2)
+    if how == "mean":
+        return x.mean(dim=2)
+    if runs_here(x):
+        return neighbour_max(x, 2, x.shape[2]).squeeze(2)
+    # not amax: its gradient, shared among ties, costs five times as much
+    return x.max(dim=2).values
 
 
 class ScalePool(nn.Module):
@@ -67,6 +73,9 @@ class SpatialPool(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c *s h w"]) -> Float[Tensor, "n c *s y x"]:
         """Return the pooled features."""
+        if self.how == "max" and not self.padding and _divides(self.kernel, x) and runs_here(x):
+            rows = neighbour_max(x, x.dim() - 2, self.kernel)
+            return neighbour_max(rows, x.dim() - 1, self.kernel)
         planes = x.flatten(1, -3)  # a view: levels are further channels to a pooling window
         if self.how == "max":
             pooled = functional.max_pool2d(planes, self.kernel, padding=self.padding)
@@ -77,6 +86,10 @@ class SpatialPool(nn.Module):
     def extra_repr(self) -> str:
         """Say kernel, padding and kind."""
         return f"{self.how}, kernel={self.kernel}, padding={self.padding}"
+
+
+def _divides(kernel: int, x: Tensor) -> bool:
+    return x.shape[-2] % kernel == 0 and x.shape[-1] % kernel == 0
 
 
 class BatchNorm(nn.BatchNorm2d):

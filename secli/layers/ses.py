@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secli.layers.hermite import Basis
+from secli.layers.wide_conv import plain_conv2d
 
 
 class SteerableFilters(nn.Module):
@@ -74,16 +75,23 @@ def cropped_conv2d(
     size: int,
     stride: int,
     padding: int,
+    bias: Float[Tensor, "o"] | None = None,
 ) -> Float[Tensor, "n o y x"]:
     """Convolve with a kernel that stands for its zero-padded version of side ``size``.
 
     The zero border of width m = (size − k)/2 is never multiplied: the padding shrinks by m, and where it is
-    smaller than m the image itself loses m − padding pixels on each side.
+    smaller than m the image itself loses m − padding pixels on each side. Nor are those outer taps of the kernel that
+    meet no pixel of a small image at any position.
     """
     inner = padding - (size - kernel.shape[-1]) // 2
     if inner < 0:
         x = x[:, :, -inner : x.shape[2] + inner, -inner : x.shape[3] + inner]
-    return functional.conv2d(x, kernel, stride=stride, padding=max(inner, 0))
+    side, inner = kernel.shape[-1], max(inner, 0)
+    beyond = min(side - inner - max(x.shape[2:]), inner, (side - 1) // 2)
+    if beyond > 0:  # wherever the window stands, these taps lie on the zeros of the padding
+        width = side - 2 * beyond
+        kernel, inner = kernel.narrow(2, beyond, width).narrow(3, beyond, width), inner - beyond
+    return plain_conv2d(x, kernel, bias, stride, inner)
 
 
 class SESLift(SteerableFilters):
@@ -132,9 +140,10 @@ class SESLift(SteerableFilters):
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o s y x"]:
         """Return the responses at every scale."""
         levels = [
-            cropped_conv2d(x, kernel, self.size, self.stride, self.padding) for kernel in self.kernels()
+            cropped_conv2d(x, kernel, self.size, self.stride, self.padding, self.bias)
+            for kernel in self.kernels()
         ]
-        return _stack(levels, self.bias)
+        return torch.stack(levels, dim=2)
 
 
 class SESConv(SteerableFilters):
@@ -196,8 +205,8 @@ class SESConv(SteerableFilters):
         levels = []
         for k, kernel in enumerate(self.kernels()):
             joined, weight = join_levels(x, kernel, k)
-            levels.append(cropped_conv2d(joined, weight, self.size, self.stride, self.padding))
-        return _stack(levels, self.bias)
+            levels.append(cropped_conv2d(joined, weight, self.size, self.stride, self.padding, self.bias))
+        return torch.stack(levels, dim=2)
 
 
 class SESPointwise(nn.Module):
@@ -268,8 +277,3 @@ def join_levels(
     """
     terms = min(kernel.shape[2], x.shape[2] - level)
     return x[:, :, level : level + terms].flatten(1, 2), kernel[:, :, :terms].flatten(1, 2)
-
-
-def _stack(levels: list[Tensor], bias: Tensor | None) -> Tensor:
-    y = torch.stack(levels, dim=2)
-    return y if bias is None else y + bias.view(-1, 1, 1, 1)

@@ -1,0 +1,84 @@
+"""The maximum of neighbours along an axis, taken one after the other.
+
+torch's own maximum over an axis and its max-pooling keep a 64-bit index per cell, and on a CPU they do not use its
+vector units. Here::
+
+    m ← x_0;   for k = 1 … c − 1:   won_k = (x_k > m),   m ← max(m, x_k)
+    backward:  g_k = g · won_k,  g ← g − g_k,  from the last k to the first; g_0 = g
+
+which costs two passes over the cells and keeps one byte per comparison. Values are the same bit for bit; of equal
+neighbours the first takes the gradient, as in torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def neighbour_max(x: Float[Tensor, "..."], axis: int, count: int) -> Float[Tensor, "..."]:
+    """Return the maximum of each ``count`` neighbours along an axis, which it must divide.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any floating type.
+    axis : int
+        Counted from the front.
+    count : int
+        At least 1.
+    """
+    if count == 1:
+        return x
+    result: Tensor = _NeighbourMax.apply(x, axis, count)
+    return result
+
+
+def runs_here(x: Tensor) -> bool:
+    """Whether this form is the faster one: on a CPU, and not while a compiler looks on, which fuses by itself."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _parts(x: Tensor, axis: int, count: int) -> tuple[Tensor, ...]:
+    """Return views of the first, second, … of each group of neighbours."""
+    grouped = x.view(*x.shape[:axis], x.shape[axis] // count, count, *x.shape[axis + 1 :])
+    return grouped.unbind(axis + 1)
+
+
+class _NeighbourMax(torch.autograd.Function):
+    """The maximum, its gradient, and its derivative in a direction."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axis: int, count: int) -> Tensor:
+        best, *others = _parts(x.contiguous(), axis, count)
+        won = []
+        for part in others:
+            won.append(part > best)
+            best = torch.maximum(best, part)
+        ctx.save_for_backward(*won)
+        ctx.save_for_forward(*won)
+        ctx.shape, ctx.axis, ctx.count = x.shape, axis, count
+        return best
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        result = gradient.new_empty(ctx.shape)
+        first, *others = _parts(result, ctx.axis, ctx.count)
+        rest = gradient
+        for part, won in zip(reversed(others), reversed(ctx.saved_tensors), strict=True):
+            torch.mul(rest, won, out=part)
+            rest = rest - part
+        first.copy_(rest)
+        return result, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        best, *others = _parts(tangent.contiguous(), ctx.axis, ctx.count)
+        for part, won in zip(others, ctx.saved_tensors, strict=True):
+            best = torch.where(won, part, best)
+        return best
