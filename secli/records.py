@@ -220,6 +220,15 @@ class SweptRun(Part):
     model: str = Field(description="registry name of the model")
     label: str = Field(description="what the tables call the model")
     tag: str | None = Field(default=None, description="the block of the sweep; null where there is one")
+    options: dict[str, Any] = Field(default={}, description="all options of the builder, resolved")
+    training: dict[str, Any] = Field(
+        default={}, description="training settings that differ from their defaults, and the threads"
+    )
+    dataset: str | None = Field(
+        default=None, description="dataset name, as in the records of its runs; null in older sweeps"
+    )
+    realisation: int | None = Field(default=None, description="realisation r; null in older sweeps")
+    seed: int | None = Field(default=None, description="seed of the run; null in older sweeps")
 
 
 class SweepRecord(Part):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from secli.experiments.leading import Outcome
     from secli.experiments.plan import PlannedRun
     from secli.experiments.spec import Sweep
+    from secli.records import DataInfo
 
 DATA, WORKERS = "Data", "Workers"
 
@@ -224,12 +225,12 @@ def prepare_jobs(
 ) -> tuple[list[SweepJob], list[SweepJob]]:
     """Make the datasets of this call's runs, write down what the sweep holds; return all jobs and those of this call.
 
-    Other runs of the sweep are listed as far as their datasets stand already: their names depend on them.
+    Other runs of the sweep are listed as far as their datasets stand already: their names depend on them. So are those
+    of a call before, as long as their directories stand.
     """
     from secli.experiments.fitting import Fitting
-    from secli.experiments.leading import write_sweep
+    from secli.experiments.leading import data_before
     from secli.experiments.prepare import jobs_of, prepare, present, shape_in, wanted_datasets
-    from secli.provenance import command_line
 
     with progress(quiet) as display:
         task = display.add_task("datasets", total=1, unit="images", detail="")
@@ -249,15 +250,27 @@ def prepare_jobs(
         others = [each for each in wanted_datasets(everything) if each not in needed]
         ready = prepare([*needed, *present(others, sources)], sources, watch)
         fitting.check(runs, lambda data: shape_in(ready[data]))
-    known = [
-        run for run in everything if run.data in ready and (run.measure is None or run.measure.on in ready)
+    at_hand = [run.data in ready and (run.measure is None or run.measure.on in ready) for run in everything]
+    data = [
+        ready[run.data].info() if there else before
+        for run, there, before in zip(everything, at_hand, data_before(place, everything), strict=True)
     ]
-    listed = jobs_of(known, ready, place)
-    keys = [run.key(ready[run.data].digest) for run in known]
-    folders = {job.key: job.run.relative_to(place) for job in listed}
-    write_sweep(place, wanted, known, folders, keys, command_line())
+    _write_down(wanted, place, [(run, info) for run, info in zip(everything, data, strict=True) if info])
+    listed = jobs_of([run for run, there in zip(everything, at_hand, strict=True) if there], ready, place)
     mine = {run.key(ready[run.data].digest) for run in runs}
     return listed, [job for job in listed if job.key in mine]
+
+
+def _write_down(wanted: Sweep, place: Path, found: Sequence[tuple[PlannedRun, DataInfo]]) -> None:
+    """Write down in the sweep's directory which runs it holds, of those whose data are known."""
+    from secli.experiments.leading import write_sweep
+    from secli.experiments.plan import run_folder
+    from secli.provenance import command_line
+
+    keys = [run.key(info.digest) for run, info in found]
+    folders = {key: run_folder(run, info.digest) for key, (run, info) in zip(keys, found, strict=True)}
+    names = {key: info.name for key, (_, info) in zip(keys, found, strict=True)}
+    write_sweep(place, wanted, [run for run, _ in found], folders, keys, command_line(), names)
 
 
 def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> Outcome:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic_core import to_jsonable_python
 
 from secli.errors import InputError
 from secli.experiments.engine import Done, Engine, Failed, Left, Started, SweepEvent, SweepReport
@@ -16,7 +17,15 @@ from secli.experiments.jobs import Standing, SweepJob, forget_failure, mark_fail
 from secli.experiments.plan import UNKEYED, PlannedRun, matches
 from secli.experiments.spec import Sweep
 from secli.provenance import secli_version
-from secli.records import SWEEP_FILE, SweepRecord, SweptRun, read_training_record, write_record
+from secli.records import (
+    SWEEP_FILE,
+    DataInfo,
+    SweepRecord,
+    SweptRun,
+    read_sweep_record,
+    read_training_record,
+    write_record,
+)
 
 
 @dataclass
@@ -169,6 +178,26 @@ def lead(
     return outcome
 
 
+def data_before(out: Path, runs: Sequence[PlannedRun]) -> list[DataInfo | None]:
+    """Return the data of each run that the sweep's record lists and whose directory stands; None for the others.
+
+    The dataset itself need not be at hand: a run's key is checked with the digest that its own record holds.
+    """
+    try:
+        before = read_sweep_record(out)
+    except InputError:  # damaged, and about to be replaced
+        before = None
+    made: dict[str, list[tuple[str, DataInfo]]] = {}
+    for entry in before.runs if before is not None else ():
+        with contextlib.suppress(InputError):  # it never began, or is gone
+            data = read_training_record(out / entry.run).data
+            made.setdefault(entry.model, []).append((entry.key, data))
+    return [
+        next((data for key, data in made.get(run.model.name, []) if run.key(data.digest) == key), None)
+        for run in runs
+    ]
+
+
 def write_sweep(
     out: Path,
     sweep: Sweep,
@@ -176,6 +205,7 @@ def write_sweep(
     folders: Mapping[str, Path],
     keys: Sequence[str],
     command: str,
+    datasets: Mapping[str, str] | None = None,
 ) -> None:
     """Write down in the sweep's directory which runs belong to it and what its tables are called.
 
@@ -191,9 +221,22 @@ def write_sweep(
         Key to the run's directory below ``out``.
     command : str
         The command line.
+    datasets : mapping, optional
+        Key to the name of the run's dataset, as its manifest says; else the protocol's.
     """
     listed = [
-        SweptRun(key=key, run=str(folders[key]), label=run.label, tag=run.tag, model=run.model.name)
+        SweptRun(
+            key=key,
+            run=str(folders[key]),
+            label=run.label,
+            tag=run.tag,
+            model=run.model.name,
+            options=to_jsonable_python(run.resolved.options),
+            training=run.identity()["training"],
+            dataset=(datasets or {}).get(key, run.data.name),
+            realisation=run.data.realisation,
+            seed=run.seed,
+        )
         for run, key in zip(runs, keys, strict=True)
     ]
     record = SweepRecord(

@@ -75,17 +75,26 @@ class Follower:
             self._each(lambda tracker: tracker.epoch(event))
 
     def finish(self, run: Path) -> None:
-        """Hand on what a finished run came to, and its curves where they were measured."""
+        """Hand on what a finished run came to, and its curves where they were measured.
+
+        What cannot be read or drawn is left out with a remark.
+        """
         if not self.trackers:
             return
         if not self.begun:  # the training was finished before; the curves are new
             self._begin(run)
-        record, curves = read_training_record(run), _curves(run)
-        with tempfile.TemporaryDirectory() as folder:
+        try:
+            record, curves = read_training_record(run), _curves(run)
+        except Exception as error:
+            self._remark("the results are left out", error)
+            return
+        with contextlib.ExitStack() as until_told:
             picture = None
-            if curves is not None and curves.rows:
-                picture = Path(folder) / "curves.png"
-                plot_curves([curves], picture)
+            try:
+                folder = until_told.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+                picture = _picture(curves, Path(folder))
+            except Exception as error:
+                self._remark("the picture of the curves is left out", error)
             self._each(lambda tracker: tracker.finish(run, record, curves, picture))
 
     def close(self) -> None:
@@ -105,8 +114,24 @@ class Follower:
                 self._leave_out(name, error)
 
     def _leave_out(self, name: str, error: Exception) -> None:
-        reason = (" ".join(str(error).split()) or type(error).__name__).removeprefix(f"--track {name}: ")
-        self.report(Remark(f"--track {name}: left out from here on: {reason}"))
+        self.report(Remark(f"--track {name}: left out from here on: {_reason(error, name)}"))
+
+    def _remark(self, what: str, error: Exception) -> None:
+        names = ", ".join(self.trackers)
+        self.report(Remark(f"--track {names}: {what}: {_reason(error, names)}"))
+
+
+def _reason(error: Exception, name: str) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__).removeprefix(f"--track {name}: ")
+
+
+def _picture(curves: EquivarianceRecord | None, folder: Path) -> Path | None:
+    """Draw the curves into a folder; None where there are none."""
+    if curves is None or not curves.rows:
+        return None
+    picture = folder / "curves.png"
+    plot_curves([curves], picture)
+    return picture
 
 
 def _curves(run: Path) -> EquivarianceRecord | None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from secli.cli.app import app
@@ -195,6 +198,39 @@ def test_a_sweep_is_carried_out_once_and_its_table_printed_again(sweep: Sweep, t
     # a damaged run is told by name, not trained over
     (run / "record.json").write_text("{")
     refused(sweep("--quiet"), "record.json: damaged record")
+
+
+def test_runs_of_ones_own_pictures_are_remembered_when_others_are_asked_for(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    """The directory of such a dataset is known only once its pictures are read."""
+    for label, shade in (("dark", 40), ("light", 200)):
+        for number in range(16):
+            picture = np.random.default_rng(number).integers(0, 50, (28, 28), dtype=np.uint8)
+            (tmp_path / "own" / label).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture + np.uint8(shade), "L").save(tmp_path / "own" / label / f"{number}.png")
+    keys: dict[str, Any] = {
+        "models": [{"name": "cnn", "options": {"widths": [2, 2, 2, 2], "classes": 2}}],
+        "datasets": [
+            {"name": name, "sizes": [16, 8, 8], "image_size": 28} for name in ("folder", "folder-scale")
+        ],
+        "measure": None,
+        "training": TINY["training"] | {"epochs": 1, "batch": 8},
+    }
+    for arguments, expected in [
+        (["--only", "dataset=folder"], ["folder"]),
+        (["--only", "dataset=folder-scale"], ["folder", "folder-scale"]),
+        (["--only", "dataset=folder"], ["folder", "folder-scale"]),
+    ]:
+        result = sweep("--jobs", "1", "--source", "own", *arguments, **keys)
+        assert result.exit_code == 0, result.stderr
+        runs = json.loads((tmp_path / "sweeps/tiny/sweep.json").read_text())["runs"]
+        assert [run["run"].split("/")[1].rpartition("-r0")[0] for run in runs] == expected
+        assert all((tmp_path / "sweeps/tiny" / run["run"]).is_dir() for run in runs)
+    # not one whose directory is gone
+    shutil.rmtree(tmp_path / "sweeps/tiny" / runs[1]["run"])
+    assert sweep("--jobs", "1", "--source", "own", "--only", "dataset=folder", **keys).exit_code == 0
+    assert len(json.loads((tmp_path / "sweeps/tiny/sweep.json").read_text())["runs"]) == 1
 
 
 def test_a_failed_run_fails_alone_and_is_tried_again_on_request(sweep: Sweep, tmp_path: Path) -> None:

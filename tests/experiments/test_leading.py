@@ -10,7 +10,14 @@ import pytest
 from secli.errors import InputError
 from secli.experiments.engine import Done, Failed, Left, Said, Started, SweepEvent, SweepReport
 from secli.experiments.jobs import SweepJob, carry_out, failure_file, mark_failed, standing
-from secli.experiments.leading import chosen, lead, seconds_below, standings, write_sweep
+from secli.experiments.leading import (
+    chosen,
+    data_before,
+    lead,
+    seconds_below,
+    standings,
+    write_sweep,
+)
 from secli.experiments.plan import PlannedRun, plan
 from secli.records import read_sweep_record, read_training_record, write_record
 from secli.training.events import silent
@@ -193,6 +200,30 @@ def test_the_sweeps_record_lists_its_runs(tmp_path: Path, jobs: Jobs) -> None:
     ]
     assert (record.name, record.command, record.tables[0]["title"]) == ("tiny", "secli sweep x", "T")
     assert [file.name for file in tmp_path.iterdir()] == ["sweep.json"]
+    first, second = record.runs
+    assert (first.options, second.options) == tuple(run.resolved.options for run in planned)
+    published = {"gamma": 0.5, "optimizer": "sgd"}
+    assert first.training == {"epochs": 2, "batch": 16, "milestones": [], "threads": 1, **published}
+    assert (first.dataset, first.realisation, first.seed) == ("digits-scale", 0, 0)
+    write_sweep(tmp_path, sweep, planned, folders, ["k1", "k2"], "", {"k2": "digits-scale-1234"})
+    record = read_sweep_record(tmp_path)
+    assert record is not None
+    assert [run.dataset for run in record.runs] == ["digits-scale", "digits-scale-1234"]
+
+
+def test_the_data_of_runs_listed_before_are_known_by_their_records(tmp_path: Path, jobs: Jobs) -> None:
+    one, two = jobs(tmp_path, seeds="0-1")
+    runs = plan(sweep_of(seeds="0-1"))
+    assert data_before(tmp_path, runs) == [None, None]
+    carry_out(one, silent)
+    folders = {job.key: job.run.relative_to(tmp_path) for job in (one, two)}
+    write_sweep(tmp_path, sweep_of(), runs, folders, [one.key, two.key], "")
+    its = read_training_record(one.run).data
+    assert data_before(tmp_path, runs) == [its, None]  # the second never began
+    assert data_before(tmp_path, [runs[1], runs[0]]) == [None, its]
+    assert data_before(tmp_path, plan(sweep_of(training={"epochs": 3}))) == [None]
+    (tmp_path / "sweep.json").write_text("{")
+    assert data_before(tmp_path, runs) == [None, None]
 
 
 def test_finished_runs_tell_how_long_they_trained(tmp_path: Path, jobs: Jobs) -> None:

@@ -15,7 +15,7 @@ import pytest
 from secli.config import MeasureSettings, ModelSettings, TrainingSettings
 from secli.datasets.build import make_dataset
 from secli.errors import InputError, InterruptedRunError, UnknownNameError
-from secli.experiments.jobs import SweepJob, carry_out
+from secli.experiments.jobs import SweepJob, carry_out, standing
 from secli.records import EquivarianceRecord, read_record, read_training_record
 from secli.trackers.contract import parameters, result_metrics
 from secli.trackers.following import TRACKERS, Follower, following, open_trackers
@@ -208,6 +208,37 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(
     assert remarks == (["--track broken: left out from here on: the server is gone"] if at else [])
     assert broken.calls == calls
     assert whole.calls == ["begin", "epoch", "epoch", "finish", "close"]
+
+
+@pytest.mark.parametrize(
+    ("function", "told", "calls"),
+    [
+        ("plot_curves", "the picture of the curves is left out", ["finish", "close"]),
+        ("tempfile.TemporaryDirectory", "the picture of the curves is left out", ["finish", "close"]),
+        ("_curves", "the results are left out", ["close"]),
+    ],
+)
+def test_what_cannot_be_read_or_drawn_is_left_out_and_the_run_is_done(
+    new_job: NewJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    told: str,
+    calls: list[str],
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left\non device")
+
+    tracker = Broken("never")
+    monkeypatch.setitem(TRACKERS, "whole", lambda home: tracker)
+    monkeypatch.setattr(f"secli.trackers.following.{function}", full)
+    events: list[Event] = []
+    job = new_job(tmp_path, "whole")
+    carry_out(job, events.append)
+    assert standing(job).state == "done"
+    remarks = [event.text for event in events if isinstance(event, Remark)]
+    assert remarks == [f"--track whole: {told}: [Errno 28] No space left on device"]
+    assert tracker.calls == ["begin", "epoch", "epoch", *calls]
 
 
 def test_a_store_that_does_not_open_stops_the_user_but_never_a_run(
