@@ -12,6 +12,7 @@ Each level is one dense convolution with the basis cropped to its support: the s
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,20 @@ from torch.nn import functional
 
 from secli.layers.hermite import Basis
 from secli.layers.wide_conv import plain_conv2d
+
+
+class _Kept(NamedTuple):
+    """Kernels, and what they were expanded from: tensors with the versions they had."""
+
+    sources: list[tuple[Tensor, int]]
+    kernels: list[Tensor]
+
+    def hold(self, *tensors: Tensor) -> bool:
+        """Whether the sources are still those: in their place, of their type, and unchanged."""
+        return all(
+            new.data_ptr() == old.data_ptr() and new.dtype == old.dtype and new._version == version
+            for new, (old, version) in zip(tensors, self.sources, strict=True)
+        )
 
 
 class SteerableFilters(nn.Module):
@@ -53,6 +68,7 @@ class SteerableFilters(nn.Module):
         self.bias = nn.Parameter(torch.empty(shape[0], device=device, dtype=dtype)) if bias else None
         flat = torch.cat([torch.from_numpy(f).flatten(1) for f in basis.functions], dim=1)
         self.register_buffer("basis", flat.to(self.weight), persistent=False)
+        self._kept: _Kept | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -62,7 +78,30 @@ class SteerableFilters(nn.Module):
             nn.init.zeros_(self.bias)
 
     def kernels(self) -> list[Tensor]:
-        """Return the cropped kernels, one (out, in[, interaction], K_k, K_k) per scale."""
+        """Return the cropped kernels, one (out, in[, interaction], K_k, K_k) per scale.
+
+        In evaluation without gradients they are kept until the weights change, or leave their place.
+        """
+        if torch.compiler.is_compiling():
+            return self._expanded()
+        if self.training or torch.is_grad_enabled() or not self._may_keep():
+            self._kept = None
+            return self._expanded()
+        kept = self._kept
+        sources = (self.weight, self.basis)
+        if kept is None or not kept.hold(*sources):
+            self._kept = kept = _Kept([(each.detach(), each._version) for each in sources], self._expanded())
+        return kept.kernels
+
+    def _may_keep(self) -> bool:
+        weight = self.weight
+        return not (weight.is_meta or weight.is_inference() or torch.is_autocast_enabled(weight.device.type))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave kept kernels out of copies and pickles."""
+        return {**self.__dict__, "_kept": None}
+
+    def _expanded(self) -> list[Tensor]:
         lines = torch.split(torch.matmul(self.weight, self.basis), [side**2 for side in self.sides], dim=-1)
         return [
             line.reshape(*line.shape[:-1], side, side) for line, side in zip(lines, self.sides, strict=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -224,3 +226,37 @@ def test_only_the_taps_of_the_support_are_multiplied() -> None:
     )
     taps = sum(side**2 * min(2, 4 - k) for k, side in enumerate((5, 7, 11, 15)))
     assert convolutions == 2 * taps * 3 * 5 * 2 * 14 * 14
+
+
+def test_kernels_are_kept_in_evaluation_until_the_weights_change() -> None:
+    layer = SESLift(2, 3, basis_a(5, (1.0, 1.5), 2), padding=2).eval()
+    x = torch.randn(1, 2, 8, 8)
+
+    def fresh() -> Tensor:
+        return literal_lift(x, layer, basis_a(5, (1.0, 1.5), 2))
+
+    with torch.no_grad():
+        assert layer.kernels()[0] is layer.kernels()[0]
+        for change in (
+            lambda: layer.weight.add_(1),
+            lambda: layer.load_state_dict({"weight": torch.randn(3, 2, 4), "bias": torch.randn(3)}),
+            lambda: setattr(layer, "weight", torch.nn.Parameter(torch.randn(3, 2, 4))),
+            lambda: setattr(layer.weight, "data", torch.randn(3, 2, 4)),
+            lambda: torch.optim.SGD(layer.parameters(), lr=0.5).step(),
+        ):
+            before = layer(x)
+            if layer.weight.grad is None:
+                layer.weight.grad = torch.ones_like(layer.weight)
+            change()
+            torch.testing.assert_close(layer(x), fresh())
+            assert not torch.allclose(layer(x), before)
+        double = copy.deepcopy(layer).double()
+        assert double(x.double()).dtype == torch.float64
+        assert double._kept is not None
+        assert copy.deepcopy(double)._kept is None
+        assert pickle.loads(pickle.dumps(double))._kept is None
+    # with a graph they are expanded in it
+    assert layer.kernels()[0].requires_grad
+    assert layer._kept is None
+    with torch.no_grad():
+        assert layer.train().kernels()[0] is not layer.kernels()[0]
