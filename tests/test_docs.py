@@ -64,8 +64,6 @@ def test_commands_run_as_typed(desk: Path, monkeypatch: pytest.MonkeyPatch, comm
 
 @pytest.mark.parametrize("page", PAGES)
 def test_python_runs_as_printed(page: str) -> None:
-    if not (ROOT / page).is_file():
-        pytest.skip(f"{page} is not there")
     sizes = np.kron(load_digits().images[:4, None] / 16, np.ones((3, 3)))
     pictures = torch.nn.functional.pad(torch.from_numpy(sizes).float(), (2, 2, 2, 2))
     smooth = torch.nn.functional.avg_pool2d(pictures, 5, 1, 2)
@@ -116,3 +114,35 @@ def test_every_option_the_page_names_exists() -> None:
     )
     assert named
     assert not {option for option in named if option not in known}
+
+
+def links(page: Path) -> list[str]:
+    """Return the targets of a page's links, without those in code."""
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text(encoding="utf-8")))
+    found = re.findall(
+        r"\]\(([^)\s]+)[^)]*\)|^\[[^\]]+\]:\s+(\S+)|(?:href|src)=\"([^\"]+)\"", text, re.MULTILINE
+    )
+    return [next(filter(None, groups)) for groups in found]
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return a page's relative links that lead to no file."""
+    relative = [link for link in links(page) if not re.match(r"[a-z][a-z+.-]*:|#", link)]
+    return [link for link in relative if not (page.parent / link.partition("#")[0]).exists()]
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))],
+)
+def test_every_relative_link_leads_to_a_file(page: str) -> None:
+    assert broken_links(ROOT / page) == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        '[a](page.md#top) [b](https://a.b/c) [c](#top) [d](gone.md "title") ![e](gone.png) `[f](code.md)`\n\n'
+        '[g]: gone/too.md\n<img src="gone.svg">\n'
+    )
+    assert broken_links(page) == ["gone.md", "gone.png", "gone/too.md", "gone.svg"]

@@ -446,23 +446,57 @@ def test_taps_lie_where_their_fields_say_on_odd_planes_too(name: str, size: int)
         assert misdeclared(model, model.features(torch.rand(2, 1, size, size)), size) == []
 
 
-@every_model
+PLANES_ONLY = {
+    "cnn",
+    "dcn",
+    "dcn_v2",
+    *(f"mnist_{kind}_{n}" for kind in ("cnn", "ss", "kanazawa") for n in (28, 56)),
+    *(f"mnist_{kind}_scalar_{n}" for kind in ("dss", "sevf", "ses") for n in (28, 56)),
+    "mnist_ses_scalar_28p",
+    "mnist_ses_scalar_56p",
+    "so2_cnn",
+    "stn_cnn",
+    "wrn_16_8",
+    "wrn_16_8_kanazawa",
+    "wrn_16_8_ss",
+}
+"""Behind their first weights, all taps of these lie on one plane."""
+BEYOND_A_PLANE = sorted(set(MODELS.own) - PLANES_ONLY)
+
+
+def test_the_networks_of_planes_are_known() -> None:
+    """So that the next check leaves out none in silence."""
+    assert {name for name in MODELS.own if first_beyond_a_plane(built(name)) is None} == PLANES_ONLY
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.xfail(
+                strict=True,
+                raises=AssertionError,
+                reason="a 3×3 kernel has no shape left at 0.67: the columns of wrn_16_8_xu do not answer for one "
+                "another as their scales say",
+            ),
+        )
+        if name == "wrn_16_8_xu"
+        else name
+        for name in BEYOND_A_PLANE
+    ],
+)
 def test_taps_obey_their_field_better_than_a_plane(name: str) -> None:
     """Where levels move or vectors turn, rescaling alone is farther from what the shrunk picture gives."""
     model = made(name).eval()
     found = first_beyond_a_plane(model)
-    if found is None:
-        return  # every tap is a plane
+    assert found is not None
     if "_xu" in name:
         smooth(model)  # a random kernel, resized to two pixels, is no kernel resized
     channels, side = shape_of(name)
     factor = found[1].base if isinstance(found[1], VectorField) else found[1].lattice[0]
     own, wrong = moved_or_not(model, *found, strokes(side, channels), factor)
-    if name == "wrn_16_8_xu":
-        # a 3×3 kernel has no shape left at 0.67: its columns do not answer for one another as their scales say
-        assert own > wrong
-    else:
-        assert own < wrong
+    assert own < wrong
 
 
 @every_model
