@@ -10,12 +10,9 @@ from torch import nn
 from secli.layers.deformable import DeformConv
 from secli.models.cnn import WIDTHS, four_blocks
 from secli.models.contract import StagedModel
-from secli.models.options import Classes, InChannels, Mean, Std, Widths
+from secli.models.options import Classes, DeformableGroups, InChannels, Mean, Std, Widths
 
 Modulated = Annotated[bool, Field(description="v2: every tap also gets a mask in [0, 1]")]
-DeformableGroups = Annotated[
-    int, Field(ge=1, le=40, description="groups of input channels with offsets of their own (published: 10)")
-]
 
 
 def dcn(

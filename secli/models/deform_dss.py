@@ -6,11 +6,7 @@ Convolutional Networks", ICCV 2017.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
-from secli.layers.deform_dss import DeformableDSSConv, Offsets
+from secli.layers.deform_dss import DeformableDSSConv
 from secli.models.contract import StagedModel
 from secli.models.dss import (
     Base,
@@ -23,19 +19,17 @@ from secli.models.dss import (
     two_scale_convolutions,
 )
 from secli.models.entrance import entrance
-from secli.models.options import Classes, ImageSize, InChannels, Interaction, Mean, ScalePoolOption, Std
-
-OffsetsOption = Annotated[
-    Offsets,
-    Field(
-        description="offsets in pixels from an undilated branch (absolute, as published for one scale), "
-        "or in units of the level's dilation from a branch dilated likewise (scaled, the equivariant choice)"
-    ),
-]
-DeformableGroups = Annotated[
-    int,
-    Field(ge=1, le=1024, description="groups of the second convolution's inputs with offsets of their own"),
-]
+from secli.models.options import (
+    Classes,
+    DeformableGroups,
+    ImageSize,
+    InChannels,
+    Interaction,
+    Mean,
+    OffsetsOption,
+    ScalePoolOption,
+    Std,
+)
 
 
 def deform_dss(

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from secli.layers.deform_dss import Offsets
+
 PerChannel = float | tuple[float, ...]
 
 
@@ -59,4 +61,20 @@ Dropout = Annotated[float, Field(ge=0, lt=1, description="dropout before the las
 Interaction = Annotated[int, Field(ge=1, le=16, description="neighbouring levels that a convolution mixes")]
 ScalePoolOption = Annotated[
     Literal["max", "mean"], Field(description="how the scale axis is pooled: max (published code) or mean")
+]
+OffsetsOption = Annotated[
+    Offsets,
+    Field(
+        description="offsets in pixels from an undilated branch (absolute, as published for one scale), "
+        "or in units of the level's dilation from a branch dilated likewise (scaled, the equivariant choice)"
+    ),
+]
+DeformableGroups = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=1024,
+        description="groups of each deformable convolution's input channels with offsets of their own; a convolution "
+        "on the image has one",
+    ),
 ]

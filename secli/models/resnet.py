@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from secli.fields import Invariant, ScaleSpace
-from secli.layers.deform_dss import DeformableDSSConv, Offsets
+from secli.layers.deform_dss import DeformableDSSConv
 from secli.layers.dss import DSSConv
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import BatchNorm, ScalePool
@@ -27,9 +27,11 @@ from secli.models.entrance import chain, entrance
 from secli.models.grid import Grid
 from secli.models.options import (
     Classes,
+    DeformableGroups,
     InChannels,
     Interaction,
     Mean,
+    OffsetsOption,
     PerChannel,
     ScalePoolOption,
     Std,
@@ -50,21 +52,6 @@ BaseWidth = Annotated[
         le=256,
         description="channels n of the stem; the blocks of the four groups are n, 2n, 4n, 8n wide and return "
         "4 times as many",
-    ),
-]
-OffsetsOption = Annotated[
-    Offsets,
-    Field(
-        description="offsets in pixels on every level (absolute, as published for one scale) or in units of the "
-        "level's dilation (scaled)"
-    ),
-]
-BlockGroups = Annotated[
-    int,
-    Field(
-        ge=1,
-        le=64,
-        description="groups of a block's channels with offsets of their own; the stem has one group",
     ),
 ]
 
@@ -111,7 +98,7 @@ def deform_dss_resnet50(
     interaction: Interaction = 1,
     dilation: DilationOption = "floor",
     offsets: OffsetsOption = "absolute",
-    deformable_groups: BlockGroups = 1,
+    deformable_groups: DeformableGroups = 1,
     scale_pool: ScalePoolOption = "max",
 ) -> StagedModel:
     """Return ResNet-50 on a Gaussian scale space: every 3×3 a scale convolution whose taps move, the stem included.

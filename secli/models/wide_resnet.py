@@ -21,6 +21,7 @@ from jaxtyping import Float
 from pydantic import Field as Option
 from torch import Tensor, nn
 
+from secli.datasets import stl10
 from secli.fields import Field, Invariant
 from secli.layers.pooling import BatchNorm
 from secli.models.contract import Stage, StagedModel
@@ -30,8 +31,7 @@ from secli.models.options import PerChannel
 
 WIDTHS = (16, 128, 256, 512)
 BLOCKS = 2
-STL10_MEAN = (0.4467, 0.4398, 0.4066)
-STL10_STD = (0.2603, 0.2566, 0.2713)
+STL10_MEAN, STL10_STD = stl10.MEAN, stl10.STD
 
 WideImageSize = Annotated[int, Option(ge=16, le=1024, description="side of the images in pixels")]
 BlockDropout = Annotated[
