@@ -27,11 +27,12 @@ class GridColumn:
 
 @dataclass(frozen=True)
 class GridCell:
-    """What one cell holds: the value of each draw, published figures, and the directories of its runs."""
+    """What one cell holds: the value of each draw, published figures, the directories of its runs, the tap of Δ."""
 
     values: Mapping[Draw, float]
     beside: tuple[Beside, ...]
     runs: tuple[str, ...]
+    tap: str | None = None
 
     @property
     def statistic(self) -> Statistic:
@@ -110,7 +111,7 @@ def filled(
         quantity.key == "delta" and row.delta.mean is None
     ):  # a mean that only some of the runs could give is none
         values = {}
-    return GridCell(values, beside(row, quantity, published), row.runs)
+    return GridCell(values, beside(row, quantity, published), row.runs, row.tap if quantity.at_tap else None)
 
 
 def accuracy_factors(rows: Sequence[Row], wanted: Sequence[float] | None) -> tuple[float, ...]:

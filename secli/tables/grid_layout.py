@@ -83,6 +83,8 @@ def _standings(grid: Grid, test: Test) -> Standings:
         lower = column.quantity.lower_is_better
         for block in dict.fromkeys(blocks) if lower is not None else ():
             rows = [row for row, own in enumerate(blocks) if own == block]
+            if not _same_tap(grid, rows, place):
+                continue
             samples = [grid.cell(row, place).values for row in rows]
             for row, standing in zip(rows, standings(samples, bool(lower), test), strict=True):
                 if standing is not None:
@@ -90,8 +92,18 @@ def _standings(grid: Grid, test: Test) -> Standings:
     return found
 
 
+def _same_tap(grid: Grid, rows: Sequence[int], place: int) -> bool:
+    """Say whether the values of a column may be compared: Δ of another tap is another quantity."""
+    return len({grid.cell(row, place).tap for row in rows if grid.cell(row, place).values}) < 2
+
+
 def _ranks(grid: Grid) -> tuple[list[float | None], list[int]]:
-    usable = [place for place, one in enumerate(grid.columns) if one.quantity.lower_is_better is not None]
+    rows = range(len(grid.names))
+    usable = [
+        place
+        for place, one in enumerate(grid.columns)
+        if one.quantity.lower_is_better is not None and _same_tap(grid, rows, place)
+    ]
     means = [[grid.statistic(row, place).mean for place in usable] for row in range(len(grid.names))]
     lower = [bool(grid.columns[place].quantity.lower_is_better) for place in usable]
     ranked, over = mean_ranks(means, lower)
@@ -153,16 +165,58 @@ def _notes(grid: Grid, found: Standings, test: Test) -> Iterator[str]:
         yield f"{MISSING} in a name: the network has no such option."
     if any(standing.best for standing in found.values()):
         yield f"{BEST} best mean of its column{' among the rows of one network' if grid.blocks else ''}."
-    if any(standing.p is not None for standing in found.values()):
+    yield from _test_notes(grid, found, test)
+    yield from _tap_notes(grid)
+
+
+def _test_notes(grid: Grid, found: Standings, test: Test) -> Iterator[str]:
+    tested = [standing for standing in found.values() if standing.p is not None]
+    if tested:
+        alone = {standing.seeds_alone for standing in tested}
+        # seeds of one realisation are no independent draws of the images
+        pairs = "common realisations (the mean over their seeds)"
+        if alone == {True}:
+            pairs = "common seeds"
+        elif True in alone:
+            pairs += ", over common seeds where the realisation is one"
         yield (
-            f"{TIED} not told from the best: {TEST_NAMES[test]} over common (realisation, seed) pairs, two-sided, "
+            f"{TIED} not told from the best: {TEST_NAMES[test]} over {pairs}, two-sided, "
             f"p > {ALPHA} after Holm's correction over the comparisons of its column."
         )
-    silent = [at for at, standing in found.items() if not standing.best and standing.p is None]
-    if silent:
+        if True in alone:
+            yield "With one realisation the test covers seeds alone: it says nothing of other images."
+    silent = {at: one.pairs for at, one in found.items() if not one.best and one.p is None}
+    for reason, places in (
+        (
+            f"Fewer than {FEWEST_PAIRS} pairs with the best",
+            [at for at, pairs in silent.items() if pairs < FEWEST_PAIRS],
+        ),
+        (
+            f"Too few pairs for this test ({TEST_NAMES[test]}, corrected, could not reach p ≤ {ALPHA})",
+            [at for at, pairs in silent.items() if pairs >= FEWEST_PAIRS],
+        ),
+    ):
+        if places:
+            every = len(places) + _best(found) == len(found)
+            yield f"{reason}, so not said whether tied: {'all other cells' if every else _said(grid, places)}."
+
+
+def _tap_notes(grid: Grid) -> Iterator[str]:
+    blocks = grid.blocks or (None,) * len(grid.names)
+    mixed = [
+        column.title
+        for place, column in enumerate(grid.columns)
+        if any(
+            not _same_tap(grid, [row for row, own in enumerate(blocks) if own == block], place)
+            for block in dict.fromkeys(blocks)
+        )
+    ]
+    if mixed:
+        where = "" if len(mixed) == len(grid.columns) else f" in {'; '.join(mixed)}"
+        among = " where the rows of one network are read at several taps" if grid.blocks else ""
         yield (
-            f"Fewer than {FEWEST_PAIRS} pairs with the best, so not said whether tied: "
-            f"{'all other cells' if len(silent) + _best(found) == len(found) else _said(grid, silent)}."
+            f"No best and no rank{where}{among}: Δ at different taps does not say which network is ahead; "
+            "--tap ('tap' in a sweep's file) reads all at one."
         )
 
 

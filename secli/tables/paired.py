@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Draw = tuple[str | None, int | None, int]
-"""Digest of the images, realisation, seed: two values of one draw make a pair."""
+"""Digest of the images, realisation, seed: two values of one draw are compared."""
 
 Test = Literal["t", "wilcoxon"]
 TESTS: tuple[Test, ...] = ("t", "wilcoxon")
@@ -28,15 +28,18 @@ class Standing:
     best
         Whether it is the best mean.
     pairs
-        Draws that it shares with the best.
+        Independent draws that it shares with the best: realisations, or seeds where they share one realisation only.
     p
-        Two-sided p of the paired test against the best, Holm-corrected; None for the best itself, and where fewer
-        than three draws are shared.
+        Two-sided p of the paired test against the best, Holm-corrected; None for the best itself, where fewer
+        than three draws are shared, and where so few are that the test could not find any difference.
+    seeds_alone
+        Whether the pairs are the seeds of one realisation, so that nothing is said of other images.
     """
 
     best: bool
     pairs: int
     p: float | None
+    seeds_alone: bool = False
 
     @property
     def tied(self) -> bool:
@@ -77,23 +80,45 @@ def standings(
         return found
     sign = 1 if lower_is_better else -1
     best = min(there, key=lambda index: sign * statistics.fmean(samples[index].values()))
-    raw: dict[int, float] = {}
-    pairs = {}
+    differences = {index: paired_differences(samples[index], samples[best]) for index in there}
+    compared = [index for index in there if index != best and len(differences[index]) >= FEWEST_PAIRS]
+    # by their number alone, before a value is looked at: a test that cannot find anything shall not say "tied"
+    able = [index for index in compared if smallest_p(len(differences[index]), test) * len(compared) <= ALPHA]
+    raw = [p_value(differences[index], test) for index in able]
+    corrected = dict(zip(able, holm(raw), strict=True))
     for index in there:
-        differences = paired_differences(samples[index], samples[best])
-        pairs[index] = len(differences)
-        if index != best and len(differences) >= FEWEST_PAIRS:
-            raw[index] = p_value(differences, test)
-    corrected = dict(zip(raw, holm(list(raw.values())), strict=True))
-    for index in there:
-        found[index] = Standing(index == best, pairs[index], corrected.get(index))
+        alone = seeds_alone(samples[index], samples[best])
+        found[index] = Standing(index == best, len(differences[index]), corrected.get(index), alone)
     return found
 
 
 def paired_differences(one: Mapping[Draw, float], other: Mapping[Draw, float]) -> list[float]:
-    """Return the differences over the draws that both have; what rounding alone can make is no difference."""
-    pairs = [(one[draw], other[draw]) for draw in one if draw in other]
-    return [0.0 if math.isclose(mine, theirs, rel_tol=SAME) else mine - theirs for mine, theirs in pairs]
+    """Return the differences over the independent draws that both have; what rounding can make is no difference.
+
+    Seeds on the same images are no independent draws of the images: where several realisations are shared, the
+    differences of one realisation are averaged over its seeds first. Where one is, every seed is a draw, and what
+    is found holds for these images alone.
+    """
+    shared: dict[tuple[str | None, int | None], list[float]] = {}
+    for draw, mine in one.items():
+        if draw in other:
+            theirs = other[draw]
+            difference = 0.0 if math.isclose(mine, theirs, rel_tol=SAME) else mine - theirs
+            shared.setdefault(draw[:2], []).append(difference)
+    if len(shared) == 1:
+        return next(iter(shared.values()))
+    return [statistics.fmean(differences) for differences in shared.values()]
+
+
+def seeds_alone(one: Mapping[Draw, float], other: Mapping[Draw, float]) -> bool:
+    """Say whether the common draws are several seeds of one realisation."""
+    shared = [draw for draw in one if draw in other]
+    return len(shared) > 1 and len({draw[:2] for draw in shared}) == 1
+
+
+def smallest_p(pairs: int, test: Test) -> float:
+    """Return the smallest p that a test can give: 2 / 2ⁿ for Wilcoxon's, all n differences of one sign; t: 0."""
+    return 2.0 ** (1 - pairs) if test == "wilcoxon" else 0.0
 
 
 def p_value(differences: Sequence[float], test: Test = "t") -> float:

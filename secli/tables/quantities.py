@@ -52,6 +52,11 @@ class Quantity:
     curves: bool = False
 
     @property
+    def at_tap(self) -> bool:
+        """Whether it is read at a tap: Δ, of which two values compare only where the tap is the same."""
+        return self.key.startswith("delta")
+
+    @property
     def factor(self) -> float | None:
         """The one scale factor that it is read at; None for a mean over several, and for what has none."""
         match = _AT.match(self.key)

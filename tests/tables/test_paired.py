@@ -101,6 +101,48 @@ def test_fewer_than_three_pairs_claim_nothing() -> None:
     assert not found[0].tied
 
 
+def seeds(values: dict[int, list[float]]) -> dict[Draw, float]:
+    return {(f"d{r}", r, seed): value for r, some in values.items() for seed, value in enumerate(some)}
+
+
+def test_seeds_on_the_same_images_are_no_pairs_of_their_own() -> None:
+    best = seeds({r: [0.0] * 5 for r in range(3)})
+    # of the realisation, not of the seed: 15 draws, and only three say anything of other images
+    other = seeds({r: [shift + 0.001 * k for k in range(5)] for r, shift in enumerate([0.5, 0.1, 0.02])})
+    naive = [other[draw] - best[draw] for draw in best]
+    assert p_value(naive) < 0.01
+    assert paired_differences(other, best) == pytest.approx([0.502, 0.102, 0.022])
+    found = standings([best, other], True)
+    assert found[1] is not None
+    assert found[1].pairs == 3
+    assert found[1].tied
+    assert not found[1].seeds_alone
+
+
+def test_two_realisations_of_many_seeds_claim_nothing() -> None:
+    found = standings([seeds({0: [0.0] * 9, 1: [0.0] * 9}), seeds({0: [1.0] * 9, 1: [1.1] * 9})], True)
+    assert found[1] == Standing(best=False, pairs=2, p=None)
+
+
+def test_seeds_of_one_realisation_are_tested_and_said_to_be() -> None:
+    found = standings([seeds({4: [0.0, 0.0, 0.0, 0.1]}), seeds({4: [1.0, 1.1, 0.9, 1.0]})], True)
+    assert [one.word if one else None for one in found] == ["best", "worse"]
+    assert found[1] is not None
+    assert found[1].pairs == 4
+    assert found[1].seeds_alone
+
+
+def test_wilcoxon_claims_nothing_that_it_could_not_have_denied() -> None:
+    best, far = sample([0.0, 0.01, 0.0, 0.02, 0.0]), sample([10.0, 10.1, 10.3, 10.6, 11.0])
+    found = standings([best, far], True, "wilcoxon")  # 2 / 2⁵ = 0.0625
+    assert found[1] == Standing(best=False, pairs=5, p=None)
+    assert standings([best, far], True)[1].word == "worse"  # type: ignore[union-attr]
+    six, more = sample([0.0] * 6), sample([1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
+    assert standings([six, more], True, "wilcoxon")[1].word == "worse"  # type: ignore[union-attr]
+    # twice 2 / 2⁶ is above 0.05: two comparisons of six pairs cannot tell anything either
+    assert [one.p for one in standings([six, more, more], True, "wilcoxon") if one] == [None] * 3
+
+
 def test_rounding_is_no_difference() -> None:
     values = [0.1, 0.2, 0.3, 0.4]
     rounded = [value * (1 + 1e-15) for value in values]
