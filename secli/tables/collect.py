@@ -140,7 +140,7 @@ def collect(paths: Sequence[Path]) -> tuple[list[Run], list[SetAside]]:
     sweeps: dict[Path, Listing] = {}
     for path in paths:
         named, found = _expand(path)
-        names = {place: _names_of(place, sweeps) for place in found}
+        names = {place: _names_of(place, sweeps, path, aside) for place in found}
         # a sweep's runs in its order, before what else lies there
         for place in sorted(found, key=lambda place: (names[place][0], place.is_file())):
             try:
@@ -199,14 +199,27 @@ def _is_record(file: Path) -> bool:
     return content.get("kind") in ("training", "equivariance")
 
 
-def _names_of(place: Path, sweeps: dict[Path, Listing]) -> tuple[int, tuple[Name, ...]]:
-    """Return the place of a run in its sweep, and its names there; runs outside sweeps come last."""
+def _names_of(
+    place: Path, sweeps: dict[Path, Listing], named: Path, aside: list[SetAside]
+) -> tuple[int, tuple[Name, ...]]:
+    """Return the place of a run in its sweep, and its names there; runs outside sweeps come last.
+
+    A damaged record of a sweep is set aside, and its runs have no names, unless the user named that very sweep.
+    """
     run = place.resolve()
     if len(run.parts) < 3:
         return OUTSIDE
     directory = run.parent.parent  # <sweep>/<model>/<run>
     if directory not in sweeps:
-        sweeps[directory] = _listing(read_sweep_record(directory))
+        try:
+            sweeps[directory] = _listing(read_sweep_record(directory))
+        except InputError as error:
+            if directory == named.resolve():
+                raise
+            sweeps[directory] = {}
+            above = place.parent.parent  # as the user knows it, if his path goes as far up
+            where = (above if above.resolve() == directory else directory) / SWEEP_FILE
+            aside.append(SetAside(str(where), str(error).removeprefix(f"{directory / SWEEP_FILE}: ")))
     return sweeps[directory].get(f"{run.parent.name}/{run.name}", OUTSIDE)
 
 

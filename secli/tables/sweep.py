@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from secli.errors import InputError
-from secli.records import RECORD_FILE, SweepRecord, SweptRun, TrainingRecord, read_record, read_sweep_record
+from secli.records import (
+    RECORD_FILE,
+    SWEEP_FILE,
+    SweepRecord,
+    SweptRun,
+    TrainingRecord,
+    read_record,
+    read_sweep_record,
+)
 from secli.tables.ablation import ablation_tables
 from secli.tables.aggregate import summarise
 from secli.tables.belonging import fact_name, facts, named_apart
@@ -23,6 +31,8 @@ from secli.tables.formats import Column, Table
 from secli.tables.pivot import Wanted, pivot_tables
 from secli.tables.published import Published, load_published
 
+# what a planned run's data are called in the sweep's file; no fact of a run, so no table can ask for it
+_SWEPT = "swept dataset"
 # <dataset>-r<realisation>-s<seed>-<key>, the name of a run's directory in a sweep
 _FOLDER = re.compile(r"^(?P<dataset>.+)-r(?P<realisation>\d+)-s(?P<seed>\d+)-[0-9a-f]+$")
 
@@ -57,9 +67,9 @@ def sweep_tables(directory: Path) -> list[Table]:
     if not runs:
         raise InputError(f"{directory}: no run of the sweep {record.name} is finished")
     states = _states(directory, record, {run.path.resolve() for run in runs})
-    aside = [one for one in aside if Path(one.path).resolve() in listed]
+    aside = [one for one in aside if Path(one.path).resolve() in listed or Path(one.path).name == SWEEP_FILE]
     notes = [*_stand_in_notes(runs), *_missing_notes(record, states)]
-    planned = [_planned(one) for one in record.runs]
+    planned = _named_as_found([_planned(one) for one in record.runs], runs)
     tables: list[Table] = []
     for wanted in record.tables:
         tables += [_noted(one, notes) for one in _named_tables(wanted, runs, aside, planned)]
@@ -108,8 +118,17 @@ def _empty(wanted: Wanted, note: str) -> Table:
 
 def _entering(run: Run, only: Mapping[str, Any]) -> Run | None:
     """Return a run with those of its names that match; None where none does."""
-    parts = [part for part in named_apart([run], ("label", "tag")) if matches(facts(part), only)]
+    parts = [part for part in named_apart([run], ("label", "tag")) if _belongs(part, only)]
     return replace(run, names=tuple(name for part in parts for name in part.names)) if parts else None
+
+
+def _belongs(run: Run, only: Mapping[str, Any]) -> bool:
+    """Say whether a run matches; its data by their own name, or by the one that the sweep's file gives them."""
+    known = facts(run)
+    named = _FOLDER.match(run.path.name)
+    return matches(known, only) or (
+        named is not None and matches({**known, "dataset": named["dataset"]}, only)
+    )
 
 
 def matches(known: Mapping[str, Any], only: Mapping[str, Any]) -> bool:
@@ -118,9 +137,11 @@ def matches(known: Mapping[str, Any], only: Mapping[str, Any]) -> bool:
 
 
 def could_match(known: Mapping[str, Any], only: Mapping[str, Any]) -> bool:
-    """Say whether a run of which only some facts are known may match."""
+    """Say whether a run of which only some facts are known may match; its data by either of their names."""
     return all(
-        fact_name(key) not in known or _any_equal(known[fact_name(key)], wanted)
+        fact_name(key) not in known
+        or _any_equal(known[fact_name(key)], wanted)
+        or (fact_name(key) == "dataset" and _any_equal(known.get(_SWEPT), wanted))
         for key, wanted in only.items()
     )
 
@@ -165,10 +186,29 @@ def _planned(one: SweptRun) -> dict[str, Any]:
     if match:
         known |= {
             "dataset": match["dataset"],
+            _SWEPT: match["dataset"],
             "realisation": int(match["realisation"]),
             "seed": int(match["seed"]),
         }
     return known
+
+
+def _named_as_found(planned: Sequence[dict[str, Any]], runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Call the data of planned runs as the finished runs have them: with the hash of other sizes, or a stand-in's.
+
+    Where runs on several sets share a name in the sweep's file, a planned run does not tell which is its own.
+    """
+    called: dict[str, set[str]] = {}
+    for run in runs:
+        match = _FOLDER.match(run.path.name)
+        if match is not None and run.trained_on is not None:
+            called.setdefault(match["dataset"], set()).add(run.trained_on.name)
+    named = []
+    for one in planned:
+        names = called.get(one.get(_SWEPT, ""), set())
+        rest = {key: value for key, value in one.items() if key != "dataset"} if names else dict(one)
+        named.append({**rest, "dataset": next(iter(names))} if len(names) == 1 else rest)
+    return named
 
 
 def _missing_notes(record: SweepRecord, states: Mapping[Path, str]) -> list[str]:

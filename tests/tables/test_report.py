@@ -343,6 +343,22 @@ def test_a_sweep_says_what_it_is(runs: Path) -> None:
     assert figure.measured_by == ("secli train", "secli sweep q.yaml")
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_damaged_sweep_below_is_set_aside(runs: Path, begun: bool) -> None:
+    bad = runs / "other"
+    bad.mkdir()
+    (bad / SWEEP_FILE).write_text("{")
+    if begun:
+        write_run(bad / "cnn" / "r5", training("cnn", realisation=5))
+    report = report_of(runs)
+    assert report.set_aside is not None
+    said = [[str(cell.value) for cell in line] for line in report.set_aside.table.rows]
+    assert said.count([str(bad / SWEEP_FILE), "damaged record"]) == 1
+    write_run(bad / "cnn" / "r5", training("cnn", realisation=5))
+    with pytest.raises(InputError, match=r"sweep\.json: damaged record"):
+        report_of(bad)
+
+
 def test_markdown_and_its_pictures(runs: Path, tmp_path: Path) -> None:
     report = report_of(runs, published=True)
     written = write_report(report, report_file(tmp_path / "out"))

@@ -133,6 +133,59 @@ def test_a_set_with_other_parameters_is_no_stand_in(tmp_path: Path) -> None:
     assert not any("stands in" in note for note in table.notes)
 
 
+def test_data_of_other_sizes_go_by_both_names_and_have_one_row(tmp_path: Path) -> None:
+    hashed = "mnist-scale-901a1f98"
+    tables: list[dict[str, Any]] = [
+        {"title": "All", "rows": ["label", "dataset"]},
+        {"title": "By the file's name", "rows": ["label", "dataset"], "only": {"dataset": "mnist-scale"}},
+        {"title": "By its own", "rows": ["label", "dataset"], "only": {"dataset": hashed}},
+        {"title": "Columns", "rows": ["label"], "columns": ["dataset"], "only": {"dataset": "mnist-scale"}},
+        {"title": "None", "rows": ["label"], "only": {"dataset": "mnist"}},
+    ]
+    write_sweep(tmp_path, tables)
+    write_runs(tmp_path, ("so2_cnn", "cnn"), dataset=hashed)  # DSS v1 has not begun
+    *found, nothing = sweep_tables(tmp_path)
+    for table in found:
+        rows = json_rows(table)
+        assert [(row["label"], row["dataset"]) for row in rows] == [
+            (label, hashed) for label in LABELS.values()
+        ]
+        assert [row["test_error"]["n"] for row in rows] == [3, 3, 0]
+    assert len(found[3].columns) == 2
+    assert json_rows(nothing) == []
+
+
+def test_two_sizes_of_one_set_make_no_row_that_is_neither(tmp_path: Path) -> None:
+    write_sweep(tmp_path, [{"title": "All", "rows": ["label", "dataset"]}])
+    write_runs(tmp_path, ("so2_cnn",), dataset="mnist-scale-901a1f98")
+    write_runs(tmp_path, ("cnn",), dataset="mnist-scale-0123abcd")
+    rows = json_rows(sweep_tables(tmp_path)[0])
+    assert [(row["label"], row["dataset"]) for row in rows] == [
+        ("SO(2)", "mnist-scale-901a1f98"),
+        ("CNN", "mnist-scale-0123abcd"),
+    ]
+
+
+def test_a_damaged_sweep_below_is_set_aside_and_a_named_one_is_an_error(tmp_path: Path) -> None:
+    for name in ("good", "bad"):
+        write_sweep(tmp_path / name, [])
+        write_runs(tmp_path / name, ("cnn",) if name == "good" else ("dss_v1",))
+    (tmp_path / "bad" / SWEEP_FILE).write_text("{")
+    runs, aside = collect([tmp_path])
+    assert {run.model.name for run in runs} == {"cnn", "dss_v1"}
+    assert [(one.path, one.reason) for one in aside] == [
+        (str(tmp_path / "bad" / SWEEP_FILE), "damaged record")
+    ]
+    with pytest.raises(InputError, match=r"sweep\.json: damaged record"):
+        collect([tmp_path / "bad"])
+    inside = tmp_path / "good" / "inner"
+    (tmp_path / "bad").rename(inside)
+    tables = sweep_tables(tmp_path / "good")
+    assert [row["path"] for row in json_rows(tables[-1])] == [str(inside / SWEEP_FILE)]
+    with pytest.raises(InputError, match=r"sweep\.json: damaged record"):
+        sweep_tables(inside)
+
+
 def test_one_impossible_table_does_not_take_the_others_with_it(tmp_path: Path) -> None:
     write_sweep(tmp_path, [{"title": "Bad", "rows": ["model.nothing"]}, {"title": "Errors"}])
     write_runs(tmp_path)

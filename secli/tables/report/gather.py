@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from secli.errors import InputError
 from secli.records import SWEEP_FILE, SweepRecord, read_sweep_record
 from secli.tables.aggregate import Summary, summarise
-from secli.tables.collect import collect
+from secli.tables.collect import SetAside, collect
 from secli.tables.comparison import compare
 from secli.tables.published import load_published
 from secli.tables.report.content import Report, TablePart
@@ -47,10 +48,13 @@ def gather(
     """
     if not paths:
         raise InputError("no runs given: name run directories, directories that hold runs, or a sweep's")
-    sweeps = _sweeps(paths)
+    damaged: list[SetAside] = []
+    sweeps = _sweeps(paths, damaged)
     runs, _ = collect(paths)
     keys = tuple(by) if by is not None else telling_keys(runs)
     summary = summarise(paths, keys)
+    # of a damaged sweep with runs, the summary knows already
+    summary = replace(summary, set_aside=tuple(dict.fromkeys((*summary.set_aside, *damaged))))
     comparison = compare(summary, load_published() if published else None, accuracy=True)
     again = _compare_command(paths, summary, published)
     main = [TablePart("comparison", comparison.main, again)]
@@ -67,16 +71,23 @@ def gather(
     )
 
 
-def _sweeps(paths: Sequence[Path]) -> list[tuple[Path, SweepRecord]]:
-    """Return the sweeps that the paths are, or hold at any depth."""
+def _sweeps(paths: Sequence[Path], aside: list[SetAside]) -> list[tuple[Path, SweepRecord]]:
+    """Return the sweeps that the paths are, or hold at any depth; a damaged one below a path is set aside."""
     found: dict[Path, SweepRecord] = {}
     for path in paths:
         if not path.is_dir():
             continue
         for file in sorted(path.rglob(SWEEP_FILE)):
-            record = read_sweep_record(file.parent)
-            hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-            if record is not None and not hidden:
+            if any(part.startswith(".") for part in file.relative_to(path).parts):
+                continue
+            try:
+                record = read_sweep_record(file.parent)
+            except InputError as error:
+                if file.parent == path:
+                    raise
+                aside.append(SetAside(str(file), str(error).removeprefix(f"{file}: ")))
+                continue
+            if record is not None:
                 found.setdefault(file.parent, record)
     return list(found.items())
 
