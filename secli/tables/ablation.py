@@ -21,6 +21,7 @@ from secli.tables.belonging import (
     same_protocol,
 )
 from secli.tables.collect import Run, SetAside
+from secli.tables.compared import compared_notes
 from secli.tables.comparison import measure_note
 from secli.tables.formats import Table
 from secli.tables.grid import Grid, GridColumn, accuracy_factors, filled, ordered
@@ -172,6 +173,8 @@ def _table(
         named.append((*network_names, f"{value if value is not None else 'unset'}{BASE if is_base else ''}"))
     bases_said = "; ".join(_base_words(key, base) for key, base in bases.items())
     more = [measure_note(found.measure, "at the tap named")] if found.measure is not None else []
+    if any(one.at_tap for one in quantities):
+        more += compared_notes(list(placed.values()), (*found.mean_factors, *found.factors))
     grid = Grid(
         f"{wanted.title or 'Ablation over ' + trained_words(found)}: {name}",
         (*rows, name),

@@ -369,19 +369,25 @@ def version_notes(runs: Iterable[Run]) -> list[str]:
     return [f"The records come from several versions of secli: {said}."]
 
 
+# What decides an error as much as the architecture does, where it differs between rows.
+TOLD = ("epochs", "augment", "precision", "optimizer", "lr", "batch", "milestones")
+
+
 def training_notes(rows: Sequence[Row]) -> list[str]:
     """Say where rows were trained differently in what decides an error as much as the architecture does."""
     notes = []
-    for key in ("epochs", "augment", "precision"):
-        values: dict[Any, list[str]] = {}
+    for key in TOLD:
+        values: dict[str, list[str]] = {}
         for row in rows:
             if row.settings is not None and key not in row.by:
-                values.setdefault(row.settings.get(key), []).append(row.model)
+                value = row.settings.get(key)
+                said = list(value) if isinstance(value, tuple | list) else value
+                values.setdefault(str(said), []).append(row.model)
         if len(values) > 1:
-            said = "; ".join(
+            each = "; ".join(
                 f"{value} ({', '.join(dict.fromkeys(models))})" for value, models in values.items()
             )
-            notes.append(f"The rows differ in {key}: {said}.")
+            notes.append(f"The rows differ in {key}: {each}.")
     return notes
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from secli.errors import UnknownNameError
 from secli.tables.aggregate import Row, Summary
 from secli.tables.collect import SetAside
+from secli.tables.compared import compared_notes
 from secli.tables.deltas import Measure, accuracy_at
 from secli.tables.formats import Cell, Column, Table, statistic_json
 from secli.tables.published import Published, Reported, elsewhere, reported
@@ -185,6 +186,7 @@ def _measured_notes(summary: Summary, accuracy: bool) -> list[str]:
                 f"Δ: mean of Δ(s) over s = {factors}, the factors below 1 that all rows could measure, "
                 "at the deepest spatial tap measured at all of them unless --tap names one; factors within 2 % are one."
             )
+        notes += compared_notes(rows, (*summary.mean_factors, *summary.factors))
         unmeasured = list(dict.fromkeys(row.named for row in rows if not row.curves))
         if unmeasured:
             notes.append(f"Δ not measured ('secli equivariance' does): {'; '.join(unmeasured)}.")

@@ -8,6 +8,7 @@ from typing import Any
 from secli.errors import InputError
 from secli.tables.belonging import check_facts
 from secli.tables.collect import Run, SetAside
+from secli.tables.compared import compared_notes
 from secli.tables.comparison import measure_note
 from secli.tables.deltas import common_factors
 from secli.tables.formats import Table
@@ -95,7 +96,7 @@ def curve_tables(
             columns,
             cells,
             taps=tuple(taps.get(key) for key in order) if is_delta else None,
-            notes=(note, *sorted_runs.notes),
+            notes=(note, *(compared_notes(found.rows, factors) if is_delta else ()), *sorted_runs.notes),
         )
         tables.append(lay_grid(grid, wanted.ranks, wanted.test))
     return tables

@@ -17,6 +17,7 @@ from secli.tables.belonging import (
     same_protocol,
 )
 from secli.tables.collect import Run, SetAside
+from secli.tables.compared import compared_notes
 from secli.tables.comparison import measure_note
 from secli.tables.derived import published_crossing
 from secli.tables.formats import Table
@@ -168,7 +169,7 @@ def pivot_tables(
             tuple(row_names(key) for key in row_keys),
             grid_columns,
             cells,
-            notes=(*_delta_notes(one, sorted_runs, True), *sorted_runs.notes),
+            notes=(*_delta_notes(one, sorted_runs, (one,), True), *sorted_runs.notes),
         )
         tables.append(lay_grid(grid, wanted.ranks, wanted.test))
     return tables
@@ -306,7 +307,7 @@ def _list_grid(
         tuple(GridColumn(one.title, one) for one in quantities),
         cells,
         taps=tuple(taps.get(key) for key in row_keys) if deltas else None,
-        notes=(*(_delta_notes(curves, sorted_runs, False) if curves else ()), *sorted_runs.notes),
+        notes=(*(_delta_notes(curves, sorted_runs, quantities, False) if curves else ()), *sorted_runs.notes),
     )
 
 
@@ -322,7 +323,13 @@ def trained_words(found: Rows) -> str:
     return f"networks trained on {', '.join(names)}" if names else "untrained networks"
 
 
-def _delta_notes(one: Quantity, sorted_runs: Sorted, say_taps: bool) -> list[str]:
+def _factors(one: Quantity, found: Rows) -> tuple[float, ...]:
+    return found.mean_factors if one.factor is None else (one.factor,)
+
+
+def _delta_notes(
+    one: Quantity, sorted_runs: Sorted, columns: Sequence[Quantity], say_taps: bool
+) -> list[str]:
     found = sorted_runs.found
     if not one.curves or found.measure is None:
         return []
@@ -331,6 +338,8 @@ def _delta_notes(one: Quantity, sorted_runs: Sorted, say_taps: bool) -> list[str
         mean = "" if one.factor is not None else f": mean over s = {over}"
         return [f"Accuracy on {found.measure[3]} images of {found.measure[2]} rescaled by s{mean}."]
     notes = [measure_note(found.measure, "at the tap named")]
+    at = [factor for one in columns if one.at_tap for factor in _factors(one, found)]
+    notes += compared_notes(found.rows, at)
     if one.factor is None:
         over = ", ".join(f"{f:.3g}" for f in found.mean_factors)
         notes.append(

@@ -10,6 +10,7 @@ import shutil
 import statistics
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ import pytest
 
 from secli.catalogue import MODELS
 from secli.errors import InputError, UnknownNameError
+from secli.tables.ablation import ablation_tables
+from secli.tables.aggregate import summarise
 from secli.tables.collect import SetAside, collect
+from secli.tables.comparison import compare
+from secli.tables.factor_curves import curve_tables
 from secli.tables.formats import Table, csv_document, document, json_rows, render
 from secli.tables.pivot import Wanted, pivot_tables
 from secli.tables.published import load_published
@@ -37,7 +42,12 @@ def write(directory: Path, name: str, augment: str, r: int, error: float, **more
     options = {"image_size": 28, "upsampling": 2 if "_56" in name else 1}
     record = training(name, error, realisation=r, options=options, augment=augment, **more)
     measured = curves(
-        name, realisation=r, trained_on=data("mnist-scale", r), options=options, level=20 * error
+        name,
+        seed=more.get("seed", 0),
+        realisation=r,
+        trained_on=data("mnist-scale", r),
+        options=options,
+        level=20 * error,
     )
     folder = f"mnist-scale-r{r}-s{more.get('seed', 0)}-{augment}"
     write_run(directory / name / folder, record, measured)
@@ -108,9 +118,30 @@ def test_best_and_tied_are_marked_per_column(runs: Path) -> None:
     assert "best" in standing
     text = render(table, "table", 160)
     assert text.count("(6)*") == 4
-    assert "paired t test over common (realisation, seed) pairs, two-sided" in text
-    wilcoxon = pivot(runs, Wanted(rows=("system",), columns=("size",), test="wilcoxon"))[0][0]
-    assert "Wilcoxon signed-rank test" in render(wilcoxon, "table", 160)
+    assert "paired t test over common realisations (the mean over their seeds), two-sided" in text
+    assert "seeds alone" not in text
+
+
+def test_too_few_pairs_for_wilcoxon_are_said(runs: Path) -> None:
+    three = Wanted(rows=("system",), columns=("size",), test="wilcoxon")
+    (table,), _, rows = pivot(runs, three)  # six realisations, two comparisons: p ≥ 2 · 2 / 2⁶ > 0.05
+    assert {row["test_error_standing"] for row in rows} == {"best", None}
+    assert any(note.startswith("Too few pairs for this test (Wilcoxon signed-rank") for note in table.notes)
+    for net in runs.glob("mnist_cnn*"):
+        shutil.rmtree(net)
+    (both,) = pivot(runs, replace(GRID, test="wilcoxon"))[0]  # one comparison: p ≥ 2 / 2⁶
+    assert any("Wilcoxon signed-rank test over common realisations" in note for note in both.notes)
+
+
+def test_one_realisation_tests_seeds_alone_and_says_so(tmp_path: Path) -> None:
+    for seed in range(4):
+        write(tmp_path, "mnist_cnn_28", "none", 0, 0.03 + 0.0003 * seed**2, seed=seed)
+        write(tmp_path, "mnist_ses_scalar_28", "none", 0, 0.02 + 0.0002 * seed, seed=seed)
+    (table,), _, rows = pivot(tmp_path, GRID)
+    assert at(rows, system="mnist_cnn")["test_error_standing"] == "worse"
+    text = " ".join(table.notes)
+    assert "over common seeds, two-sided" in text
+    assert "With one realisation the test covers seeds alone" in text
 
 
 def test_no_tie_is_claimed_of_two_realisations(tmp_path: Path) -> None:
@@ -190,6 +221,68 @@ def test_rows_that_were_trained_differently_are_said(tmp_path: Path) -> None:
     write(tmp_path, "mnist_ses_scalar_28", "none", 0, 0.02, epochs=3)
     (table,), _, _ = pivot(tmp_path, Wanted(columns=("size",)))
     assert any(note.startswith("The rows differ in epochs") for note in table.notes)
+    assert not any(note.startswith("The rows differ in lr") for note in table.notes)
+
+
+def test_differences_of_optimizer_rate_batch_and_milestones_are_said(tmp_path: Path) -> None:
+    write(tmp_path, "mnist_cnn_28", "none", 0, 0.02)
+    other = {"optimizer": "sgd", "lr": 0.1, "batch": 64, "milestones": [5, 9]}
+    write(tmp_path, "mnist_ses_scalar_28", "none", 0, 0.02, **other)
+    (table,), _, _ = pivot(tmp_path, Wanted(columns=("size",)))
+    said = [note for note in table.notes if note.startswith("The rows differ in")]
+    assert [note.split(":")[0].split(" in ")[1] for note in said] == [
+        "optimizer",
+        "lr",
+        "batch",
+        "milestones",
+    ]
+    assert said[3] == (
+        "The rows differ in milestones: [20, 40] (mnist_cnn_28); [5, 9] (mnist_ses_scalar_28)."
+    )
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Wanted(values=("delta",)),
+        Wanted(values=("test_error", "delta_0.5")),
+        Wanted(columns=("dataset",), values=("delta_0.5",)),
+    ],
+)
+def test_a_tap_of_which_little_was_compared_is_said(tmp_path: Path, wanted: Wanted) -> None:
+    for name, share in (("cnn", 0.9), ("dcn", 0.31)):
+        rows = [
+            curve_row("conv1", 0.5, 0.3, compared=0.1),  # not the tap that is read
+            curve_row("conv2", 0.5, 0.3, compared=share),
+            curve_row("conv2", 1.25, 0.3, compared=0.2),  # not a factor that is read
+        ]
+        write_run(tmp_path / name, training(name), curves(name, rows=rows, accuracy=False))
+    (table,), _, _ = pivot(tmp_path, wanted)
+    (note,) = (
+        note for note in table.notes if note.startswith("Δ compares less than half of the tap's cells")
+    )
+    assert note.split("cells: ")[1].startswith("dcn")
+    assert note.endswith("conv2: 31 % at s = 0.5.")
+    (errors,), _, _ = pivot(tmp_path, Wanted())
+    assert not any("less than half" in note for note in errors.notes)
+
+
+def test_little_compared_is_said_beside_curves_ablations_and_comparisons(tmp_path: Path) -> None:
+    for r in (0, 1):
+        low = [curve_row("conv2", f, 0.3, compared=0.25) for f in (0.5, 0.8)]
+        record = training("cnn", realisation=r, lr=0.01 * (r + 1))
+        write_run(tmp_path / f"r{r}", record, curves("cnn", realisation=r, rows=low))
+    found, aside = collect([tmp_path])
+    made = [
+        curve_tables(found, aside, Wanted(rows=("model", "lr")))[1],
+        *ablation_tables(found, aside, ["lr"], Wanted()),
+        compare(summarise([tmp_path], ("lr",))).main,
+    ]
+    assert len(made) == 3
+    for table in made:
+        assert any("conv2: 25 % at s = 0.5" in note for note in table.notes), table.title
+    accuracy = curve_tables(found, aside, Wanted(rows=("model", "lr")))[0]
+    assert not any("less than half" in note for note in accuracy.notes)
 
 
 def test_delta_names_its_taps(runs: Path) -> None:
@@ -214,6 +307,47 @@ def test_networks_read_at_their_own_taps_keep_the_column(tmp_path: Path) -> None
     (table,), _, rows = pivot(tmp_path, Wanted(values=("test_error", "delta")))
     assert {row["model"]: row["tap"] for row in rows} == {"cnn": "conv1", "dcn": "conv2"}
     assert table.columns[-1].key == "tap"
+
+
+def at_different_taps(directory: Path) -> None:
+    """Three networks of three realisations; the last is read at a shallower tap, where Δ is small."""
+    for r in range(3):
+        for place, name in enumerate(("cnn", "dcn", "dss_v1")):
+            deep = None if name == "dss_v1" else 0.3 + 0.1 * place + 0.001 * r**2
+            rows = [curve_row("conv1", 0.5, 0.1 * (place + 1) + 0.01 * r), curve_row("conv2", 0.5, deep)]
+            measured = curves(
+                name, realisation=r, trained_on=data("mnist-scale", r), rows=rows, accuracy=False
+            )
+            write_run(
+                directory / name / f"r{r}", training(name, 0.05 + 0.001 * r * place, realisation=r), measured
+            )
+
+
+@pytest.mark.parametrize("columns", [(), ("dataset",)])
+def test_delta_at_different_taps_is_neither_tested_nor_ranked(
+    tmp_path: Path, columns: tuple[str, ...]
+) -> None:
+    at_different_taps(tmp_path)
+    wanted = Wanted(columns=columns, values=("delta", "test_error"), ranks=True)
+    tables, _, rows = pivot(tmp_path, wanted)
+    assert {row["delta_standing"] for row in rows} == {None}
+    assert any(
+        note.startswith("No best and no rank") and "different taps" in note for note in tables[0].notes
+    )
+    (over,) = (note for note in tables[0].notes if "ean rank" in note)
+    assert "Δ" not in over
+    same, _, rows = pivot(tmp_path, replace(wanted, tap="conv1"))
+    assert at(rows, model="cnn")["delta_standing"] == "best"
+    assert at(rows, model="cnn")["delta"]["mean"] == pytest.approx(0.11)
+    assert not any("different taps" in note for note in same[0].notes)
+
+
+def test_delta_at_one_tap_is_ranked(tmp_path: Path) -> None:
+    at_different_taps(tmp_path)
+    shutil.rmtree(tmp_path / "dss_v1")
+    (table,), _, rows = pivot(tmp_path, Wanted(values=("delta",)))
+    assert at(rows, model="cnn")["delta_standing"] == "best"
+    assert not any("different taps" in note for note in table.notes)
 
 
 def test_without_columns_each_quantity_has_one(runs: Path) -> None:
