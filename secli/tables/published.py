@@ -55,6 +55,10 @@ class Protocol(_Strict):
     realisations: int | None = Field(
         default=None, ge=1, description="realisations averaged over, where known"
     )
+    sizes: tuple[int | None, int | None, int | None] | None = Field(
+        default=None,
+        description="images in train, val and test as published, null where not said; none: the data set's own",
+    )
     training: dict[str, int | float | str | list[int] | Range] = Field(
         default_factory=dict, description="training settings as published"
     )
@@ -171,7 +175,7 @@ def reported(row: Row, published: Published) -> list[Reported]:
         alike = protocol.dataset in (row.data, base_dataset(row.data))
         if same and alike and row.settings.get("augment") == protocol.augment:
             departures = (
-                *_data_departures(row, protocol.dataset),
+                *_data_departures(row, protocol),
                 *_setting_departures(row.settings, protocol),
                 *_option_departures(row, figure),
             )
@@ -191,26 +195,39 @@ def elsewhere(rows: Sequence[Row], published: Published) -> list[Reported]:
     return found
 
 
-def _data_departures(row: Row, dataset: str) -> list[str]:
-    """Say that the data are not of the protocol's standard parameters; in which, where they are still there to ask."""
-    if row.data is None or row.data == dataset:
+def _data_departures(row: Row, protocol: Protocol) -> list[str]:
+    """Say in which the data are not those of the protocol, as far as their manifest is still there to ask."""
+    dataset = protocol.dataset
+    if row.data is None:
         return []
-    said = [f"data {dataset} there, {row.data} here"]
-    if dataset not in DATASETS:
-        return said
-    standard = DATASETS[dataset].standard.as_dict()
-    found = {key: value for key, value in _parameters(row).items() if standard.get(key) != value}
-    said += [
-        f"{key.replace('_', ' ')} {_words(standard.get(key))} there, {_words(value)} here"
+    standard = DATASETS[dataset].standard.as_dict() if dataset in DATASETS else {}
+    found = {**standard, **_parameters(row)} if row.data == dataset else _parameters(row)
+    published = {**standard, "sizes": protocol.sizes or standard.get("sizes")}
+    said = [
+        f"{key.replace('_', ' ')} {_words(published.get(key))} there, {_words(value)} here"
         for key, value in found.items()
+        if not _as_published(value, published.get(key))
     ]
-    sizes = standard["sizes"]
-    tested = {
-        run.training.results.test_images for run in row.members if run.training and run.training.results
-    }
-    if not found and sizes and tested != {sizes[2]}:
-        said.append(f"{sizes[2]} test images there, {', '.join(map(str, sorted(tested)))} here")
+    if not said and not found and published["sizes"] is not None:
+        tested = {
+            run.training.results.test_images for run in row.members if run.training and run.training.results
+        }
+        if tested != {published["sizes"][2]}:
+            said.append(
+                f"{published['sizes'][2]} test images there, {', '.join(map(str, sorted(tested)))} here"
+            )
+    if row.data != dataset and (said or not found):
+        said.insert(0, f"data {dataset} there, {row.data} here")
     return said
+
+
+def _as_published(value: Any, published: Any) -> bool:
+    """Say whether a parameter is the published one; what was not published (null) may be anything."""
+    if isinstance(value, list | tuple) and isinstance(published, list | tuple):
+        return len(value) == len(published) and all(
+            b is None or a == b for a, b in zip(value, published, strict=True)
+        )
+    return bool(value == published)
 
 
 def _parameters(row: Row) -> dict[str, Any]:
@@ -228,7 +245,9 @@ def _parameters(row: Row) -> dict[str, Any]:
 
 
 def _words(value: Any) -> str:
-    return "/".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return "/".join("?" if part is None else str(part) for part in value)
+    return str(value)
 
 
 def _setting_departures(settings: Mapping[str, Any], protocol: Protocol) -> list[str]:

@@ -16,7 +16,7 @@ from secli.tables.aggregate import Row, summarise
 from secli.tables.collect import collect
 from secli.tables.formats import render
 from secli.tables.pivot import Wanted, pivot_tables
-from secli.tables.published import Published, elsewhere, load_published, reported
+from secli.tables.published import Published, _as_published, elsewhere, load_published, reported
 from tests.tables.fabricate import curves, training, write_run
 
 SES = {
@@ -181,3 +181,14 @@ def test_a_protocol_names_only_known_settings() -> None:
                 "figures": [],
             }
         )
+
+
+def test_sizes_are_compared_with_the_publication_and_not_with_the_standard_set() -> None:
+    """The scale curves were tested on 10 000 images; what was not said of the validation images may be anything."""
+    curves = load_published().protocols["curves"]
+    assert curves.sizes == (10_000, None, 10_000)
+    assert _as_published([10_000, 2_000, 10_000], curves.sizes)
+    assert not _as_published([10_000, 2_000, 50_000], curves.sizes)
+    assert not _as_published([2_000, 500, 2_000], curves.sizes)
+    assert not _as_published([10_000, 2_000], curves.sizes)
+    assert _as_published(None, None)
