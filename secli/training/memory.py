@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import multiprocessing
-import sys
+import platform
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,8 @@ import torch
 from secli.training.speed import Subject, wait
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+M_MMAP_THRESHOLD = -3  # malloc.h
+LARGE = 1 << 16
 
 
 class Asked(NamedTuple):
@@ -63,6 +65,9 @@ def peak_memory(asked: Asked) -> float | None:
 
 
 def _measure(asked: Asked, answer: Connection) -> None:
+    if platform.libc_ver()[0] == "glibc":
+        # large tensors in pages of their own, given back when they are freed: what is resident is what is in use
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
     torch.set_num_threads(asked.threads)
     subject: Subject | None = Subject(
         asked.name, asked.batch, asked.device, asked.image_size, asked.precision
@@ -89,8 +94,6 @@ def _peak(subject: Subject) -> float | None:
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     if subject.device != "cpu" or not RESET.exists():
         return None
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
     RESET.write_text("5", encoding="ascii")  # the high-water mark starts again from here
     before = _kibibytes("VmRSS")
     subject.run("train")
