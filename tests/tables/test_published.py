@@ -61,7 +61,10 @@ def test_another_setting_is_marked(tmp_path: Path) -> None:
     found = reported(row_of(tmp_path / "b", "mnist_ses_scalar_28", options={"size": 9}), load_published())
     assert found[0].departures == ("option size 15 there, 9 here",)
     found = reported(row_of(tmp_path / "c", "cnn", epochs=2), load_published())
-    assert found[0].departures == ("epochs 60 to 100 there, 2 here",)
+    assert found[0].departures == (
+        "sizes 10000/?/10000 there, 10000/2000/50000 here",
+        "epochs 60 to 100 there, 2 here",
+    )
 
 
 def test_data_of_other_sizes_have_the_figure_and_the_mark(tmp_path: Path) -> None:
@@ -78,7 +81,7 @@ def test_the_sizes_are_named_where_the_data_are_still_there(tmp_path: Path) -> N
     there = record.data.model_copy(update={"path": str(made.path)})
     row = summarise([write_run(tmp_path / "run", record.model_copy(update={"data": there}))]).rows[0]
     content = load_published().model_dump()
-    content["protocols"]["curves"]["dataset"] = "digits-scale"
+    content["protocols"]["curves"] |= {"dataset": "digits-scale", "sizes": None}
     (found,) = reported(row, Published.model_validate(content))
     assert found.departures[:2] == (
         f"data digits-scale there, {manifest.name} here",
