@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+from secli.errors import InputError
 from secli.experiments.jobs import SweepJob
 from secli.records import read_training_record
 from secli.trackers.following import following
-from secli.training.events import Begun, EpochEnded, Report
+from secli.training.events import Begun, EpochEnded, Remark, Report
 from secli.training.fit import METRICS_FILE
 
 
@@ -19,13 +20,18 @@ def retell(job: SweepJob, report: Report) -> None:
     job : SweepJob
         The job; its run directory is home.
     report : callable
-        Receives a remark when a tracker fails; the run is finished all the same.
+        Receives a remark when a tracker fails, or the run's files cannot be read; the run is finished all the same.
     """
     if not job.trackers:
         return
-    record = read_training_record(job.run)
-    lines = (job.run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
-    epochs = [json.loads(line) for line in lines]
+    try:
+        record = read_training_record(job.run)
+        lines = (job.run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
+        epochs = [json.loads(line) for line in lines]
+    except (OSError, ValueError, InputError) as problem:
+        reason = " ".join(str(problem).split())
+        report(Remark(f"--track {', '.join(job.trackers)}: {job.run} is left out: {reason}"))
+        return
     with following(job.trackers, job.tracked_in, report, strict=False) as follower:
         follower.on_event(Begun(job.run, 1, 0, len(epochs), 1, record.provenance.device))
         lowest = float("inf")

@@ -16,6 +16,7 @@ from secli.config import MeasureSettings, ModelSettings, TrainingSettings
 from secli.datasets.build import make_dataset
 from secli.errors import InputError, InterruptedRunError, UnknownNameError
 from secli.experiments.jobs import SweepJob, carry_out, standing
+from secli.experiments.retelling import retell
 from secli.records import EquivarianceRecord, read_record, read_training_record
 from secli.trackers.contract import parameters, result_metrics
 from secli.trackers.following import TRACKERS, Follower, following, open_trackers
@@ -239,6 +240,26 @@ def test_what_cannot_be_read_or_drawn_is_left_out_and_the_run_is_done(
     remarks = [event.text for event in events if isinstance(event, Remark)]
     assert remarks == [f"--track whole: {told}: [Errno 28] No space left on device"]
     assert tracker.calls == ["begin", "epoch", "epoch", *calls]
+
+
+def test_a_run_whose_files_cannot_be_read_is_not_retold(
+    new_job: NewJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = Broken("never")
+    monkeypatch.setitem(TRACKERS, "whole", lambda home: tracker)
+    job = new_job(tmp_path, "whole")
+    carry_out(job, silent)
+    tracker.calls.clear()
+    retell(job, silent)
+    assert tracker.calls == ["begin", "epoch", "epoch", "finish", "close"]
+    tracker.calls.clear()
+    (job.run / "metrics.jsonl").unlink()
+    events: list[Event] = []
+    retell(job, events.append)
+    (remark,) = events
+    assert isinstance(remark, Remark)
+    assert remark.text.startswith(f"--track whole: {job.run} is left out: [Errno 2]")
+    assert tracker.calls == []
 
 
 def test_a_store_that_does_not_open_stops_the_user_but_never_a_run(
