@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from secli.errors import InputError
-from secli.records import SWEEP_FILE, EquivarianceRecord, SweepRecord, write_record
+from secli.records import SWEEP_FILE, EquivarianceRecord, SweepRecord, SweptRun, write_record
 from secli.tables.aggregate import summarise
 from secli.tables.collect import collect
 from secli.tables.comparison import compare
@@ -357,6 +357,44 @@ def test_a_damaged_sweep_below_is_set_aside(runs: Path, begun: bool) -> None:
     write_run(bad / "cnn" / "r5", training("cnn", realisation=5))
     with pytest.raises(InputError, match=r"sweep\.json: damaged record"):
         report_of(bad)
+
+
+def swept(runs: Path, tables: list[dict[str, Any]]) -> Path:
+    listed = [
+        SweptRun(key=f"{n}", run=f"{name}/r{r}", model=name, label=name.upper(), tag=None)
+        for n, (name, r) in enumerate((name, r) for name in ("cnn", "dss_v1", "dcn") for r in (0, 1))
+    ]
+    record = SweepRecord(
+        name="quick", about="", command="secli sweep q.yaml", secli="0.1.0", runs=listed, tables=tables
+    )
+    write_record(runs / SWEEP_FILE, record)
+    return runs
+
+
+def test_the_tables_of_a_sweep_come_first(runs: Path) -> None:
+    tables = [
+        {"title": "Errors", "rows": ["label"], "columns": ["realisation"]},
+        {"title": "Cost", "rows": ["label"]},
+    ]
+    report = report_of(swept(runs, tables))
+    parts = {part.key: part for part in report.tables}
+    assert [part.table.title for part in report.tables[:3]] == [
+        "Errors", "Cost", "Set aside from the tables of the sweep quick",
+    ]  # fmt: skip
+    assert parts["sweep-1"].command == "secli sweep q.yaml"
+    # a pivot: rows of labels, columns of realisations, fractions unrounded in the cells
+    assert cells(to_html(report), "sweep-1")[0] == ["", "0.05", "0.060000000000000005"]
+    assert parts["comparison"].table.rows
+    ids = Reader(to_html(report)).ids
+    assert len(ids) == len(set(ids))
+    assert "## Errors" in to_markdown(report, ["a.png", "b.png"])
+    # without tables of its own a sweep ends in the comparison, once
+    assert [part.key for part in report_of(swept(runs, [])).tables] == ["comparison"]
+
+
+def test_names_that_a_sweep_gives_part_no_rows(runs: Path) -> None:
+    swept(runs, [])
+    assert telling_keys(collect([runs])[0]) == ("model",)
 
 
 def test_markdown_and_its_pictures(runs: Path, tmp_path: Path) -> None:

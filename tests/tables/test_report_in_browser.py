@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from secli.tables.formats import Cell, Column, Table
+from secli.tables.report.content import TablePart
 from secli.tables.report.gather import gather
 from secli.tables.report.html import to_html
 from tests.tables.browser import Page, find_chromium, page
@@ -170,6 +173,36 @@ def test_tables_are_sorted_each_for_itself(opened: Page) -> None:
     # intervals and floors belong to the line above: such tables stay as they are
     assert opened.run("document.querySelectorAll('#curves-1 thead button').length") == 0
     assert opened.run("document.querySelectorAll('#curves-1 table').length") >= 4
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_lines_stay_with_their_row(browser: Page, tmp_path: Path, width: int) -> None:
+    """A pivot with published figures: they go on with the row above, however it is sorted."""
+    columns = (
+        Column("model", "model", text=True),
+        Column("from", "from", text=True),
+        Column("error", "error"),
+    )
+    rows: list[tuple[Cell, ...]] = []
+    for name, value in (("b", 2.0), ("c", None), ("a", 10.0)):
+        rows.append((Cell(name), Cell("measured"), Cell(value, "*")))
+        rows.append((Cell(""), Cell(f"published of {name}"), Cell(1.0)))
+    report = gather([write_run(tmp_path / "run", training())], "c")
+    part = TablePart("pivot", Table("Pivot", columns, tuple(rows), heads=2))
+    file = tmp_path / "r.html"
+    file.write_text(to_html(replace(report, tables=(part,))))
+    browser.open(file, width)
+    order = "[...document.querySelectorAll('#pivot tbody tr')].map(r => r.cells[0].textContent || r.cells[1].textContent)"
+    button = "document.querySelectorAll('#pivot thead button')[2]"
+    for wanted in ("bac", "abc", "bca"):
+        browser.run(f"{button}.click()")
+        assert browser.run(order) == [line for name in wanted for line in (name, f"published of {name}")]
+    assert (
+        browser.run(
+            "[...document.querySelectorAll('#pivot tbody tr')].map(r => r.querySelectorAll('th').length)"
+        )
+        == [2] * 6
+    )
 
 
 @pytest.mark.parametrize("width", [390])

@@ -17,6 +17,9 @@ from secli.tables.report.content import Report, TablePart
 from secli.tables.report.drawing import figures
 from secli.tables.report.grouping import telling_keys
 from secli.tables.report.origin import origin
+from secli.tables.sweep import sweep_tables
+
+ASIDE_TITLE = "Set aside, with the reason"
 
 
 def gather(
@@ -57,7 +60,7 @@ def gather(
     summary = replace(summary, set_aside=tuple(dict.fromkeys((*summary.set_aside, *damaged))))
     comparison = compare(summary, load_published() if published else None, accuracy=True)
     again = _compare_command(paths, summary, published)
-    main = [TablePart("comparison", comparison.main, again)]
+    main = [*_sweep_parts(sweeps), TablePart("comparison", comparison.main, again)]
     main += [TablePart(f"table-{n}", table, again) for n, table in enumerate(comparison.others, start=1)]
     aside = comparison.set_aside
     return Report(
@@ -90,6 +93,23 @@ def _sweeps(paths: Sequence[Path], aside: list[SetAside]) -> list[tuple[Path, Sw
             if record is not None:
                 found.setdefault(file.parent, record)
     return list(found.items())
+
+
+def _sweep_parts(sweeps: Sequence[tuple[Path, SweepRecord]]) -> list[TablePart]:
+    """Return the tables that the sweeps' files name; one that names none ends in the comparison, which follows."""
+    parts: list[TablePart] = []
+    for directory, record in sweeps:
+        if not record.tables:
+            continue
+        try:
+            tables = sweep_tables(directory)
+        except InputError:  # nothing is finished yet: the lead says how many runs are planned
+            continue
+        for table in tables:
+            if table.title == ASIDE_TITLE:
+                table = replace(table, title=f"Set aside from the tables of the sweep {record.name}")
+            parts.append(TablePart(f"sweep-{len(parts) + 1}", table, record.command))
+    return parts
 
 
 def _compare_command(paths: Sequence[Path], summary: Summary, published: bool) -> str:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from secli.tables.belonging import DRAW, MACHINE, facts
+from secli.tables.belonging import DERIVED, DRAW, MACHINE, facts
 from secli.tables.collect import Run
 
 # no choice of an experimenter, or said by other keys already
-_NEVER = {*DRAW, *MACHINE, "model", "trained", "options", "parameters", "test images", "lossy source"}
+_NEVER = {
+    *DRAW,
+    *MACHINE,
+    *DERIVED,
+    "model",
+    "trained",
+    "options",
+    "parameters",
+    "test images",
+    "lossy source",
+}
 # what a reader looks for first
 _FIRST = ("dataset", "augment", "epochs")
 

@@ -13,6 +13,7 @@ from string import Template
 from secli.provenance import secli_version
 from secli.tables.curves import INDENT
 from secli.tables.formats import Cell, Column, Table, cell_parts, shown_columns
+from secli.tables.grid_layout import BEST
 from secli.tables.report.content import FigurePart, Origin, Report, TablePart
 from secli.tables.report.inline import inline_svg
 from secli.tables.statistic import Statistic
@@ -108,11 +109,12 @@ def table_html(table: Table, sortable: bool) -> str:
     lines = []
     for row in table.rows:
         cells = [
-            _cell(row[index], table.columns[index], "td" if place else "th")
+            _cell(row[index], table.columns[index], "th" if place < table.heads else "td")
             for place, index in enumerate(shown)
         ]
+        # a line without a name of its own goes on with the one above, also when rows are sorted
         name = row[shown[0]].value
-        more = ' class="more"' if isinstance(name, str) and name.startswith(INDENT) else ""
+        more = ' class="more"' if isinstance(name, str) and (not name or name.startswith(INDENT)) else ""
         lines.append(f"<tr{more}>{''.join(cells)}</tr>")
     css = ' class="sortable"' if sortable else ""
     body = (
@@ -129,7 +131,8 @@ def _cell(cell: Cell, column: Column, tag: str) -> str:
     text = _breakable(escape(" ".join(_whole(part, column) for part in cell_parts(cell, column))), column)
     value = cell.value.mean if isinstance(cell.value, Statistic) else cell.value
     short = ["short"] if isinstance(value, str) and len(value) <= SHORT else []
-    classes = [*(["text"] if column.text else []), *short, *(["missing"] if value is None else [])]
+    best = ["best"] if BEST in cell.mark else []
+    classes = [*(["text"] if column.text else []), *short, *best, *(["missing"] if value is None else [])]
     number = f' data-value="{float(value)!r}"' if isinstance(value, int | float) else ""
     scope = ' scope="row"' if tag == "th" else ""
     return f"<{tag}{scope}{_class(classes)}{number}>{text}</{tag}>"

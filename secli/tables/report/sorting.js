@@ -18,18 +18,22 @@
 
   function sort(table, given, column, direction) {
     const sign = direction === "descending" ? -1 : 1;
-    const keyed = given.map((row) => ({ row, key: keyOf(row, column) }));
+    const keyed = given.map((lines) => ({ lines, key: keyOf(lines[0], column) }));
     if (direction !== "none") {
       keyed.sort((one, other) => {
         if (one.key === null || other.key === null) return (one.key === null) - (other.key === null);
         return sign * compare(one.key, other.key);
       });
     }
-    table.tBodies[0].append(...keyed.map(({ row }) => row));
+    table.tBodies[0].append(...keyed.flatMap(({ lines }) => lines));
   }
 
   for (const table of document.querySelectorAll("table.sortable")) {
-    const given = [...table.tBodies[0].rows];
+    const given = []; // rows, each with the lines that go on with it
+    for (const row of table.tBodies[0].rows) {
+      if (row.classList.contains("more") && given.length) given[given.length - 1].push(row);
+      else given.push([row]);
+    }
     const headings = [...table.tHead.rows[0].cells];
     const said = document.createElement("p");
     said.className = "unseen";
