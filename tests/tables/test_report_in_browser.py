@@ -192,17 +192,13 @@ def test_lines_stay_with_their_row(browser: Page, tmp_path: Path, width: int) ->
     file = tmp_path / "r.html"
     file.write_text(to_html(replace(report, tables=(part,))))
     browser.open(file, width)
-    order = "[...document.querySelectorAll('#pivot tbody tr')].map(r => r.cells[0].textContent || r.cells[1].textContent)"
+    lines = "[...document.querySelectorAll('#pivot tbody tr')]"
+    order = f"{lines}.map(r => r.cells[0].textContent || r.cells[1].textContent)"
     button = "document.querySelectorAll('#pivot thead button')[2]"
     for wanted in ("bac", "abc", "bca"):
         browser.run(f"{button}.click()")
         assert browser.run(order) == [line for name in wanted for line in (name, f"published of {name}")]
-    assert (
-        browser.run(
-            "[...document.querySelectorAll('#pivot tbody tr')].map(r => r.querySelectorAll('th').length)"
-        )
-        == [2] * 6
-    )
+    assert browser.run(f"{lines}.map(r => r.querySelectorAll('th').length)") == [2] * 6
 
 
 @pytest.mark.parametrize("width", [390])
