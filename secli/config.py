@@ -161,7 +161,7 @@ def first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
         return f"unknown key '{path}'{suggestion(path.rsplit('.', 1)[-1], kind.model_fields)}"
     if problem["type"] == "missing":
         return f"key '{path}' is missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
     if not path:
         return message
     return f"{path} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
@@ -224,7 +224,7 @@ def parse_assignments(texts: Sequence[str], sections: Sequence[str]) -> dict[str
         path, equals, raw = text.partition("=")
         section, dot, key = path.partition(".")
         if not (equals and dot and key):
-            raise InputError(f"--set {text}: write SECTION.KEY=VALUE, for example model.channels=32")
+            raise InputError(f"--set {text}: write SECTION.KEY=VALUE, for example {_example(sections)}")
         if section not in values:
             raise InputError(f"--set {text}: unknown section '{section}'{suggestion(section, sections)}")
         try:
@@ -232,6 +232,11 @@ def parse_assignments(texts: Sequence[str], sections: Sequence[str]) -> dict[str
         except yaml.YAMLError:
             raise InputError(f"--set {text}: the value is not valid YAML") from None
     return values
+
+
+def _example(sections: Sequence[str]) -> str:
+    examples = {"model": "model.channels=32", "training": "training.lr=0.1", "measure": "measure.images=100"}
+    return next((examples[section] for section in sections if section in examples), "section.key=1")
 
 
 def read_config(path: Path) -> Config:

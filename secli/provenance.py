@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import shlex
 import subprocess
@@ -70,9 +71,13 @@ def gather(device: str, threads: int) -> Provenance:
     )
 
 
+COMMAND = "SECLI_COMMAND"
+"""Environment variable by which a process that works for another says whose command it carries out."""
+
+
 def command_line() -> str:
-    """Return the command line, as given."""
-    return shlex.join([_program(), *sys.argv[1:]])
+    """Return the command line, as given; of a sweep's worker, that of the sweep."""
+    return os.environ.get(COMMAND) or shlex.join([_program(), *sys.argv[1:]])
 
 
 def _program() -> str:

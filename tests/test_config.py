@@ -151,3 +151,10 @@ def test_the_hash_of_settings_does_not_depend_on_their_order() -> None:
     assert settings_hash({"a": 1, "b": [2]}) == settings_hash({"b": [2], "a": 1})
     assert settings_hash({"a": 1}) != settings_hash({"a": 2})
     assert len(settings_hash({})) == 8
+
+
+def test_the_example_of_an_assignment_is_one_that_may_be_given() -> None:
+    with pytest.raises(InputError, match=r"write SECTION.KEY=VALUE, for example training.lr=0.1"):
+        parse_assignments(["lr=3"], ["training"])
+    with pytest.raises(InputError, match=r"for example model.channels=32"):
+        parse_assignments(["lr=3"], ["model", "training"])

@@ -61,7 +61,7 @@ def demo_all(directory: Path, seed: int, jobs: int, quiet: bool, names: Sequence
             note(f"{sweep.about}: {len(models)} networks")
         place = directory / sweep.name
         runs = plan(sweep)
-        _, todo = prepare_jobs(sweep, runs, runs, sources, place, quiet)
+        _, todo = prepare_jobs(sweep, runs, runs, sources, place, quiet, "secli demo --all")
         outcome = carry_out_jobs(todo, LocalEngine(jobs), retry_failed=True, quiet=quiet)
         if outcome.left:
             raise InterruptedRunError("stopped; repeat the command to go on")

@@ -38,7 +38,7 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="KEY=PATTERN",
-            help="Only these runs: model=dss_*, realisation=0, training.augment=scale, model.base=2; repeatable.",
+            help="Only these runs: dss_* (a model), realisation=0, training.augment=scale, model.base=2; repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -152,7 +152,8 @@ def sweep(
         _print_plan(wanted, runs, place, carrier.slots, format, quiet)
         return
     trackers = _trackers(track or [], place)
-    listed, mine = prepare_jobs(wanted, everything, runs, sources, place, quiet)
+    command = _command(file, assignments or [])
+    listed, mine = prepare_jobs(wanted, everything, runs, sources, place, quiet, command)
     mine = [job.model_copy(update={"trackers": trackers, "tracked_in": place}) for job in mine]
     outcome = carry_out_jobs(mine, carrier, retry_failed, quiet)
     _finish(wanted, place, outcome, listed, format, quiet)
@@ -215,6 +216,15 @@ def _stand_ins(texts: Sequence[str]) -> dict[str, Path]:
     return found
 
 
+def _command(file: Path, assignments: Sequence[str]) -> str:
+    """Return the command that makes every run of the sweep: without what a call leaves out, or how it works."""
+    import shlex
+
+    return shlex.join(
+        ["secli", "sweep", str(file), *(part for text in assignments for part in ("--set", text))]
+    )
+
+
 def prepare_jobs(
     wanted: Sweep,
     everything: Sequence[PlannedRun],
@@ -222,6 +232,7 @@ def prepare_jobs(
     sources: Any,
     place: Path,
     quiet: bool,
+    command: str,
 ) -> tuple[list[SweepJob], list[SweepJob]]:
     """Make the datasets of this call's runs, write down what the sweep holds; return all jobs and those of this call.
 
@@ -255,22 +266,25 @@ def prepare_jobs(
         ready[run.data].info() if there else before
         for run, there, before in zip(everything, at_hand, data_before(place, everything), strict=True)
     ]
-    _write_down(wanted, place, [(run, info) for run, info in zip(everything, data, strict=True) if info])
+    found = [(run, info) for run, info in zip(everything, data, strict=True) if info]
+    _write_down(wanted, place, found, command)
     listed = jobs_of([run for run, there in zip(everything, at_hand, strict=True) if there], ready, place)
     mine = {run.key(ready[run.data].digest) for run in runs}
-    return listed, [job for job in listed if job.key in mine]
+    chosen = [job.model_copy(update={"command": command}) for job in listed if job.key in mine]
+    return listed, chosen
 
 
-def _write_down(wanted: Sweep, place: Path, found: Sequence[tuple[PlannedRun, DataInfo]]) -> None:
+def _write_down(
+    wanted: Sweep, place: Path, found: Sequence[tuple[PlannedRun, DataInfo]], command: str
+) -> None:
     """Write down in the sweep's directory which runs it holds, of those whose data are known."""
     from secli.experiments.leading import write_sweep
     from secli.experiments.plan import run_folder
-    from secli.provenance import command_line
 
     keys = [run.key(info.digest) for run, info in found]
     folders = {key: run_folder(run, info.digest) for key, (run, info) in zip(keys, found, strict=True)}
     names = {key: info.name for key, (_, info) in zip(keys, found, strict=True)}
-    write_sweep(place, wanted, [run for run, _ in found], folders, keys, command_line(), names)
+    write_sweep(place, wanted, [run for run, _ in found], folders, keys, command, names)
 
 
 def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> Outcome:

@@ -54,6 +54,9 @@ class SweepJob(Settings):
     measure: MeasureSettings | None = Field(None, description="what is measured; none: nothing")
     measured_on: Path | None = Field(None, description="the dataset directory that is measured on")
     measured_digest: str | None = Field(None, description="digest of that dataset; none: not checked")
+    command: str = Field(
+        "", description="the command whose job it is, for the records; none: the process's own"
+    )
     trackers: tuple[str, ...] = Field((), description="trackers that follow the run")
     tracked_in: Path = Field(Path(), description="where they keep what they are told")
 

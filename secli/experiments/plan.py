@@ -206,12 +206,17 @@ def plan(
             "--set training.seed: the sweep's file says the seeds; --only seed=0 takes one of them"
         )
     runs: list[PlannedRun] = []
+    # an entry at the top of the file holds for every block, and has to match in one of them
+    unused = [entry for part in sweep.parts for entry in part.exclude]
     for part in sweep.parts:
         block = list(_runs_of(part, threads, overrides or {}))
         for run in block:
             check_options(run, shape_of(run.data))
         _check_exclusions(sweep, part, block)
+        unused = [entry for entry in unused if not any(matches(run, entry) for run in block)]
         runs.extend(run for run in block if not _excluded(run, part.exclude))
+    if unused:
+        raise InputError(f"sweep {sweep.name}: exclude: {unused[0]} matches no run; is a name misspelled?")
     if not runs:
         raise InputError(f"sweep {sweep.name}: no run is left; its exclusions match all of them")
     _check_distinct(sweep, runs)

@@ -17,6 +17,7 @@ from typing import TextIO
 from secli.errors import HeldRunError, InterruptedRunError, SecliError
 from secli.experiments.jobs import SweepJob, carry_out
 from secli.experiments.wire import Ended, Note, Progress, Ready, relays
+from secli.provenance import COMMAND
 
 
 def main() -> None:
@@ -56,6 +57,8 @@ def _stop_once() -> None:
 def work(job: SweepJob, channel: TextIO) -> Ended:
     """Carry out one job and say how it ended."""
     began = time.perf_counter()
+    if job.command:
+        os.environ[COMMAND] = job.command  # what the records say made them
 
     def send(message: Progress | Note) -> None:
         _send(channel, message)

@@ -110,6 +110,8 @@ def load_subject(
             raise InputError(f"{target}: --set model.… is for networks of the registry")
         return _foreign(target, seed, foreign)
     if not run.is_dir():
+        if target.endswith(".py"):
+            raise InputError(f"'{target}': name the function that builds the network, {target}:FUNCTION")
         near = suggestion(target, MODELS)
         raise InputError(f"'{target}' is neither a run directory nor a registered model{near}")
     if not (run / RECORD_FILE).exists():

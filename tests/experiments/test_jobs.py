@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from secli.experiments.jobs import (
     mark_failed,
     standing,
 )
+from secli.experiments.worker import work
 from secli.records import read_training_record, write_record
 from secli.training.events import Begun, EpochEnded, Event, silent
 from tests.experiments.conftest import Jobs
@@ -326,3 +328,15 @@ def test_tables_say_when_versions_are_mixed(jobs: Jobs, tmp_path: Path) -> None:
     text = render([comparison.main, *comparison.others], "table", 200)
     assert "0.0.1" in text
     assert "version" in text
+
+
+def test_records_of_a_worker_name_the_command_of_the_sweep(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECLI_COMMAND", "")  # restored afterwards, whatever the worker sets
+    (job,) = jobs(measure=MEASURE)
+    ended = work(job.model_copy(update={"command": "secli sweep mine.yaml"}), io.StringIO())
+    assert ended.how == "done", ended
+    for file in ("record.json", "equivariance.json"):
+        content = json.loads((job.run / file).read_text())
+        assert content["provenance"]["command"] == "secli sweep mine.yaml"

@@ -306,3 +306,13 @@ def test_a_run_is_told_by_what_sets_it_apart() -> None:
         f"cnn widths=[2, 2, 2, 2] augment={augment} mean=0.5 digits-scale r0 s0"
         for augment in ("none", "scale")
     ]
+
+
+def test_an_exclusion_that_matches_no_run_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"exclude: \{'model': 'cmn'\} matches no run; is a name misspelled\?"
+    ):
+        plan(sweep_of(models=["cnn", "dcn"], exclude=[{"model": "cmn"}]))
+    # one that stands for all blocks has to match in one of them
+    parts = [{"tag": "a", "models": ["cnn", "dcn"]}, {"tag": "b", "models": ["dss_v1"]}]
+    assert len(plan(sweep_of(parts=parts, exclude=[{"model": "dcn"}]))) == 2

@@ -472,3 +472,12 @@ def test_declared_fields_come_first_and_the_last_one_holds(here: Path) -> None:
     assert model.taps["down"] == Plane(2.0, 0.5)
     assert model.taps["conv"] == Plane(3.0, model.taps["conv"].origin)
     assert call(here, fields=["conv=invariant"]).taps == {"conv": Invariant()}
+
+
+def test_a_file_without_a_function_is_told_how_to_name_one() -> None:
+    from secli.training.loading import load_subject
+
+    with pytest.raises(
+        InputError, match=r"'my_net.py': name the function that builds the network, my_net.py:FUNCTION"
+    ):
+        load_subject("my_net.py")
