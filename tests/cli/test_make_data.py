@@ -183,7 +183,12 @@ def test_an_interrupt_exits_130_with_one_line(
 
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(build, "write_dataset", interrupted)
-    code, paths, notes = run("digits-scale", "--out", tmp_path / "data")
+    # a suite that was started in the background may have inherited an ignored SIGINT
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, paths, notes = run("digits-scale", "--out", tmp_path / "data")
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert (code, paths) == (130, [])
     assert notes == ["error: interrupted; what was whole is kept, the same command makes the rest"]
     assert signal.getsignal(signal.SIGTERM) is before
