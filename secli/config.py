@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -260,6 +261,27 @@ def read_config(path: Path) -> Config:
     if not isinstance(content, dict):
         raise InputError(f"--config {path}: expected keys at the top level (model, data, training, measure)")
     return validated(Config, content, f"--config {path}")
+
+
+def among(value: Any, wanted: Any) -> bool:
+    """Say whether a value is the wanted one, or one of them where a list is wanted; texts are shell patterns.
+
+    Examples
+    --------
+    >>> among("dss_v1", "dss_*"), among(3, [1, 2]), among([20, 40], [20, 40]), among(True, 1)
+    (True, False, True, False)
+    """
+    return _equal(value, wanted) or (
+        isinstance(wanted, list | tuple) and any(_equal(value, choice) for choice in wanted)
+    )
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, str) and isinstance(value, str):
+        return fnmatchcase(value, wanted)
+    if isinstance(wanted, tuple):
+        wanted = list(wanted)
+    return bool(value == wanted and isinstance(value, bool) == isinstance(wanted, bool))
 
 
 def settings_hash(values: Mapping[str, Any], digits: int = 8) -> str:

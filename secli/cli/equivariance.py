@@ -366,7 +366,7 @@ def data_of(subject: Subject, given: Path | None) -> Path:
     InputError
         When there is no twin.
     """
-    from secli.datasets.protocols import DATASETS
+    from secli.datasets.protocols import DATASETS, unscaled_twin
     from secli.errors import InputError
 
     if given is not None:
@@ -377,11 +377,12 @@ def data_of(subject: Subject, given: Path | None) -> Path:
         )
     trained = Path(subject.record.data.path)
     name = subject.record.data.name
-    twin = trained.parent.parent / name.removesuffix("-scale") / trained.name
-    if name not in DATASETS:
+    own_scale = unscaled_twin(name) if name in DATASETS else None
+    if own_scale is None:
         raise InputError(
             f"--data: {trained} is not of standard size, so say which unscaled images are its twins"
         )
+    twin = trained.parent.parent / own_scale / trained.name
     if not twin.is_dir():
         raise InputError(
             f"--data: {twin}, the pictures of {trained} at their own scale, does not exist; make it with "

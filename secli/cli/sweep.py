@@ -131,9 +131,6 @@ def sweep(
     """
     from secli.config import parse_assignments
     from secli.errors import InputError
-    from secli.experiments.leading import chosen
-    from secli.experiments.plan import plan
-    from secli.experiments.prepare import Sources, check_sources, wanted_datasets
     from secli.experiments.spec import read_sweep
     from secli.tables.formats import check_format
 
@@ -142,6 +139,12 @@ def sweep(
         raise InputError(f"--format {format}: --dry-run prints a table or json")
     wanted = read_sweep(file)
     given = parse_assignments(assignments or [], ["training"])["training"]
+
+    # these bring torch, for which a mistake in the file does not wait
+    from secli.experiments.leading import chosen
+    from secli.experiments.plan import plan
+    from secli.experiments.prepare import Sources, check_sources, wanted_datasets
+
     sources = Sources(data, source, offline, _stand_ins(stand_ins or []))
     everything = plan(wanted, threads, given, sources.shape_of())
     runs = chosen(everything, only or [], limit)

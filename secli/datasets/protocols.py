@@ -222,3 +222,17 @@ DATASETS: Registry[DatasetSpec] = Registry(
         ),
     ],
 )
+
+
+def unscaled_twin(name: str) -> str | None:
+    """Return the dataset with the same pictures and splits at their own scale; None where there is none.
+
+    Examples
+    --------
+    >>> unscaled_twin("fashion-scale"), unscaled_twin("stl10")
+    ('fashion-mnist', 'stl10')
+    """
+    source = DATASETS[name].source
+    return next(
+        (each.name for each in DATASETS.values() if each.source == source and each.factors is None), None
+    )

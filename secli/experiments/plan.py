@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +12,8 @@ from typing import Any, NamedTuple
 from pydantic_core import to_jsonable_python
 
 from secli.catalogue import MODELS
-from secli.config import MeasureSettings, ModelSettings, TrainingSettings, settings_hash, validated
-from secli.datasets.protocols import DATASETS
+from secli.config import MeasureSettings, ModelSettings, TrainingSettings, among, settings_hash, validated
+from secli.datasets.protocols import DATASETS, unscaled_twin
 from secli.errors import InputError, suggestion
 from secli.experiments.spec import Part, Sweep, SweptDataset, SweptModel
 from secli.models.building import resolve_options
@@ -257,22 +256,7 @@ def _check_distinct(sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
 def matches(run: PlannedRun, entry: Mapping[str, Any]) -> bool:
     """Say whether a run matches every key of an entry; a value may be a pattern, or a list of them."""
     facts = run.facts()
-    return all(key in facts and _among(facts[key], wanted) for key, wanted in entry.items())
-
-
-def _among(value: Any, wanted: Any) -> bool:
-    """Say whether a value is the wanted one, or one of them."""
-    return _equal(value, wanted) or (
-        isinstance(wanted, list | tuple) and any(_equal(value, choice) for choice in wanted)
-    )
-
-
-def _equal(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, str) and isinstance(value, str):
-        return fnmatchcase(value, wanted)
-    if isinstance(wanted, tuple):
-        wanted = list(wanted)
-    return bool(value == wanted and isinstance(value, bool) == isinstance(wanted, bool))
+    return all(key in facts and among(facts[key], wanted) for key, wanted in entry.items())
 
 
 def _excluded(run: PlannedRun, entries: Sequence[Mapping[str, Any]]) -> bool:
@@ -337,15 +321,10 @@ def _measured_on(name: str | None, data: WantedDataset) -> WantedDataset:
     InputError
         When the dataset has no unscaled twin.
     """
-    spec = DATASETS[data.name]
+    name = name or unscaled_twin(data.name)
     if name is None:
-        twins = [
-            each.name for each in DATASETS.values() if each.source == spec.source and each.factors is None
-        ]
-        if not twins:
-            raise InputError(f"measure: {data.name} has no unscaled twin; say measure.data")
-        name = twins[0]
-    same_source = DATASETS[name].source == spec.source
+        raise InputError(f"measure: {data.name} has no unscaled twin; say measure.data")
+    same_source = DATASETS[name].source == DATASETS[data.name].source
     sizes, image_size = (data.sizes, data.image_size) if same_source else (None, None)
     return WantedDataset(name, data.realisation, sizes, None, image_size)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -59,15 +59,12 @@ Numbers = Annotated[
 ]
 
 
-class SweptModel(Settings):
-    """One model of a sweep: its registry name, and what of it differs in this sweep."""
+class Registered(Settings):
+    """Something of a registry and what of it differs in this sweep; its name alone stands for the rest."""
 
-    name: str = Field(description="registry name of the model")
-    label: str | None = Field(None, description="what the tables call it; none: its name")
-    options: dict[str, Any] = Field(default_factory=dict, description="options of the model's builder")
-    training: dict[str, Any] = Field(
-        default_factory=dict, description="training settings of this model alone"
-    )
+    registry: ClassVar[Mapping[str, Any]]
+
+    name: str
 
     @model_validator(mode="before")
     @classmethod
@@ -77,7 +74,20 @@ class SweptModel(Settings):
     @field_validator("name")
     @classmethod
     def _known(cls, value: str) -> str:
-        return _named(MODELS, value)
+        return _named(cls.registry, value)
+
+
+class SweptModel(Registered):
+    """One model of a sweep: its registry name, and what of it differs in this sweep."""
+
+    registry = MODELS
+
+    name: str = Field(description="registry name of the model")
+    label: str | None = Field(None, description="what the tables call it; none: its name")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the model's builder")
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="training settings of this model alone"
+    )
 
     @field_validator("training")
     @classmethod
@@ -85,8 +95,10 @@ class SweptModel(Settings):
         return _checked_training(value)
 
 
-class SweptDataset(Settings):
+class SweptDataset(Registered):
     """One dataset of a sweep, made when it is not there."""
+
+    registry = DATASETS
 
     name: str = Field(description="registry name of the dataset's protocol")
     realisations: Numbers = Field((0,), description="realisations: 0-5, 0,2 or a list")
@@ -97,16 +109,6 @@ class SweptDataset(Settings):
         None, description="lowest and highest factor; none: the protocol's"
     )
     image_size: int | None = Field(None, ge=1, description="side in pixels; none: the protocol's")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        return _named(DATASETS, value)
 
 
 class SweptMeasure(Settings):

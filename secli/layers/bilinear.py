@@ -7,11 +7,11 @@ a GPU's own resampler is not.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from secli.layers.operators import kept_operator
 
 
 def bilinear_matrix(cells_in: int, cells_out: int) -> Float[Tensor, "cells_out cells_in"]:
@@ -42,13 +42,4 @@ def bilinear_operator(
     cells_in: int, cells_out: int, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "cells_out cells_in"]:
     """Return ``bilinear_matrix`` where the features are, kept from one call to the next."""
-    if torch.compiler.is_compiling():  # a traced tensor may not outlive its trace
-        return bilinear_matrix(cells_in, cells_out).to(device=device, dtype=dtype)
-    return _kept(cells_in, cells_out, dtype, device)
-
-
-@lru_cache(maxsize=1024)
-def _kept(cells_in: int, cells_out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # built outside inference mode, because a kept operator may later meet features that need gradients
-    with torch.inference_mode(False):
-        return bilinear_matrix(cells_in, cells_out).to(device=device, dtype=dtype)
+    return kept_operator(bilinear_matrix, cells_in, cells_out, dtype, device)

@@ -8,11 +8,12 @@ what the crop throws away is never computed.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from secli.layers.operators import kept_operator
 
 # n·s is rounded in float64: 100 · 0.29 must count as 29, not as just below it
 _TINY = 1e-9
@@ -63,13 +64,4 @@ def canvas_operator(
     size: int, cells: int, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "size size"]:
     """Return ``canvas_matrix`` where the features are, kept from one call to the next."""
-    if torch.compiler.is_compiling():  # a traced tensor may not outlive its trace
-        return canvas_matrix(size, cells).to(device=device, dtype=dtype)
-    return _kept(size, cells, dtype, device)
-
-
-@lru_cache(maxsize=1024)
-def _kept(size: int, cells: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # built outside inference mode, because a kept operator may later meet features that need gradients
-    with torch.inference_mode(False):
-        return canvas_matrix(size, cells).to(device=device, dtype=dtype)
+    return kept_operator(canvas_matrix, size, cells, dtype, device)

@@ -14,7 +14,6 @@ grid this is exact for quarter turns; between them it holds as well as the sampl
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secli.layers.circular import circular_harmonics
+from secli.layers.pooling import ScalePool
 
 
 class SteeredFilters(nn.Module):
@@ -218,7 +218,7 @@ class RotationConv(SteeredFilters):
         return y.reshape(x.shape[0], -1, self.rotations, *y.shape[-2:])
 
 
-class RotationPool(nn.Module):
+class RotationPool(ScalePool):
     """Project features on the rotation group to a plane, which turns with the picture: y = max_r x_r, or the mean.
 
     Parameters
@@ -232,15 +232,3 @@ class RotationPool(nn.Module):
     >>> tuple(RotationPool()(torch.rand(2, 6, 8, 28, 28)).shape)
     (2, 6, 28, 28)
     """
-
-    def __init__(self, how: Literal["max", "mean"] = "max") -> None:
-        super().__init__()
-        self.how = how
-
-    def forward(self, x: Float[Tensor, "n c r h w"]) -> Float[Tensor, "n c h w"]:
-        """Return the pooled features."""
-        return x.max(dim=2).values if self.how == "max" else x.mean(dim=2)
-
-    def extra_repr(self) -> str:
-        """Say which pooling."""
-        return self.how

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from secli.layers.log_radial import log_radial_filters, radial_frequencies, turned_filters
+from secli.layers.pooling import scale_pool
 from secli.layers.ses import cropped_conv2d
 
 
@@ -153,7 +154,7 @@ def largest(responses: Iterator[Float[Tensor, "n o h w"]]) -> Float[Tensor, "n o
     memory. With gradients the stack is cheaper, whose maximum keeps one index per cell.
     """
     if torch.is_grad_enabled():
-        return torch.stack(list(responses), dim=2).max(dim=2).values
+        return scale_pool(torch.stack(list(responses), dim=2))
     return functools.reduce(torch.maximum, responses)
 
 

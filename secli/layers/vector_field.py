@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secli.layers.bilinear import bilinear_operator
+from secli.layers.pooling import scale_pool
 from secli.scaling import apply_axes
 
 Turn = Literal["against", "along"]
@@ -227,7 +228,7 @@ class ScalarFieldConv(_ImageFilters):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o y x"]:
         """Return the magnitudes."""
-        return self.responses(x, [self.weight] * len(self.factors)).max(dim=2).values.relu()
+        return scale_pool(self.responses(x, [self.weight] * len(self.factors))).relu()
 
 
 class VectorFieldConv(Resizings):

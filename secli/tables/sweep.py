@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from secli.config import among
 from secli.errors import InputError
 from secli.records import (
     RECORD_FILE,
@@ -133,26 +133,16 @@ def _belongs(run: Run, only: Mapping[str, Any]) -> bool:
 
 def matches(known: Mapping[str, Any], only: Mapping[str, Any]) -> bool:
     """Say whether facts match every key of an entry, as in a sweep's exclusions; patterns and lists are allowed."""
-    return all(_any_equal(known.get(fact_name(key)), wanted) for key, wanted in only.items())
+    return all(among(known.get(fact_name(key)), wanted) for key, wanted in only.items())
 
 
 def could_match(known: Mapping[str, Any], only: Mapping[str, Any]) -> bool:
     """Say whether a run of which only some facts are known may match; its data by either of their names."""
     return all(
         fact_name(key) not in known
-        or _any_equal(known[fact_name(key)], wanted)
-        or (fact_name(key) == "dataset" and _any_equal(known.get(_SWEPT), wanted))
+        or among(known[fact_name(key)], wanted)
+        or (fact_name(key) == "dataset" and among(known.get(_SWEPT), wanted))
         for key, wanted in only.items()
-    )
-
-
-def _any_equal(value: Any, wanted: Any) -> bool:
-    choices = wanted if isinstance(wanted, list | tuple) else [wanted]
-    return any(
-        fnmatchcase(value, choice)
-        if isinstance(value, str) and isinstance(choice, str)
-        else value == choice and isinstance(value, bool) == isinstance(choice, bool)
-        for choice in choices
     )
 
 

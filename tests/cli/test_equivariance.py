@@ -93,6 +93,19 @@ def test_a_run_is_measured_on_the_unscaled_twin_of_its_data(measure: Measure, pl
     assert json.loads(table.stdout)[0]["delta_at"][0]["factor"] == 0.5
 
 
+@pytest.mark.parametrize(("name", "twin"), [("fashion-scale", "fashion-mnist"), ("digits-scale", "digits")])
+def test_the_twin_is_of_the_same_source_whatever_its_name(
+    measure: Measure, place: Path, tmp_path: Path, name: str, twin: str
+) -> None:
+    """The twin is missing here, so the error names where it would stand; "fashion" is no dataset."""
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    record = json.loads((run / "record.json").read_text())
+    record["data"].update(name=name, path=str(tmp_path / "data" / name / "r0"))
+    (run / "record.json").write_text(json.dumps(record))
+    refused(measure(str(run), *FEW, "--force"), f"--data: {tmp_path / 'data' / twin / 'r0'}, the pictures of")
+
+
 def test_a_registry_name_needs_data_and_takes_options(measure: Measure, place: Path, tmp_path: Path) -> None:
     refused(measure("cnn", *FEW), "--data: give the images to measure cnn on")
     result = measure(

@@ -167,6 +167,27 @@ def test_bad_files_and_pictures_that_are_not_there(
         refused(CliRunner().invoke(app, ["sweep", name]), text)
 
 
+def test_a_mistake_in_the_file_does_not_wait_for_torch(tmp_path: Path) -> None:
+    """Told before the import; a control, further on in the command, shows that the check would see torch."""
+    script = (
+        "import sys\n"
+        "from secli.cli.app import app\n"
+        "try:\n"
+        "    app(['sweep', *sys.argv[1:], '--dry-run'])\n"
+        "except SystemExit as end:\n"
+        "    print(end.code, 'torch' in sys.modules)\n"
+    )
+    file = tmp_path / "s.yaml"
+
+    def told(model: str) -> str:
+        file.write_text(f"name: s\nabout: a trial\nmodels: [{model}]\ndatasets: [digits-scale]\n")
+        command = [sys.executable, "-c", script, str(file), "--only", "model=nothing"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+
+    assert told("cnnn") == "2 False\n"
+    assert told("cnn") == "2 True\n"
+
+
 @pytest.mark.parametrize("package", ["mlflow", "tensorboard"])
 def test_a_tracker_that_is_not_installed_is_one_line(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str

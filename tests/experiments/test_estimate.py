@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -82,15 +83,26 @@ def test_networks_are_timed_once_and_at_the_size_of_their_images(monkeypatch: py
     assert told == [(i, 4) for i in (1, 2, 3, 4)]
 
 
-def test_a_step_is_really_timed_and_its_memory_added_up() -> None:
-    """The memory of a one-layer network, counted by hand."""
+def test_a_step_is_really_timed_and_its_memory_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is timed is a step with gradients, then a pass without; the memory of a layer is counted by hand."""
     from secli.config import ModelSettings, TrainingSettings
+
+    modes: list[bool] = []
+    clock = rooms._timed
+
+    def watched(work: Callable[[], object]) -> float:
+        modes.append(torch.is_grad_enabled())
+        return clock(work)
+
+    monkeypatch.setattr(rooms, "_timed", watched)
 
     threads = torch.get_num_threads()
     (run,) = plan(sweep_of(), threads=1)
     cost = cost_of(run)
     assert torch.get_num_threads() == threads
-    assert cost.train > cost.forward > 0
+    assert modes == [True, False]
+    assert cost.train > 0
+    assert cost.forward > 0
     network = build("cnn", {"widths": [2, 2, 2, 2]})
     assert cost.state == 4 * 4 * sum(p.numel() for p in network.parameters())
     assert cost.memory >= 28 * 28 * 4  # at least the picture itself

@@ -1,0 +1,29 @@
+"""Small fixed matrices of layers that take any input size: built once for each size, kept where the features are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Matrix = Callable[[int, int], Tensor]
+"""Builds the float64 matrix of two sizes."""
+
+
+def kept_operator(
+    matrix: Matrix, first: int, second: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "rows columns"]:
+    """Return ``matrix(first, second)`` in this dtype on this device, kept from one call to the next."""
+    if torch.compiler.is_compiling():  # a traced tensor may not outlive its trace
+        return matrix(first, second).to(device=device, dtype=dtype)
+    return _kept(matrix, first, second, dtype, device)
+
+
+@lru_cache(maxsize=1024)
+def _kept(matrix: Matrix, first: int, second: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # built outside inference mode, because a kept operator may later meet features that need gradients
+    with torch.inference_mode(False):
+        return matrix(first, second).to(device=device, dtype=dtype)
