@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,25 +17,20 @@ from secli.config import TrainingSettings
 from secli.datasets.loading import pixels, to_device
 from secli.datasets.store import ScaleDataset
 from secli.models.building import build
-from secli.records import ModelInfo, TrainingResults, write_text
+from secli.records import ModelInfo, TrainingResults
 from secli.training.augment import Draws, augmentation_of
-from secli.training.checkpoint import (
-    STATE_FILE,
-    WEIGHTS_FILE,
-    Weights,
-    load_state,
-    save_state,
-    save_weights,
-    weights_of,
-)
-from secli.training.determinism import Draw, allow_what_must_be, generator_of, seed_device, seed_of
+from secli.training.checkpoint import STATE_FILE, load_state, save_state, weights_of
+from secli.training.determinism import Draw, allow_what_must_be, seed_device, seed_of
 from secli.training.devices import device_name
+from secli.training.epoch import augmentation_draws, image_order
 from secli.training.evaluate import count_errors
-from secli.training.events import Begun, EpochEnded, Remark, Report, Stepped
+from secli.training.events import Begun, Remark, Report, Stepped
+from secli.training.ledger import METRICS_FILE, Ledger, divergence, position
 from secli.training.optim import learning_rate, make_optimizer, set_learning_rate
 from secli.training.plan import batch_bounds, smallest_batch
 
-METRICS_FILE = "metrics.jsonl"
+__all__ = ["METRICS_FILE", "Fit", "Job", "Outcome"]
+
 SECONDS_BETWEEN_REPORTS = 0.25
 # On an accelerator, asking all devices whether to stop waits for them: only every so many steps.
 STEPS_BETWEEN_QUESTIONS = 20
@@ -110,9 +102,7 @@ class Fit:
         self.losses = torch.zeros(len(self.bounds), device=device)
         self.wrong = torch.zeros((), dtype=torch.int64, device=device)
         self.seconds = 0.0
-        self.history: list[dict[str, Any]] = []
-        self.best_epoch, self.best_error = 0, float("inf")
-        self.best_weights: Weights = {}
+        self.ledger = Ledger(job.run, job.model)
 
     # ---- the whole run
 
@@ -137,9 +127,7 @@ class Fit:
             return Outcome("failed", str(error), None)
 
     def _position(self) -> str:
-        if self.epoch > self.training.epochs:
-            return "stopped before the test; all epochs are done"
-        return f"stopped in epoch {self.epoch} of {self.training.epochs}, after step {self.step} of {len(self.bounds)}"
+        return position(self.epoch, self.training.epochs, self.step, len(self.bounds))
 
     # ---- an epoch
 
@@ -147,12 +135,9 @@ class Fit:
         """Take the remaining steps of the epoch; all its randomness comes from the seed and where it stands."""
         seed, device = self.training.seed, self.fabric.device
         count = len(self.train_labels)
-        order = torch.randperm(count, generator=generator_of(Draw.ORDER, seed, self.epoch)).to(device)
-        draws: Draws = ()
-        if self.augmentation is not None:
-            generator = generator_of(Draw.AUGMENT, seed, self.epoch)
-            drawn = self.augmentation.draw(count, self.job.dataset.image_size, generator)
-            draws = tuple(numbers.to(device) for numbers in drawn)
+        order = image_order(count, seed, self.epoch).to(device)
+        drawn = augmentation_draws(self.augmentation, count, self.job.dataset.image_size, seed, self.epoch)
+        draws = tuple(numbers.to(device) for numbers in drawn)
         self.network.train()
         set_learning_rate(self.optimizer.optimizer, self._lr())
         self._question(0)
@@ -202,12 +187,9 @@ class Fit:
         self.report(Stepped(self.epoch, self.step, loss, min(error, 1.0), rate))
 
     def _check_losses(self, losses: Float[Tensor, "steps"]) -> None:
-        bad = torch.nonzero(~torch.isfinite(losses))
-        if len(bad):
-            raise _Diverged(
-                f"the loss is not finite at epoch {self.epoch}, step {int(bad[0]) + 1} of {len(self.bounds)}"
-                f" (learning rate {self._lr():g})"
-            )
+        reason = divergence(losses, self.epoch, self._lr())
+        if reason is not None:
+            raise _Diverged(reason)
 
     def _question(self, step: int) -> None:
         """Stop when a signal asked for it; several processes agree on the step at which they do."""
@@ -254,52 +236,30 @@ class Fit:
 
     def _end_epoch(self, val_error: float | None) -> None:
         """Keep the weights if they are the best, write the state and what follows from it."""
-        losses = self._sum(self.losses).cpu().double()
-        sizes = torch.tensor([end - start for start, end in self.bounds])
-        count = len(self.train_labels)
-        best = val_error is None or val_error < self.best_error
-        ended = EpochEnded(
-            epoch=self.epoch,
-            train_loss=float((losses * sizes).sum()) / count,
-            train_error=int(self._sum(self.wrong)) / count,
-            val_error=val_error,
-            lr=self._lr(),
-            seconds=self.seconds,
-            images_per_second=count / self.seconds,
-            best=best,
+        ended = self.ledger.close_epoch(
+            self.epoch,
+            self.bounds,
+            self._sum(self.losses).cpu(),
+            int(self._sum(self.wrong)),
+            val_error,
+            self._lr(),
+            self.seconds,
+            lambda: weights_of(self.network),
         )
-        self.history.append({key: value for key, value in asdict(ended).items() if key != "best"})
-        if best:
-            self.best_epoch, self.best_weights = self.epoch, weights_of(self.network)
-            self.best_error = float("inf") if val_error is None else val_error
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.losses.zero_()
         self.wrong.zero_()
         self._save_state()
         if self.fabric.is_global_zero:
-            self._write_outputs(weights=best)
+            self.ledger.write(weights=ended.best)
             self.report(ended)
 
     def _test(self) -> TrainingResults:
-        self.network.load_state_dict(self.best_weights)
+        self.network.load_state_dict(self.ledger.best_weights)
         images, labels = to_device(self.job.dataset.split("test"), self.fabric.device)
-        return TrainingResults(
-            test_error=self._error(images, labels),
-            test_images=len(labels),
-            validation_error=None if self.best_error == float("inf") else self.best_error,
-            best_epoch=self.best_epoch,
-            epochs=len(self.history),
-            train_seconds=sum(row["seconds"] for row in self.history),
-            images_per_second=statistics.median(row["images_per_second"] for row in self.history),
-        )
+        return self.ledger.results(self._error(images, labels), len(labels))
 
     # ---- the run directory
-
-    def _write_outputs(self, weights: bool) -> None:
-        lines = (json.dumps(row) for row in self.history)
-        write_text(self.job.run / METRICS_FILE, "".join(f"{line}\n" for line in lines))
-        if weights:
-            save_weights(self.job.run / WEIGHTS_FILE, self.best_weights, self.job.model)
 
     def _save_state(self) -> None:
         """Save all that going on needs. The state is the truth: weights and metrics can be rewritten from it."""
@@ -316,10 +276,7 @@ class Fit:
             "losses": losses.cpu(),
             "wrong": int(wrong),
             "seconds": self.seconds,
-            "history": self.history,
-            "best_epoch": self.best_epoch,
-            "best_error": self.best_error,
-            "best_weights": self.best_weights,
+            **self.ledger.state(),
         }
         save_state(self.job.run / STATE_FILE, state)
 
@@ -331,12 +288,10 @@ class Fit:
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.history = state["history"]
-        self.best_epoch, self.best_error = state["best_epoch"], state["best_error"]
-        self.best_weights = state["best_weights"]
+        self.ledger.restore(state)
         if self.fabric.is_global_zero:
             # the sums of all processes; the others go on from zero
             self.losses.copy_(state["losses"])
             self.wrong.fill_(state["wrong"])
-            if self.best_weights:
-                self._write_outputs(weights=True)
+            if self.ledger.best_weights:
+                self.ledger.write(weights=True)
