@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import yaml
 
@@ -91,6 +91,57 @@ def train(
     for a batch norm joins the batch before it. Validation and test run in float32.
     """
     report = on_event or silent
+    intent = intended(model, dataset, training, out, resume=resume, force=force, run=run)
+    if intent.finished:
+        report(Remark(f"{intent.run}: finished already, nothing to do"))
+        return intent.run, intent.record
+    with contextlib.ExitStack() as locks:
+        job = begin(intent, locks, report)
+        with accounting([job], [intent.record]) as accounts:
+            accounts.close(0, launch(job, report))
+    return intent.run, or_raise(intent.run, accounts.records[0])
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A run that has been checked and has not begun: nothing is written yet.
+
+    Attributes
+    ----------
+    run
+        Its directory.
+    record
+        The record that it will begin with; of a finished run, the one that stands there.
+    dataset
+        What it is trained on.
+    training
+        All settings, resolved for this machine.
+    going_on, replacing
+        Whether a run stands there to go on with, or may be replaced.
+    finished
+        Whether it is finished already.
+    """
+
+    run: Path
+    record: TrainingRecord
+    dataset: ScaleDataset
+    training: TrainingSettings
+    going_on: bool
+    replacing: bool
+    finished: bool = False
+
+
+def intended(
+    model: ModelSettings,
+    dataset: ScaleDataset,
+    training: TrainingSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    run: Path | None = None,
+) -> Intent:
+    """Check all that can be checked before a run begins; arguments and errors are those of :func:`train`."""
     resolved = resolve(model, training)
     run = run or run_directory(out, resolved.model, dataset, resolved)
     going_on = _may_go_on(run, resume, force)
@@ -99,22 +150,25 @@ def train(
         record = read_training_record(run)
         settings = as_recorded(resolved, record, dataset, run)
         if record.status == "finished":
-            report(Remark(f"{run}: finished already, nothing to do"))
-            return run, record
+            return Intent(run, record, dataset, settings, going_on, force, finished=True)
     resolved = replace(resolved, training=on_this_machine(settings))
     record = _new_record(resolved, dataset)
-    with contextlib.ExitStack() as locks:
-        if run.exists():
-            if not (going_on or force):  # it was not there a moment ago
-                raise HeldRunError(f"{run}: another process is training here")
-            locks.enter_context(alone_in(run))
-        usable = going_on and _inspect_state(run, report)
-        if going_on:
-            write_record(run / RECORD_FILE, record)
-        else:
-            _create(run, record, locks)
-        job = Job(run, record.model, dataset, resolved.training, resume=usable)
-        return run, _carry_out(job, record, report)
+    return Intent(run, record, dataset, resolved.training, going_on, force)
+
+
+def begin(intent: Intent, locks: contextlib.ExitStack, report: Report) -> Job:
+    """Make or take over the run directory, and hold it until the locks are let go."""
+    run, record = intent.run, intent.record
+    if run.exists():
+        if not (intent.going_on or intent.replacing):  # it was not there a moment ago
+            raise HeldRunError(f"{run}: another process is training here")
+        locks.enter_context(alone_in(run))
+    usable = intent.going_on and _inspect_state(run, report)
+    if intent.going_on:
+        write_record(run / RECORD_FILE, record)
+    else:
+        _create(run, record, locks)
+    return Job(run, record.model, intent.dataset, intent.training, resume=usable)
 
 
 def load_model(run: Path) -> tuple[StagedModel, TrainingRecord]:
@@ -168,37 +222,60 @@ def _new_record(resolved: Resolved, dataset: ScaleDataset) -> TrainingRecord:
     )
 
 
-def _carry_out(job: Job, record: TrainingRecord, report: Report) -> TrainingRecord:
-    """Run the loop and write down how it ended."""
+class Accounts:
+    """The records of runs that are being trained; each is closed when its outcome is known."""
 
-    def close(**changes: Any) -> TrainingRecord:
-        closed = record.model_copy(update=changes)
-        write_record(job.run / RECORD_FILE, closed)
-        return closed
+    def __init__(self, jobs: Sequence[Job], records: Sequence[TrainingRecord]) -> None:
+        self.jobs, self.records = jobs, list(records)
 
+    def close(self, which: int, outcome: Outcome) -> None:
+        """Write down how a run ended."""
+        changes = {"status": outcome.status, "reason": outcome.reason, "results": outcome.results}
+        self.records[which] = self.records[which].model_copy(update=changes)
+        write_record(self.jobs[which].run / RECORD_FILE, self.records[which])
+
+    def close_rest(self, status: Literal["failed", "interrupted"], reason: str) -> None:
+        """Write down how those ended that are still running, as far as the disk allows."""
+        for which, record in enumerate(self.records):
+            if record.status == "running":
+                with contextlib.suppress(OSError):
+                    self.close(which, Outcome(status, reason, None))
+
+
+@contextlib.contextmanager
+def accounting(jobs: Sequence[Job], records: Sequence[TrainingRecord]) -> Iterator[Accounts]:
+    """Give the accounts of runs; what breaks the training off is written into all that are not closed.
+
+    Raises
+    ------
+    SecliError
+        In the place of an ``OSError``.
+    """
+    accounts = Accounts(jobs, records)
     try:
-        outcome: Outcome = launch(job, report)
+        yield accounts
     except KeyboardInterrupt:
-        with contextlib.suppress(OSError):
-            close(status="interrupted", reason="ended at once by a second signal")
+        accounts.close_rest("interrupted", "ended at once by a second signal")
         raise
     except Exception as error:
         reason = _in_one_line(error)
-        with contextlib.suppress(OSError):
-            close(status="failed", reason=reason)
+        accounts.close_rest("failed", reason)
         if isinstance(error, OSError):
             raise SecliError(
-                f"{job.run}: the run stopped: {reason}; what was saved before stands: add --resume to go on"
+                f"{jobs[0].run}: the run stopped: {reason}; what was saved before stands: add --resume to go on"
             ) from None
         raise
-    closed = close(status=outcome.status, reason=outcome.reason, results=outcome.results)
-    if outcome.status == "interrupted":
+
+
+def or_raise(run: Path, record: TrainingRecord) -> TrainingRecord:
+    """Return the record of a finished run; raise the error of another."""
+    if record.status == "interrupted":
         raise InterruptedRunError(
-            f"{job.run}: {outcome.reason}; the state is saved: repeat the command with --resume to go on"
+            f"{run}: {record.reason}; the state is saved: repeat the command with --resume to go on"
         )
-    if outcome.status == "failed":
-        raise SecliError(f"{job.run}: {outcome.reason}; a lower --lr may help")
-    return closed
+    if record.status == "failed":
+        raise SecliError(f"{run}: {record.reason}; a lower --lr may help")
+    return record
 
 
 def _in_one_line(error: Exception) -> str:
