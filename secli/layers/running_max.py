@@ -19,6 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from secli.layers.at_once import replicas_at_once
+
 
 def neighbour_max(x: Float[Tensor, "..."], axis: int, count: int) -> Float[Tensor, "..."]:
     """Return the maximum of each ``count`` neighbours along an axis, which it must divide.
@@ -39,8 +41,11 @@ def neighbour_max(x: Float[Tensor, "..."], axis: int, count: int) -> Float[Tenso
 
 
 def runs_here(x: Tensor) -> bool:
-    """Whether this form is the faster one: on a CPU, and not while a compiler looks on, which fuses by itself."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether this form is the faster one: on a CPU, and not while a compiler looks on, which fuses by itself.
+
+    Nor for replicas at once: torch's transform cannot look into it.
+    """
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not replicas_at_once()
 
 
 def _parts(x: Tensor, axis: int, count: int) -> tuple[Tensor, ...]:

@@ -19,6 +19,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
+from secli.layers.at_once import replicas_at_once
+
 WIDE = 15
 """From this width of the kernel on, in cells."""
 
@@ -32,7 +34,7 @@ def plain_conv2d(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, pa
 
 
 def _is_slow(x: Tensor, kernel: Tensor) -> bool:
-    """Whether oneDNN's gradient will be asked for; a compiler and autocast see the plain convolution."""
+    """Whether oneDNN's gradient will be asked for; compiler, autocast and vmap see the plain convolution."""
     return (
         torch.is_grad_enabled()
         and kernel.requires_grad
@@ -40,6 +42,7 @@ def _is_slow(x: Tensor, kernel: Tensor) -> bool:
         and x.dtype == kernel.dtype == torch.float32
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
+        and not replicas_at_once()
     )
 
 

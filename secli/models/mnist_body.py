@@ -12,6 +12,7 @@ from typing import NamedTuple
 from torch import nn
 
 from secli.fields import Field, Invariant
+from secli.layers.dropout import Dropout
 from secli.layers.pooling import BatchNorm, SpatialPool
 from secli.models.contract import Stage, StagedModel
 from secli.models.entrance import chain
@@ -135,6 +136,6 @@ def _head(channels: int, classes: int, dropout: float, bias: bool) -> nn.Sequent
         linear=nn.Linear(POOLED**2 * channels, HIDDEN, bias=bias),
         norm=nn.BatchNorm1d(HIDDEN),
         relu=nn.ReLU(),
-        dropout=nn.Dropout(dropout),
+        dropout=Dropout(dropout),
         classify=nn.Linear(HIDDEN, classes),
     )

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from secli.datasets import stl10
 from secli.fields import Field, Invariant
+from secli.layers.dropout import Dropout
 from secli.layers.pooling import BatchNorm
 from secli.models.contract import Stage, StagedModel
 from secli.models.entrance import chain, entrance
@@ -162,7 +163,7 @@ class WideBlock(nn.Module):
         self.norm1, self.relu1 = family.norm(place.inputs), family.activation()
         self.conv1 = _initialised(family, family.conv(place))
         self.norm2, self.relu2 = family.norm(place.outputs), family.activation()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = _initialised(family, family.conv(second))
         self.shortcut = _initialised(family, family.shortcut(place)) if place.opens else None
         self.shared = shared
