@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ def time_networks(
     quiet: bool,
 ) -> None:
     """Time networks and print a row for each mode; say on stderr what the machine was too busy to decide."""
+    from shutil import get_terminal_size
+
     from secli.config import TrainingSettings, validated
     from secli.provenance import command_line, library_versions
     from secli.training.determinism import reproducible
@@ -61,7 +63,8 @@ def time_networks(
     else:
         peaks = [{"peak_memory_mib": None, "memory_vs_literal": None} for _ in speeds]
     rows = [asdict(speed) | peak | place for speed, peak in zip(speeds, peaks, strict=True)]
-    out(json.dumps(rows, indent=1, ensure_ascii=False) if format == "json" else _table(rows))
+    width = get_terminal_size((100, 24)).columns
+    out(json.dumps(rows, indent=1, ensure_ascii=False) if format == "json" else _table(rows, width))
     noisy = [f"{row['model']} {row['mode']}" for row in rows if row["noisy"]]
     if noisy:
         note(
@@ -83,38 +86,36 @@ def _peaks(speed: Speed, where: TrainingSettings, image_size: int | None) -> Row
     return {"peak_memory_mib": own, "memory_vs_literal": share}
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[Row], width: int) -> str:
+    """Return the rows as a table that fits a terminal."""
+    from secli.tables.formats import Cell, Column, Table, render
+
     first = rows[0]
-    head = (
-        f"{first['device']}, {first['threads']} threads, batch {first['batch']}, precision {first['precision']}, "
-        f"{first['repeats']} repeats"
+    title = (
+        f"{first['device']}, {first['threads']} thread{'s' * (first['threads'] != 1)}, batch {first['batch']}, "
+        f"precision {first['precision']}, {first['repeats']} repeats"
     )
-    titles = ["model", "mode", "images/s", "(low to high)", "GFLOP/s", "of roof", "vs literal", "(low to high)",
-              "peak MiB", "of literal"]  # fmt: skip
-    cells = [titles, *[_cells(row) for row in rows]]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(titles))]
-    lines = [
-        "   ".join(cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(line, widths, strict=True)) for line in cells)
-    ]
-    return "\n".join([head, *lines])
+    columns: dict[Column, Callable[[Row], float | str | None]] = {
+        Column("model", "model", text=True, whole=True): lambda row: row["model"],
+        Column("mode", "mode", text=True, whole=True): lambda row: row["mode"],
+        Column("images_per_second", "images/s"): lambda row: row["images_per_second"],
+        Column("range", "images/s, low to high"): lambda row: _range(row["low"], row["high"]),
+        Column("gflops", "GFLOP/s"): lambda row: row["flops_per_second"] / 1e9,
+        Column("of_roof", "of roof", digits=2): lambda row: row["of_roof"],
+        Column("vs_literal", "vs literal", digits=2): lambda row: row["vs_literal"],
+        Column("vs_literal_range", "vs literal, low to high"): lambda row: _range(
+            row["vs_literal_low"], row["vs_literal_high"]
+        ),
+        Column("peak_memory_mib", "peak memory (MiB)", digits=1): lambda row: row["peak_memory_mib"],
+        Column("memory_vs_literal", "memory of literal", digits=2): lambda row: row["memory_vs_literal"],
+    }
+    # what was not asked for, or no network of these has, takes no room
+    shown = {column: read for column, read in columns.items() if any(read(row) is not None for row in rows)}
+    lines = tuple(tuple(Cell(read(row)) for read in shown.values()) for row in rows)
+    return render(Table(title, tuple(shown), lines, heads=2), "table", width)
 
 
-def _cells(row: Row) -> list[str]:
-    return [
-        row["model"],
-        row["mode"],
-        f"{row['images_per_second']:.1f}",
-        f"{row['low']:.1f} to {row['high']:.1f}",
-        f"{row['flops_per_second'] / 1e9:.1f}",
-        f"{row['of_roof']:.2f}",
-        _number(row["vs_literal"]),
-        "" if row["vs_literal"] is None else f"{row['vs_literal_low']:.2f} to {row['vs_literal_high']:.2f}",
-        _number(row["peak_memory_mib"], 1),
-        _number(row["memory_vs_literal"]),
-    ]
+def _range(low: float | None, high: float | None) -> str | None:
+    from secli.tables.formats import significant
 
-
-def _number(value: float | None, digits: int = 2) -> str:
-    """Return a number, or a dash for what is not measured."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return None if low is None or high is None else f"{significant(low)} to {significant(high)}"

@@ -39,6 +39,8 @@ class Column:
         Whether the cells hold words (aligned left, wrapped where there is no room; numbers never are).
     machine
         Whether only programs read it (CSV and JSON): what a mark and its note say to a reader.
+    whole
+        Whether its words are never wrapped either.
     """
 
     key: str
@@ -48,6 +50,7 @@ class Column:
     statistic: bool = False
     text: bool = False
     machine: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,17 @@ def number(value: float, digits: int) -> str:
     if digits > 2 and abs(value) < 0.5 * 10.0**-digits:
         return f"{value:.1e}".replace("e-0", "e-")
     return f"{value:.{digits}f}"
+
+
+def significant(value: float) -> str:
+    """Write a number with three significant digits, as a cell does whose column says nothing else.
+
+    Examples
+    --------
+    >>> significant(2288.91), significant(83.72), significant(0.0381)
+    ('2289', '83.7', '0.0381')
+    """
+    return number(value, _digits(value, None))
 
 
 def _digits(value: float, digits: int | None) -> int:

@@ -60,7 +60,8 @@ def _squeeze(table: Table, chosen: Sequence[int], width: int, stacked: bool) -> 
     limits = dict.fromkeys(chosen, 10_000)
     laid = {index: _lay(table, index, stacked, limits[index]) for index in chosen}
     while total_width(list(laid.values())) > width:
-        words = [i for i in chosen if table.columns[i].text and limits[i] > NARROWEST_TEXT]
+        words = [i for i in chosen if table.columns[i].text and not table.columns[i].whole]
+        words = [i for i in words if limits[i] > NARROWEST_TEXT]
         words = [i for i in words if laid[i].width > NARROWEST_TEXT]
         if not words:
             break
