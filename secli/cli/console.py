@@ -86,7 +86,7 @@ class OneLineErrors(TyperGroup):
         except SecliError as error:
             code = fail(str(error), error.exit_code)
         except KeyboardInterrupt:
-            code = fail("interrupted", EXIT_INTERRUPTED)
+            code = fail("", EXIT_INTERRUPTED)
         except BrokenPipeError:
             # the reader (head, less) has gone: nothing to say, and nothing left to flush
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -101,15 +101,16 @@ class OneLineErrors(TyperGroup):
         else:
             code = result if isinstance(result, int) else 0
             if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C
-                fail("interrupted", code)
+                fail("", code)
         if not standalone_mode:
             return code
         sys.exit(code)
 
 
 def fail(message: str, code: int) -> int:
-    """Print one error line and return the exit code."""
-    note(f"error: {' '.join(message.split())}")
+    """Print one line, what happened and what to do next as far as that is known, and return the exit code."""
+    what = "interrupted" if code == EXIT_INTERRUPTED else "error"
+    note(": ".join(part for part in (what, " ".join(message.split())) if part))
     return code
 
 

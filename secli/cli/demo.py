@@ -49,6 +49,7 @@ def demo(
     from secli.config import MeasureSettings, ModelSettings, TrainingSettings, validated
     from secli.datasets.build import make_dataset
     from secli.datasets.store import open_dataset
+    from secli.errors import InterruptedRunError
     from secli.experiments.measuring import Wanted, machine, pictures_for
     from secli.tables.aggregate import summarise
     from secli.tables.comparison import compare
@@ -82,9 +83,12 @@ def demo(
         milestones = sorted({max(1, round(m * epochs / usual["epochs"])) for m in usual["milestones"]})
         wanted = {**usual, "epochs": epochs, "milestones": milestones, "seed": seed, "threads": threads}
         training = validated(TrainingSettings, wanted, "demo")
-        run, record = run_training(
-            ModelSettings(name=model), scaled, training, directory / "runs", resume=True, quiet=quiet
-        )
+        try:
+            run, record = run_training(
+                ModelSettings(name=model), scaled, training, directory / "runs", resume=True, quiet=quiet
+            )
+        except InterruptedRunError:  # the demo takes no --resume, and needs none
+            raise InterruptedRunError("repeat the command to go on") from None
         say(f"     {summary(record)}")
         subject = load_subject(str(run))
         pictures = pictures_for(subject, measured_on.path, settings)

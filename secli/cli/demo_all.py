@@ -64,7 +64,7 @@ def demo_all(directory: Path, seed: int, jobs: int, quiet: bool, names: Sequence
         _, todo = prepare_jobs(sweep, runs, runs, sources, place, quiet, "secli demo --all")
         outcome = carry_out_jobs(todo, LocalEngine(jobs), retry_failed=True, quiet=quiet)
         if outcome.left:
-            raise InterruptedRunError("stopped; repeat the command to go on")
+            raise InterruptedRunError("repeat the command to go on")
         failed += [f"{job.model.name}: {reason}" for job, reason in outcome.failed.values()]
         places.append(place)
     _print(places)

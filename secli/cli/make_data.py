@@ -219,8 +219,6 @@ def _stoppable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise InterruptedRunError(
-            "interrupted; what was whole is kept, the same command makes the rest"
-        ) from None
+        raise InterruptedRunError("what was whole is kept, the same command makes the rest") from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -130,7 +130,7 @@ def sweep(
     command again. A run that fails hinders no other; --retry-failed tries it again.
     """
     from secli.config import parse_assignments
-    from secli.errors import InputError
+    from secli.errors import InputError, InterruptedRunError
     from secli.experiments.spec import read_sweep
     from secli.tables.formats import check_format
 
@@ -156,9 +156,12 @@ def sweep(
         return
     trackers = _trackers(track or [], place)
     command = _command(file, assignments or [])
-    listed, mine = prepare_jobs(wanted, everything, runs, sources, place, quiet, command)
-    mine = [job.model_copy(update={"trackers": trackers, "tracked_in": place}) for job in mine]
-    outcome = carry_out_jobs(mine, carrier, retry_failed, quiet)
+    try:
+        listed, mine = prepare_jobs(wanted, everything, runs, sources, place, quiet, command)
+        mine = [job.model_copy(update={"trackers": trackers, "tracked_in": place}) for job in mine]
+        outcome = carry_out_jobs(mine, carrier, retry_failed, quiet)
+    except KeyboardInterrupt:  # while the datasets were made, or a second time
+        raise InterruptedRunError(f"sweep {wanted.name}: repeat the command to go on") from None
     _finish(wanted, place, outcome, listed, format, quiet)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -27,6 +29,7 @@ SECTIONS = ("model", "training")
 FACTS = ("model", "label", "dataset", "realisation", "seed")
 """What else than ``model.OPTION`` and ``training.SETTING`` an exclusion may name."""
 MOST_NUMBERS = 10_000
+_NUMBER = re.compile(r"\d+(-\d+)?|\d*\.\d+")
 
 
 def parse_numbers(value: Any) -> Any:
@@ -380,4 +383,30 @@ def _yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: expected keys at the top level (name, about, models, datasets, ...)")
     if "models" not in content and "parts" not in content:
         raise InputError(f"{path}: not a sweep's file: neither 'models' nor 'parts'")
+    torn = _torn_value(content)
+    if torn is not None:
+        raise InputError(f"{path}: {torn}")
     return content
+
+
+def _torn_value(content: Any) -> str | None:
+    """Say where ``{realisations: 0,2}`` stands: YAML ends the value at the comma and takes 2 for the next key."""
+    if isinstance(content, list):
+        return next((told for part in content if (told := _torn_value(part))), None)
+    if not isinstance(content, Mapping):
+        return None
+    entries = list(content.items())
+    for place, (key, value) in enumerate(entries):
+        alone = itertools.takewhile(lambda entry: entry[1] is None, entries[place + 1 :])
+        more = list(itertools.takewhile(_NUMBER.fullmatch, (str(name) for name, _ in alone)))
+        if more and _NUMBER.fullmatch(str(value)):
+            parts = [str(value), *more]
+            ranges = any("-" in part for part in parts)
+            right = f'"{",".join(parts)}"' if ranges else f"[{', '.join(parts)}]"
+            return (
+                f"'{key}: {','.join(parts)}': YAML reads {more[0]} as a key of its own; write {key}: {right}"
+            )
+        told = _torn_value(value)
+        if told:
+            return told
+    return None

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import secli.cli.demo
 from secli.cli.app import app
 from secli.cli.demo import DemoRun
+from secli.errors import InterruptedRunError
 
 COMMANDS = ("make-data", "train", "equivariance", "compare", "models", "demo", "doctor")
 
@@ -60,7 +61,8 @@ def test_bad_usage_is_one_line_and_exit_2(arguments: list[str], message: str) ->
             "error: runs/x: No space left on device",
         ),
         (PermissionError(errno.EACCES, "Permission denied", "runs"), 2, "error: runs: Permission denied"),
-        (KeyboardInterrupt(), 130, "error: interrupted"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (InterruptedRunError("repeat the command to go on"), 130, "interrupted: repeat the command to go on"),
     ],
 )
 def test_the_system_s_errors_are_one_line(
@@ -109,6 +111,18 @@ def test_doctor_names_what_is_in_the_way(monkeypatch: pytest.MonkeyPatch, tmp_pa
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1
     assert "cannot be written" in " ".join(result.stdout.split())
+
+
+def test_an_interrupted_demo_speaks_of_no_option_that_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise InterruptedRunError("runs/cnn: the state is saved: repeat the command with --resume to go on")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("secli.cli.train.run_training", stop)
+    result = CliRunner().invoke(app, ["demo", "--threads", "1", "--quiet"])
+    assert (result.exit_code, result.stderr) == (130, "interrupted: repeat the command to go on\n")
 
 
 def test_the_demo_goes_all_the_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_an_interrupt_exits_130_with_one_line(
     finally:
         signal.signal(signal.SIGINT, inherited)
     assert (code, paths) == (130, [])
-    assert notes == ["error: interrupted; what was whole is kept, the same command makes the rest"]
+    assert notes == ["interrupted: what was whole is kept, the same command makes the rest"]
     assert signal.getsignal(signal.SIGTERM) is before
 
 

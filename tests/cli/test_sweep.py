@@ -326,7 +326,9 @@ def test_ctrl_c_saves_the_state_and_the_same_command_goes_on(tmp_path: Path) -> 
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err.splitlines()[-1].endswith("their state is saved: repeat the command to go on")
+    last = err.splitlines()[-1]
+    assert last.startswith("interrupted: sweep tiny: stopped with ")
+    assert last.endswith(" runs to do; their state is saved: repeat the command to go on")
     statuses = [
         json.loads(file.read_text())["status"] for file in tmp_path.glob("sweeps/tiny/cnn/*/record.json")
     ]
@@ -337,6 +339,19 @@ def test_ctrl_c_saves_the_state_and_the_same_command_goes_on(tmp_path: Path) -> 
     assert process.returncode == 0, err
     assert out.count("\n") > 1
     assert list(tmp_path.rglob("*.tmp*")) == []
+
+
+@pytest.mark.parametrize("where", ["prepare_jobs", "carry_out_jobs"])
+def test_ctrl_c_at_any_other_time_says_what_to_do(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"secli.cli.sweep.{where}", stop)
+    result = sweep("--quiet")
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted: sweep tiny: repeat the command to go on\n"
 
 
 def workers_of(session: int) -> list[int]:

@@ -75,6 +75,15 @@ def test_settings_of_the_measure_stand_beside_its_data(tmp_path: Path) -> None:
 
 
 BAD = {
+    "a list without brackets": (
+        WHOLE.replace("[digits-scale]", "[{name: digits-scale, realisations: 0,2, sizes: [9, 9, 9]}]"),
+        "'realisations: 0,2': YAML reads 2 as a key of its own; write realisations: [0, 2]",
+    ),
+    "ranges without quotes": (
+        WHOLE + "parts: [{tag: a, seeds: 0-1,3,5-6}]",
+        "'seeds: 0-1,3,5-6': YAML reads 3 as a key of its own; write seeds: \"0-1,3,5-6\"",
+    ),
+    "factors without brackets": (WHOLE + "measure: {factors: 1,0.5}", "write factors: [1, 0.5]"),
     "no key": ("models: [cnn]", "key 'name' is missing"),
     "a name that is no directory": (WHOLE.replace("name: n", "name: ../n"), "name = '../n'"),
     "unknown key": (WHOLE + "seed: 3", "unknown key 'seed'; did you mean 'seeds'"),
