@@ -58,6 +58,18 @@ class TrainingSettings(Settings):
     seed: int = Field(
         0, ge=0, description="seed of the initial weights, the order of images, dropout, augmentation"
     )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="parts in which a batch is passed through, their gradients added; batch norms see the parts",
+    )
+    checkpoint_activations: bool = Field(
+        False,
+        description="compute activations again in the backward pass instead of keeping them: less memory",
+    )
+    compile: bool = Field(
+        False, description="compile the network for the steps; on CUDA with CUDA graphs, for small networks"
+    )
     precision: Precision = Field("32", description="arithmetic of the forward and backward pass")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the work runs")
     devices: int = Field(1, ge=1, description="number of devices that share each batch")
@@ -101,7 +113,9 @@ class MeasureSettings(Settings):
         (), description="also each scale level, each channel by itself"
     )
     images: int = Field(1000, ge=1, description="images of the test split, from its start")
-    batch: int = Field(100, ge=1, description="images per forward pass")
+    batch: int | None = Field(
+        None, ge=1, description="images per forward pass; none: as many as measured memory allows"
+    )
 
     @field_validator("factors")
     @classmethod

@@ -65,7 +65,7 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            metavar="model.KEY=V|training.KEY=V",
+            metavar="SECTION.KEY=VALUE",
             help="Set an option of the model or of its training; repeatable.",
             show_default=False,
         ),
@@ -97,6 +97,26 @@ def train(
             metavar="32|tf32|bf16|16", help="Arithmetic of the steps. \\[default: 32]", show_default=False
         ),
     ] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(
+            help="Pass each batch through in N parts and add their gradients: less memory. Batch norms see the parts. "
+            "\\[default: 1]",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint_activations: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoint-activations",
+            help="Compute activations again in the backward pass: less memory, a third more time.",
+        ),
+    ] = False,
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the network for the steps (needs a C++ compiler)."),
+    ] = False,
     threads: Annotated[
         int | None,
         typer.Option(help="CPU threads, recorded; 0: one per core. \\[default: 0]", show_default=False),
@@ -104,8 +124,8 @@ def train(
     track: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="mlflow|tensorboard",
-            help="Also tell a tracker, in OUT (MLflow: or at MLFLOW_TRACKING_URI); repeatable.",
+            metavar="TRACKER",
+            help="Also tell mlflow or tensorboard, in OUT (MLflow: or at MLFLOW_TRACKING_URI); repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -131,6 +151,8 @@ def train(
         raise InputError("--data: give the dataset directory, for example data/mnist-scale/r0")
     flags = {"epochs": epochs, "batch": batch, "lr": lr, "seed": seed, "augment": augment}
     flags |= {"device": device, "devices": devices, "precision": precision, "threads": threads}
+    flags |= {"accumulate": accumulate, "compile": compile or None}
+    flags |= {"checkpoint_activations": checkpoint_activations or None}
     training = _training(name, file, config, given["training"], flags)
     options = {**(file.model.options if file.model else {}), **given["model"]}
     settings = ModelSettings(name=name, options=options)
@@ -160,7 +182,7 @@ def _training(
     validated(TrainingSettings, file.training, f"--config {path}: training")
     validated(TrainingSettings, given, "--set training")
     for key, value in chosen.items():
-        validated(TrainingSettings, {key: value}, f"--{key}")
+        validated(TrainingSettings, {key: value}, f"--{key.replace('_', '-')}")
     merged = {**MODELS[name].training, **file.training, **given, **chosen}
     return validated(TrainingSettings, merged, "training")
 

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 
 from secli.config import TrainingSettings
 from secli.errors import InputError
+from secli.training.compiling import check_compiler
 
 # Fabric writes remarks to stderr, where only the command line prints. Set on import: a spawned process imports
 # this module before Fabric says anything there.
@@ -33,7 +34,7 @@ def on_this_machine(training: TrainingSettings) -> TrainingSettings:
     Raises
     ------
     InputError
-        When the device, or so many of them, or the precision is not to be had here.
+        When the device, or so many of them, or the precision, or a compiler that is needed, is not to be had here.
     """
     device = training.device
     if device == "auto":
@@ -50,6 +51,8 @@ def on_this_machine(training: TrainingSettings) -> TrainingSettings:
         raise InputError(f"--devices {training.devices}: this machine has {here} {unit}{'s' * (here != 1)}")
     if training.precision in ("tf32", "16") and device != "cuda":
         raise InputError(f"--precision {training.precision}: needs a CUDA device; on {device} use 32 or bf16")
+    if training.compile:
+        check_compiler(device)
     return training.model_copy(update={"device": device, "threads": training.threads or cores()})
 
 

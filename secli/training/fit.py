@@ -20,6 +20,7 @@ from secli.models.building import build
 from secli.records import ModelInfo, TrainingResults
 from secli.training.augment import Draws, augmentation_of
 from secli.training.checkpoint import STATE_FILE, load_state, save_state, weights_of
+from secli.training.compiling import compiled
 from secli.training.determinism import Draw, allow_what_must_be, seed_device, seed_of
 from secli.training.devices import device_name
 from secli.training.epoch import augmentation_draws, image_order
@@ -27,7 +28,8 @@ from secli.training.evaluate import count_errors
 from secli.training.events import Begun, Remark, Report, Stepped
 from secli.training.ledger import METRICS_FILE, Ledger, divergence, position
 from secli.training.optim import learning_rate, make_optimizer, set_learning_rate
-from secli.training.plan import batch_bounds, smallest_batch
+from secli.training.plan import batch_bounds, parts_of, smallest_batch
+from secli.training.recompute import recompute_activations
 
 __all__ = ["METRICS_FILE", "Fit", "Job", "Outcome"]
 
@@ -79,7 +81,9 @@ class Fit:
     Notes
     -----
     With several devices every process takes every n-th image of each batch, batch norms use the statistics of
-    their own share, and the gradient is that of the mean over the whole batch. Rank 0 alone writes.
+    their own share, and the gradient is that of the mean over the whole batch. Rank 0 alone writes. With
+    ``accumulate`` each share goes through in parts: their gradients add up to that of the whole batch, but a batch
+    norm sees one part at a time.
     """
 
     def __init__(self, fabric: Fabric, job: Job, report: Report, stop: Callable[[], bool]) -> None:
@@ -90,13 +94,16 @@ class Fit:
         self.train_images, self.train_labels = to_device(job.dataset.split("train"), device)
         self.val_images, self.val_labels = to_device(job.dataset.split("val"), device)
         self.network = build(job.model.name, job.model.options, seed=self.training.seed)
-        least = smallest_batch(self.network, fabric.world_size)
-        self.bounds = batch_bounds(len(self.train_labels), self.training.batch, least)
+        self.least = smallest_batch(self.network, fabric.world_size)
+        self.bounds = batch_bounds(len(self.train_labels), self.training.batch, self.least)
         remark = allow_what_must_be(fabric, self.network, pixels(self.train_images[:2]))
         if remark is not None and fabric.is_global_zero:
             report(Remark(f"weights will not repeat bit for bit on this device: {remark}"))
         optimizer = make_optimizer(self.network.parameters(), self.training)
-        self.model, self.optimizer = fabric.setup(self.network, optimizer)
+        if self.training.checkpoint_activations:
+            recompute_activations(self.network)
+        stepping = compiled(self.network, device) if self.training.compile else self.network
+        self.model, self.optimizer = fabric.setup(stepping, optimizer)
 
         self.epoch, self.step = 1, 0
         self.losses = torch.zeros(len(self.bounds), device=device)
@@ -156,24 +163,33 @@ class Fit:
             self.seconds = before + time.perf_counter() - began
 
     def _take_step(self, order: Int64[Tensor, "n"], draws: Draws) -> None:
-        """One optimiser step on this process's share of the next batch."""
+        """One optimiser step on this process's share of the next batch; nothing here waits for the device."""
         start, end = self.bounds[self.step]
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        mine = slice(start + rank, end, world)
-        chosen = order[mine]
-        images, labels = pixels(self.train_images[chosen]), self.train_labels[chosen]
-        if self.augmentation is not None:
-            images = self.augmentation.apply(images, tuple(numbers[mine] for numbers in draws))
+        parts = parts_of(end - start, self.training.batch, self.training.accumulate, self.least)
+        mine = range(start + rank, end, world)
         seed_device(self.fabric.device, seed_of(Draw.STEP, self.training.seed, self.epoch, self.step, rank))
         self.optimizer.zero_grad()
-        logits = self.model(images)
-        loss = F.cross_entropy(logits, labels, reduction="sum") / (end - start)
-        # DDP averages the gradients over the processes; the shares' losses add up to the batch's mean
-        self.fabric.backward(loss * world)
+        for part in range(parts):
+            within = mine[part * len(mine) // parts : (part + 1) * len(mine) // parts]
+            with self.fabric.no_backward_sync(self.model, enabled=part < parts - 1):
+                self._pass_through(order, draws, within, end - start)
         self.optimizer.step()
-        self.losses[self.step] = loss.detach()
-        self.wrong += (logits.detach().argmax(dim=1) != labels).sum()
         self.step += 1
+
+    def _pass_through(self, order: Int64[Tensor, "n"], draws: Draws, within: range, batch: int) -> None:
+        """Add to gradients, loss and errors what some places of the epoch's order contribute to a batch."""
+        places = slice(within.start, within.stop, within.step)
+        chosen = order[places]
+        images, labels = pixels(self.train_images[chosen]), self.train_labels[chosen]
+        if self.augmentation is not None:
+            images = self.augmentation.apply(images, tuple(numbers[places] for numbers in draws))
+        logits = self.model(images)
+        loss = F.cross_entropy(logits, labels, reduction="sum") / batch
+        # DDP averages the gradients over the processes; the shares' losses add up to the batch's mean
+        self.fabric.backward(loss * self.fabric.world_size)
+        self.losses[self.step] += loss.detach()
+        self.wrong += (logits.detach().argmax(dim=1) != labels).sum()
 
     def _report_step(self, first: int, seconds: float) -> None:
         """Report where the epoch stands (this process's share of it); this waits for the device."""

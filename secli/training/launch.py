@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessException
 
 from secli.errors import SecliError
+from secli.training.compiling import compiler_failure
 from secli.training.determinism import reproducible
 from secli.training.devices import make_fabric
 from secli.training.events import Event, Report, silent
@@ -31,7 +32,7 @@ def launch(job: Job, report: Report) -> Outcome:
     KeyboardInterrupt
         On the second signal.
     SecliError
-        When the device has no memory left, or one of several processes died.
+        When the device has no memory left, the network cannot be compiled, or one of several processes died.
     """
     try:
         if job.training.devices == 1:
@@ -40,9 +41,12 @@ def launch(job: Job, report: Report) -> Outcome:
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise SecliError(
-                f"out of memory on {job.training.device} with batches of {job.training.batch}; "
-                "give a smaller --batch (another setting, so another run)"
+                f"out of memory on {job.training.device} with batches of {job.training.batch}; add --accumulate N or "
+                "--checkpoint-activations, or give a smaller --batch (each another setting, so another run)"
             ) from None
+        complaint = compiler_failure(error)
+        if complaint is not None:
+            raise SecliError(f"--compile: {complaint}; leave out --compile") from None
         raise
 
 

@@ -59,7 +59,26 @@ def resolve(model: ModelSettings, training: TrainingSettings) -> Resolved:
         raise InputError("training.nesterov = True: needs training.momentum greater than 0")
     if training.pad != "black" and training.augment != "stl10":
         raise InputError(f"training.pad = {training.pad}: needs training.augment = stl10, which alone pads")
+    _check_steps(training)
     return Resolved(model.name, to_jsonable_python(options), training)
+
+
+def _check_steps(training: TrainingSettings) -> None:
+    """Refuse ways of taking a step that exclude each other."""
+    if training.accumulate > training.batch:
+        raise InputError(
+            f"training.accumulate = {training.accumulate}: a batch of {training.batch} images has no more parts "
+            f"than images; give at most {training.batch}"
+        )
+    if training.compile and training.checkpoint_activations:
+        raise InputError(
+            "training.compile and training.checkpoint_activations exclude each other: a compiler decides by itself "
+            "what to compute again"
+        )
+    if training.compile and training.devices > 1:
+        raise InputError(
+            f"training.compile: works on one device, not on {training.devices}; leave out --compile or --devices"
+        )
 
 
 def default_training(model_name: str) -> TrainingSettings:
@@ -231,6 +250,14 @@ def _check_batches(dataset: ScaleDataset, resolved: Resolved, network: nn.Module
     if training.batch < least:
         why = "one per device" if least == training.devices else "two per device for the batch norm"
         raise InputError(f"training.batch = {training.batch}: at least {least} images are needed ({why})")
+    if training.batch < least * training.accumulate:
+        why = "two for the batch norm" if least > training.devices else "one"
+        if training.devices > 1:
+            why += f" on each of {training.devices} devices"
+        raise InputError(
+            f"training.accumulate = {training.accumulate}: each part of a batch of {training.batch} needs {least} "
+            f"images ({why}); give at most {training.batch // least}"
+        )
 
 
 def smallest_batch(network: nn.Module, devices: int) -> int:
@@ -253,6 +280,20 @@ def batch_bounds(images: int, batch: int, least: int) -> list[tuple[int, int]]:
     if len(starts) > 1 and images - starts[-1] < least:
         starts.pop()
     return list(zip(starts, [*starts[1:], images], strict=True))
+
+
+def parts_of(images: int, batch: int, accumulate: int, least: int) -> int:
+    """Return in how many parts a batch of so many images is passed through.
+
+    A full batch has ``accumulate`` of them, a shorter one as many fewer that its parts are about as large; none has
+    fewer than ``least`` images (over all devices).
+
+    Examples
+    --------
+    >>> parts_of(128, 128, 4, 2), parts_of(16, 128, 4, 2), parts_of(129, 128, 4, 2), parts_of(3, 4, 2, 2)
+    (4, 1, 5, 1)
+    """
+    return max(1, min(-(-images * accumulate // batch), images // least))
 
 
 def model_info(resolved: Resolved, network: nn.Module) -> ModelInfo:
