@@ -12,9 +12,10 @@ import yaml
 from pydantic_core import to_jsonable_python
 
 from secli.errors import InputError
-from secli.experiments.engine import Done, Engine, Failed, Left, Started, SweepEvent, SweepReport
+from secli.experiments.engine import Done, Engine, Failed, Left, Said, Started, SweepEvent, SweepReport
 from secli.experiments.jobs import Standing, SweepJob, forget_failure, mark_failed, standing
 from secli.experiments.plan import UNKEYED, PlannedRun, matches
+from secli.experiments.retelling import settle
 from secli.experiments.spec import Sweep
 from secli.provenance import secli_version
 from secli.records import (
@@ -26,6 +27,7 @@ from secli.records import (
     read_training_record,
     write_record,
 )
+from secli.training.events import Event, Remark
 
 
 @dataclass
@@ -175,7 +177,15 @@ def lead(
             outcome.finished.append(job)
         elif job.key not in outcome.failed:
             outcome.left[job.key] = (job, let_go.get(job.key, ""))
+    failed = [job for key, (job, _) in outcome.failed.items() if key not in outcome.hopeless]
+    settle(outcome.finished, failed, lambda event: _pass_on(event, report))
     return outcome
+
+
+def _pass_on(event: Event, report: SweepReport) -> None:
+    """Report what a tracker has to say as the sweep's own."""
+    if isinstance(event, Remark):
+        report(Said(event.text))
 
 
 def data_before(out: Path, runs: Sequence[PlannedRun]) -> list[DataInfo | None]:

@@ -1,8 +1,9 @@
-"""Telling the trackers of a run that was carried out on another machine, once it is home."""
+"""Telling trackers later: of a run that was carried out on another machine, or whose process was killed."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from secli.errors import InputError
 from secli.experiments.jobs import SweepJob
@@ -41,3 +42,22 @@ def retell(job: SweepJob, report: Report) -> None:
             lowest = error if best and error is not None else lowest
             follower.on_event(EpochEnded(**row, best=best))
         follower.finish(job.run)
+
+
+def settle(finished: Iterable[SweepJob], failed: Iterable[SweepJob], report: Report) -> None:
+    """Tell the end of jobs to the trackers that followed them and do not know it: a process was killed before that.
+
+    Parameters
+    ----------
+    finished, failed : iterable of SweepJob
+        Jobs that are over.
+    report : callable
+        Receives a remark when a tracker fails.
+    """
+    over = [*((job, False) for job in finished), *((job, True) for job in failed)]
+    kinds = dict.fromkeys((job.trackers, job.tracked_in) for job, _ in over if job.trackers)
+    for kind in kinds:
+        with following(*kind, report, strict=False) as follower:
+            for job, has_failed in over:
+                if (job.trackers, job.tracked_in) == kind:
+                    follower.settle(job.run, has_failed)

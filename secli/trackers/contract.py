@@ -26,6 +26,14 @@ class Tracker(Protocol):
         """Take the results, the files of the run and, where it was measured, the picture of its curves."""
         ...
 
+    def fail(self, run: Path) -> None:
+        """Take it that a run which was followed here has failed."""
+        ...
+
+    def knows_end(self, run: Path, failed: bool) -> bool:
+        """Say whether it was told that a run is over, and how; True also of a run that it never followed."""
+        ...
+
     def close(self) -> None:
         """Let go, whatever has happened."""
         ...

@@ -79,10 +79,28 @@ class Follower:
 
         What cannot be read or drawn is left out with a remark.
         """
+        if self.trackers and not self.begun:  # the training was finished before; the curves are new
+            self._begin(run)
+        self._conclude(run)
+
+    def settle(self, run: Path, failed: bool) -> None:
+        """Tell the end of a run to the trackers that followed it and do not know it: its process was killed before."""
+        late: list[Tracker] = []
+
+        def ask(tracker: Tracker) -> None:
+            if not tracker.knows_end(run, failed):
+                late.append(tracker)
+
+        self._each(ask)
+        if failed:
+            self._each(lambda tracker: tracker.fail(run), late)
+        elif late:
+            self._begin(run, late)
+            self._conclude(run, late)
+
+    def _conclude(self, run: Path, among: Sequence[Tracker] | None = None) -> None:
         if not self.trackers:
             return
-        if not self.begun:  # the training was finished before; the curves are new
-            self._begin(run)
         try:
             record, curves = read_training_record(run), _curves(run)
         except Exception as error:
@@ -95,18 +113,20 @@ class Follower:
                 picture = _picture(curves, Path(folder))
             except Exception as error:
                 self._remark("the picture of the curves is left out", error)
-            self._each(lambda tracker: tracker.finish(run, record, curves, picture))
+            self._each(lambda tracker: tracker.finish(run, record, curves, picture), among)
 
     def close(self) -> None:
         """Let all trackers go."""
         self._each(lambda tracker: tracker.close())
 
-    def _begin(self, run: Path) -> None:
+    def _begin(self, run: Path, among: Sequence[Tracker] | None = None) -> None:
         self.begun = True
-        self._each(lambda tracker: tracker.begin(run, read_training_record(run)))
+        self._each(lambda tracker: tracker.begin(run, read_training_record(run)), among)
 
-    def _each(self, tell: Callable[[Tracker], None]) -> None:
+    def _each(self, tell: Callable[[Tracker], None], among: Sequence[Tracker] | None = None) -> None:
         for name, tracker in list(self.trackers.items()):
+            if among is not None and tracker not in among:
+                continue
             try:
                 tell(tracker)
             except Exception as error:  # a server that is gone, a full disk: the run itself goes on

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from secli.errors import InputError
-from secli.records import EquivarianceRecord, TrainingRecord, write_text
+from secli.records import EquivarianceRecord, TrainingRecord, read_training_record, write_text
 from secli.trackers.contract import epoch_metrics, parameters, result_metrics
 from secli.training.events import EpochEnded
 
@@ -61,25 +61,28 @@ class MLflowTracker:
         except MlflowException as error:
             raise InputError(f"--track mlflow: {place}: {' '.join(str(error).split())}") from None
         self.id: str | None = None
+        self.run = Path()
 
     def begin(self, run: Path, record: TrainingRecord) -> None:
         """Start an MLflow run, or go on with the one that the run directory remembers."""
-        file = run / RUN_FILE
-        if file.is_file():
-            known = file.read_text(encoding="utf-8").strip()
-            try:
-                self.client.get_run(known)
-            except self._errors:
-                pass  # of another store: a new one is begun here
-            else:
-                self.id = known
-                self.client.update_run(known, status="RUNNING")
-                return
+        self.run = run
+        known = self._known(run)
+        if known is not None:
+            self.id = known.info.run_id
+            self.client.update_run(self.id, status="RUNNING")
+            return
         name = f"{record.model.name} {run.name}"
         self.id = self.client.create_run(self.experiment, run_name=name, tags={"run": str(run)}).info.run_id
-        write_text(file, f"{self.id}\n")
+        write_text(run / RUN_FILE, f"{self.id}\n")
         for key, value in parameters(record).items():
             self.client.log_param(self.id, _name(key), str(value)[:LONGEST])
+
+    def _known(self, run: Path) -> Any:
+        """Return the MLflow run that a run directory remembers; None where it is of another store, or none."""
+        try:
+            return self.client.get_run((run / RUN_FILE).read_text(encoding="utf-8").strip())
+        except (FileNotFoundError, self._errors):
+            return None
 
     def epoch(self, ended: EpochEnded) -> None:
         """Log the figures of one epoch."""
@@ -100,10 +103,22 @@ class MLflowTracker:
         self.client.set_terminated(self.id, "FINISHED")
         self.id = None
 
+    def fail(self, run: Path) -> None:
+        """Say that a run failed."""
+        known = self._known(run)
+        if known is not None:
+            self.client.set_terminated(known.info.run_id, "FAILED")
+
+    def knows_end(self, run: Path, failed: bool) -> bool:
+        """Say whether the run's status in MLflow is that of its end."""
+        known = self._known(run)
+        return known is None or known.info.status == ("FAILED" if failed else "FINISHED")
+
     def close(self) -> None:
-        """Say that a run which did not finish was stopped."""
+        """Say that a run which did not finish failed, or was stopped."""
         if self.id is not None:
-            self.client.set_terminated(self.id, "KILLED")
+            failed = read_training_record(self.run).status == "failed"
+            self.client.set_terminated(self.id, "FAILED" if failed else "KILLED")
             self.id = None
 
 

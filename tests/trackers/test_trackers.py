@@ -14,12 +14,15 @@ import pytest
 
 from secli.config import MeasureSettings, ModelSettings, TrainingSettings
 from secli.datasets.build import make_dataset
-from secli.errors import InputError, InterruptedRunError, UnknownNameError
+from secli.errors import InputError, InterruptedRunError, SecliError, UnknownNameError
+from secli.experiments.engine import Said
 from secli.experiments.jobs import SweepJob, carry_out, standing
+from secli.experiments.leading import lead
 from secli.experiments.retelling import retell
-from secli.records import EquivarianceRecord, read_record, read_training_record
+from secli.records import EquivarianceRecord, read_record, read_training_record, write_record
 from secli.trackers.contract import parameters, result_metrics
 from secli.trackers.following import TRACKERS, Follower, following, open_trackers
+from secli.trackers.mlflow_tracker import MLflowTracker
 from secli.training.events import EpochEnded, Event, Remark, silent
 
 # their own dependencies warn of each other
@@ -140,6 +143,82 @@ def test_mlflow_begins_a_new_run_where_the_remembered_one_is_of_another_store(
     assert (job.run / "mlflow-run").read_text().strip() != "0123456789abcdef0123456789abcdef"
 
 
+class Idle:
+    """An engine for jobs that are over: it has nothing to do."""
+
+    slots = 1
+
+    def run(self, jobs: object, report: object, stop: object) -> None:
+        raise AssertionError("nothing is left to do")
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_mlflow_runs_of_killed_processes_are_closed_by_the_next_call(
+    new_job: NewJob, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: bool
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
+    job = new_job(tmp_path, "mlflow").model_copy(update={"tracked_in": store})
+    with monkeypatch.context() as killed:  # what a process that is gone leaves undone
+        killed.setattr(Follower, "finish", lambda *_: None)
+        killed.setattr(Follower, "close", lambda *_: None)
+        carry_out(job, silent)
+    known = (job.run / "mlflow-run").read_text().strip()
+    run = client.get_run(known)
+    assert (run.info.status, "test_error" in run.data.metrics) == ("RUNNING", False)
+    if failed:
+        record = read_training_record(job.run)
+        write_record(job.run / "record.json", record.model_copy(update={"status": "failed"}))
+    for _ in range(2):  # the second call finds nothing to tell
+        assert lead([job], Idle(), lambda event: None, lambda: False).left == {}
+        run = client.get_run(known)
+        assert run.info.status == ("FAILED" if failed else "FINISHED")
+        assert ("test_error" in run.data.metrics) == (not failed)
+        monkeypatch.setattr(MLflowTracker, "begin", lambda *_: pytest.fail("told again"))
+
+
+def test_a_run_that_was_never_tracked_is_not_begun_at_its_end(
+    new_job: NewJob, store: Path, tmp_path: Path
+) -> None:
+    carry_out(new_job(tmp_path), silent)
+    job = new_job(tmp_path, "mlflow").model_copy(update={"tracked_in": store})
+    said: list[object] = []
+    lead([job], Idle(), said.append, lambda: False)
+    assert said == []
+    assert not (job.run / "mlflow-run").exists()
+
+
+def test_a_tracker_that_fails_at_the_end_of_an_old_run_is_left_out(
+    new_job: NewJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Broken("knows_end")
+    monkeypatch.setitem(TRACKERS, "broken", lambda home: broken)
+    carry_out(new_job(tmp_path), silent)
+    said: list[object] = []
+    outcome = lead([new_job(tmp_path, "broken")], Idle(), said.append, lambda: False)
+    assert len(outcome.finished) == 1
+    assert said == [Said("--track broken: left out from here on: the server is gone")]
+    assert broken.calls == ["knows_end"]
+
+
+def test_mlflow_is_told_of_a_failure_at_once(
+    new_job: NewJob, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    def diverge(event: Event) -> None:
+        if isinstance(event, EpochEnded):
+            raise SecliError("the loss is not finite")
+
+    job = new_job(tmp_path, "mlflow").model_copy(update={"tracked_in": store})
+    with pytest.raises(SecliError):
+        carry_out(job, diverge)
+    client = MlflowClient(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
+    assert read_training_record(job.run).status == "failed"
+    assert client.get_run((job.run / "mlflow-run").read_text().strip()).info.status == "FAILED"
+
+
 def test_tensorboard_is_told_everything(new_job: NewJob, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -180,6 +259,13 @@ class Broken:
 
     def finish(self, *_: Any) -> None:
         self._take("finish")
+
+    def knows_end(self, *_: Any) -> bool:
+        self._take("knows_end")
+        return True
+
+    def fail(self, *_: Any) -> None:
+        self._take("fail")
 
     def close(self) -> None:
         self._take("close")
