@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from secli.errors import InputError
 from secli.records import CurveRow, EquivarianceRecord
 from secli.tables.places import whole
 
@@ -49,6 +50,14 @@ def common_factors(records: Sequence[EquivarianceRecord]) -> list[float]:
         if not taken and all(any(same_factor(factor, other) for other in grid) for grid in grids):
             common.append(factor)
     return sorted(common)
+
+
+def check_measured(wanted: Sequence[float], records: Sequence[EquivarianceRecord]) -> None:
+    """Raise ``InputError``, naming the factors that were measured, when no record was measured at any of the wanted."""
+    measured = sorted({row.factor for record in records for row in (*record.rows, *record.accuracy)})
+    if measured and not any(same_factor(one, other) for one in wanted for other in measured):
+        asked, known = (", ".join(dict.fromkeys(f"{f:.3g}" for f in some)) for some in (wanted, measured))
+        raise InputError(f"no run was measured at s = {asked}; measured at s = {known}")
 
 
 def value_at(record: EquivarianceRecord, tap: str, factor: float) -> float | None:

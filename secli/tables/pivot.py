@@ -19,6 +19,7 @@ from secli.tables.belonging import (
 from secli.tables.collect import Run, SetAside
 from secli.tables.compared import compared_notes
 from secli.tables.comparison import measure_note
+from secli.tables.deltas import check_measured
 from secli.tables.derived import published_crossing
 from secli.tables.formats import Table
 from secli.tables.grid import (
@@ -204,6 +205,8 @@ def sort_runs(
     check_left(members, aside)
     shown = wanted.factors if wanted.factors is not None else factors_of(quantities) or None
     found = rows_of(members, by, aside, shown, wanted.tap, wanted.factors)
+    if shown and all(one.curves for one in quantities):
+        check_measured(shown, [record for row in found.rows for record in row.curves])
     notes = (
         *version_notes(runs),
         *training_notes(found.rows),
@@ -344,6 +347,8 @@ def _delta_notes(
         over = ", ".join(f"{f:.3g}" for f in found.mean_factors)
         notes.append(
             f"Δ: mean of Δ(s) over s = {over}, as far as all rows could measure them; within 2 % is one."
+            if over
+            else "Δ: a mean over factors other than 1, none of which all rows could measure."
         )
     if say_taps:
         taps: dict[str, list[str]] = {}

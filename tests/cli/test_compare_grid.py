@@ -126,6 +126,15 @@ def test_latex_and_markdown(runs: Path) -> None:
         (["--curves", "--columns", "size"], "--columns: has no place in the tables of --curves"),
         (["--ablate", "lr", "--published"], "--published: has no place in the tables of --ablate"),
         (["--rows", "model", "--tap", "conv9"], "unknown tap --tap 'conv9'"),
+        (
+            ["--curves", "--factors", "0.07"],
+            "no run was measured at s = 0.07; measured at s = 0.333, 0.5, 0.8, 1",
+        ),
+        (
+            ["--value", "delta", "--factors", "0.07,3"],
+            "no run was measured at s = 0.07, 3; measured at s = 0.333,",
+        ),
+        (["--value", "accuracy_3,delta_3"], "no run was measured at s = 3; measured at"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(runs: Path, arguments: list[str], message: str) -> None:
