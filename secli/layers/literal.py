@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.layers.pooling import ScalePool
+from secli.layers.pooling import ReLUPool, ScalePool
 from secli.layers.ses import SESConv, SESLift, SteerableFilters
 
 
@@ -128,6 +128,8 @@ def _literal(module: nn.Module) -> nn.Module | None:
         return LiteralConv(module).train(module.training)
     if isinstance(module, ScalePool):
         return LiteralScalePool(module).train(module.training)
+    if isinstance(module, ReLUPool):
+        return nn.Sequential(nn.ReLU(), module.pool).train(module.training)
     return None
 
 

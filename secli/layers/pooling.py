@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secli.layers.forms import in_use
+from secli.layers.levels import as_planes, as_space, levels_lead
 from secli.layers.running_max import neighbour_max, runs_here
 
 ScalePooling = Literal["max", "mean"]
@@ -76,16 +78,51 @@ class SpatialPool(nn.Module):
         if self.how == "max" and not self.padding and _divides(self.kernel, x) and runs_here(x):
             rows = neighbour_max(x, x.dim() - 2, self.kernel)
             return neighbour_max(rows, x.dim() - 1, self.kernel)
-        planes = x.flatten(1, -3)  # a view: levels are further channels to a pooling window
-        if self.how == "max":
-            pooled = functional.max_pool2d(planes, self.kernel, padding=self.padding)
-        else:
-            pooled = functional.avg_pool2d(planes, self.kernel, padding=self.padding, count_include_pad=False)
+        if levels_lead(x):
+            return as_space(self._pooled(as_planes(x)), x.shape[2])
+        pooled = self._pooled(x.flatten(1, -3))  # a view: levels are further channels to a pooling window
         return pooled.reshape(*x.shape[:-2], *pooled.shape[-2:])
+
+    def _pooled(self, planes: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c y x"]:
+        if self.how == "max":
+            return functional.max_pool2d(planes, self.kernel, padding=self.padding)
+        return functional.avg_pool2d(planes, self.kernel, padding=self.padding, count_include_pad=False)
 
     def extra_repr(self) -> str:
         """Say kernel, padding and kind."""
         return f"{self.how}, kernel={self.kernel}, padding={self.padding}"
+
+
+class ReLUPool(nn.Module):
+    """ReLU and then a pooling of the plane; a maximum is taken first, which gives the same from fewer cells.
+
+    max_i ReLU(x_i) = ReLU(max_i x_i), and the gradient goes to the same cell: the first of the largest, if above 0.
+
+    Parameters
+    ----------
+    pool : Module
+        Only a :class:`SpatialPool` by maximum changes places with ReLU.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from secli.layers import SpatialPool
+    >>> from secli.layers.pooling import ReLUPool
+    >>> ReLUPool(SpatialPool(2))(torch.rand(2, 8, 4, 28, 28) - 0.5).shape
+    torch.Size([2, 8, 4, 14, 14])
+    """
+
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.pool = pool
+        self.change_places = isinstance(pool, SpatialPool) and pool.how == "max"
+
+    def forward(self, x: Float[Tensor, "n c *s h w"]) -> Float[Tensor, "n c *s y x"]:
+        """Return the pooled features."""
+        if self.change_places and in_use("pool-first"):
+            return functional.relu(self.pool(x))
+        pooled: Tensor = self.pool(functional.relu(x))
+        return pooled
 
 
 def _divides(kernel: int, x: Tensor) -> bool:
@@ -102,6 +139,12 @@ class BatchNorm(nn.BatchNorm2d):
     >>> BatchNorm(8)(torch.rand(2, 8, 4, 28, 28)).shape
     torch.Size([2, 8, 4, 28, 28])
     """
+
+    def forward(self, input: Float[Tensor, "n c *shape"]) -> Float[Tensor, "n c *shape"]:
+        """Return the normalised features."""
+        if levels_lead(input):
+            return as_space(super().forward(as_planes(input)), input.shape[2])
+        return super().forward(input)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in (4, 5):

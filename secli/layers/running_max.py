@@ -7,19 +7,24 @@ vector units. Here::
     backward:  g_k = g · won_k,  g ← g − g_k,  from the last k to the first; g_0 = g
 
 which costs two passes over the cells and keeps one byte per comparison. Values are the same bit for bit; of equal
-neighbours the first takes the gradient, as in torch.
+neighbours the first takes the gradient, as in torch. What comes one after the other, as the levels of a convolution
+do, need not be joined first: :func:`largest`.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from secli.layers.at_once import replicas_at_once
+from secli.layers.forms import in_use
 
 
 def neighbour_max(x: Float[Tensor, "..."], axis: int, count: int) -> Float[Tensor, "..."]:
@@ -36,8 +41,34 @@ def neighbour_max(x: Float[Tensor, "..."], axis: int, count: int) -> Float[Tenso
     """
     if count == 1:
         return x
+    if _needs_no_gradient(x):
+        return _maximum(iter(_parts(x, axis, count)))
     result: Tensor = _NeighbourMax.apply(x, axis, count)
     return result
+
+
+def largest(responses: Iterable[Float[Tensor, "..."]]) -> Float[Tensor, "..."]:
+    """Return the maximum of tensors of one shape, which may come one after the other and are not joined."""
+    left = iter(responses)
+    best = next(left)
+    if _needs_no_gradient(best):
+        return _maximum(itertools.chain([best], left))
+    for response in left:
+        best = _Larger.apply(best, response)
+    return best
+
+
+def _needs_no_gradient(x: Tensor) -> bool:
+    """Whether neither a gradient nor a derivative in a direction will be asked for."""
+    recorded = torch.is_grad_enabled() and x.requires_grad
+    return not recorded and forward_ad.unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
+
+
+def _maximum(parts: Iterator[Tensor]) -> Tensor:
+    best = torch.maximum(next(parts), next(parts))
+    for part in parts:
+        torch.maximum(best, part, out=best)
+    return best
 
 
 def runs_here(x: Tensor) -> bool:
@@ -45,7 +76,19 @@ def runs_here(x: Tensor) -> bool:
 
     Nor for replicas at once: torch's transform cannot look into it.
     """
+    if not in_use("running-max"):
+        return False
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and not replicas_at_once()
+
+
+def _dense(x: Tensor) -> tuple[int, ...]:
+    """Return strides that put the axes in the order that they have in memory, with nothing between them."""
+    now = x.stride()
+    order = sorted(range(x.dim()), key=lambda axis: (-now[axis], axis))
+    strides, step = [0] * x.dim(), 1
+    for axis in reversed(order):
+        strides[axis], step = step, step * x.shape[axis]
+    return tuple(strides)
 
 
 def _parts(x: Tensor, axis: int, count: int) -> tuple[Tensor, ...]:
@@ -59,20 +102,20 @@ class _NeighbourMax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axis: int, count: int) -> Tensor:
-        best, *others = _parts(x.contiguous(), axis, count)
+        best, *others = _parts(x, axis, count)
         won = []
         for part in others:
             won.append(part > best)
             best = torch.maximum(best, part)
         ctx.save_for_backward(*won)
         ctx.save_for_forward(*won)
-        ctx.shape, ctx.axis, ctx.count = x.shape, axis, count
+        ctx.shape, ctx.strides, ctx.axis, ctx.count = x.shape, _dense(x), axis, count
         return best
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        result = gradient.new_empty(ctx.shape)
+        result = gradient.new_empty_strided(ctx.shape, ctx.strides)
         first, *others = _parts(result, ctx.axis, ctx.count)
         rest = gradient
         for part, won in zip(reversed(others), reversed(ctx.saved_tensors), strict=True):
@@ -83,7 +126,30 @@ class _NeighbourMax(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        best, *others = _parts(tangent.contiguous(), ctx.axis, ctx.count)
+        best, *others = _parts(tangent, ctx.axis, ctx.count)
         for part, won in zip(others, ctx.saved_tensors, strict=True):
             best = torch.where(won, part, best)
         return best
+
+
+class _Larger(torch.autograd.Function):
+    """The larger of two tensors, cell by cell."""
+
+    @staticmethod
+    def forward(ctx: Any, best: Tensor, x: Tensor) -> Tensor:
+        won = x > best
+        ctx.save_for_backward(won)
+        ctx.save_for_forward(won)
+        return torch.maximum(best, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        (won,) = ctx.saved_tensors
+        to_x = gradient * won
+        return gradient - to_x, to_x
+
+    @staticmethod
+    def jvp(ctx: Any, to_best: Tensor, to_x: Tensor) -> Tensor:
+        (won,) = ctx.saved_tensors
+        return torch.where(won, to_x, to_best)

@@ -12,6 +12,7 @@ Each level is one dense convolution with the basis cropped to its support: the s
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,15 +20,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secli.layers.forms import in_use
 from secli.layers.hermite import Basis
-from secli.layers.wide_conv import plain_conv2d
+from secli.layers.levels import as_planes, as_space, levels_lead, stack_levels
+from secli.layers.wide_conv import Spectra, plain_conv2d
 
 
 class _Kept(NamedTuple):
-    """Kernels, and what they were expanded from: tensors with the versions they had."""
+    """Kernels, their spectra, and what they were expanded from: tensors with the versions they had."""
 
     sources: list[tuple[Tensor, int]]
     kernels: list[Tensor]
+    spectra: list[Spectra]
 
     def hold(self, *tensors: Tensor) -> bool:
         """Whether the sources are still those: in their place, of their type, and unchanged."""
@@ -90,12 +94,20 @@ class SteerableFilters(nn.Module):
         kept = self._kept
         sources = (self.weight, self.basis)
         if kept is None or not kept.hold(*sources):
-            self._kept = kept = _Kept([(each.detach(), each._version) for each in sources], self._expanded())
+            kernels = self._expanded()
+            spectra: list[Spectra] = [{} for _ in kernels]
+            self._kept = kept = _Kept([(e.detach(), e._version) for e in sources], kernels, spectra)
         return kept.kernels
+
+    def responses(self, x: Tensor, kernel: Tensor, level: int, stride: int, padding: int) -> Tensor:
+        """Convolve with the kernel of one level, whose neighbours may have been joined to it, and add the bias."""
+        kept = None if self._kept is None or torch.compiler.is_compiling() else self._kept.spectra[level]
+        return cropped_conv2d(x, kernel, self.size, stride, padding, self.bias, kept)
 
     def _may_keep(self) -> bool:
         weight = self.weight
-        return not (weight.is_meta or weight.is_inference() or torch.is_autocast_enabled(weight.device.type))
+        odd = weight.is_meta or weight.is_inference() or torch.is_autocast_enabled(weight.device.type)
+        return in_use("kept-kernels") and not odd
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave kept kernels out of copies and pickles."""
@@ -115,13 +127,17 @@ def cropped_conv2d(
     stride: int,
     padding: int,
     bias: Float[Tensor, "o"] | None = None,
+    spectra: Spectra | None = None,
 ) -> Float[Tensor, "n o y x"]:
     """Convolve with a kernel that stands for its zero-padded version of side ``size``.
 
     The zero border of width m = (size − k)/2 is never multiplied: the padding shrinks by m, and where it is
     smaller than m the image itself loses m − padding pixels on each side. Nor are those outer taps of the kernel that
-    meet no pixel of a small image at any position.
+    meet no pixel of a small image at any position. ``spectra`` are kept ones of this kernel.
     """
+    if not in_use("cropped-kernels"):
+        margin = (size - kernel.shape[-1]) // 2
+        return plain_conv2d(x, functional.pad(kernel, (margin,) * 4), bias, stride, padding, spectra)
     inner = padding - (size - kernel.shape[-1]) // 2
     if inner < 0:
         x = x[:, :, -inner : x.shape[2] + inner, -inner : x.shape[3] + inner]
@@ -130,7 +146,7 @@ def cropped_conv2d(
     if beyond > 0:  # wherever the window stands, these taps lie on the zeros of the padding
         width = side - 2 * beyond
         kernel, inner = kernel.narrow(2, beyond, width).narrow(3, beyond, width), inner - beyond
-    return plain_conv2d(x, kernel, bias, stride, inner)
+    return plain_conv2d(x, kernel, bias, stride, inner, spectra)
 
 
 class SESLift(SteerableFilters):
@@ -176,13 +192,14 @@ class SESLift(SteerableFilters):
         super().__init__((out_channels, in_channels), basis, bias, device, dtype)
         self.stride, self.padding = stride, padding
 
+    def levels(self, x: Float[Tensor, "n c h w"]) -> Iterator[Float[Tensor, "n o y x"]]:
+        """Yield the responses scale by scale."""
+        for k, kernel in enumerate(self.kernels()):
+            yield self.responses(x, kernel, k, self.stride, self.padding)
+
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o s y x"]:
         """Return the responses at every scale."""
-        levels = [
-            cropped_conv2d(x, kernel, self.size, self.stride, self.padding, self.bias)
-            for kernel in self.kernels()
-        ]
-        return torch.stack(levels, dim=2)
+        return stack_levels(self.levels(x))
 
 
 class SESConv(SteerableFilters):
@@ -238,14 +255,16 @@ class SESConv(SteerableFilters):
         super().__init__((out_channels, in_channels, interaction), basis, bias, device, dtype)
         self.interaction, self.stride, self.padding = interaction, stride, padding
 
-    def forward(self, x: Float[Tensor, "n c s h w"]) -> Float[Tensor, "n o s y x"]:
-        """Return the responses at every scale."""
+    def levels(self, x: Float[Tensor, "n c s h w"]) -> Iterator[Float[Tensor, "n o y x"]]:
+        """Yield the responses scale by scale."""
         check_levels(x, len(self.scales))
-        levels = []
         for k, kernel in enumerate(self.kernels()):
             joined, weight = join_levels(x, kernel, k)
-            levels.append(cropped_conv2d(joined, weight, self.size, self.stride, self.padding, self.bias))
-        return torch.stack(levels, dim=2)
+            yield self.responses(joined, weight, k, self.stride, self.padding)
+
+    def forward(self, x: Float[Tensor, "n c s h w"]) -> Float[Tensor, "n o s y x"]:
+        """Return the responses at every scale."""
+        return stack_levels(self.levels(x))
 
 
 class SESPointwise(nn.Module):
@@ -298,6 +317,9 @@ class SESPointwise(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c s h w"]) -> Float[Tensor, "n o s y x"]:
         """Return the mixed channels at every level."""
+        if levels_lead(x):
+            y = functional.conv2d(as_planes(x), self.weight, self.bias, self.stride)
+            return as_space(y, x.shape[2])
         return functional.conv3d(x, self.weight.unsqueeze(2), self.bias, stride=(1, self.stride, self.stride))
 
 

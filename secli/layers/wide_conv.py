@@ -1,4 +1,6 @@
-"""A convolution whose gradient is not slow when the kernel is wide.
+"""A convolution that is not slow when the kernel is wide: neither itself nor its gradient.
+
+The widest go by Fourier transforms (:mod:`secli.layers.fourier_conv`) where that takes less time.
 
 oneDNN, which computes torch's convolutions on CPUs, has no fast gradient with respect to kernels wider than 14 cells:
 it takes five to eight times as long as the forward pass. That gradient is itself a convolution, of the image with the
@@ -20,29 +22,75 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
 from secli.layers.at_once import replicas_at_once
+from secli.layers.bfloat16 import slow_in_bfloat16
+from secli.layers.forms import in_use
+from secli.layers.fourier_conv import convolve, fourier_conv2d, pays, spectrum
 
 WIDE = 15
 """From this width of the kernel on, in cells."""
 
 
-def plain_conv2d(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
-    """Return torch's convolution, with a faster gradient where torch's is slow."""
+Spectra = dict[tuple[int, int, int, int], Tensor]
+"""The spectra of one kernel, by height and width of the plane, padding, and side of what is left of the kernel."""
+MOST_SPECTRA = 4
+
+
+def plain_conv2d(
+    x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, padding: int, kept: Spectra | None = None
+) -> Tensor:
+    """Return torch's convolution, by Fourier transforms or with another gradient where that is faster.
+
+    ``kept`` holds spectra of this very kernel, and takes new ones.
+    """
+    if stride == 1 and _may_transform(x, kernel):
+        size, (height, width) = kernel.shape[-1], x.shape[-2:]
+        if pays(x.shape[1], kernel.shape[0], height, width, size, padding, kept is not None):
+            y = _transformed(x, kernel, padding, kept)
+            return y if bias is None else y + bias.view(-1, 1, 1)
+    if stride == 1 and slow_in_bfloat16(x, kernel):
+        own = None if bias is None else bias.bfloat16()
+        rounded: Tensor = _WideConvolution.apply(x.bfloat16(), kernel.bfloat16(), own, padding)
+        return rounded
     if stride == 1 and kernel.shape[-1] >= WIDE and _is_slow(x, kernel):
         result: Tensor = _WideConvolution.apply(x, kernel, bias, padding)
         return result
     return functional.conv2d(x, kernel, bias, stride, padding)
 
 
-def _is_slow(x: Tensor, kernel: Tensor) -> bool:
-    """Whether oneDNN's gradient will be asked for; compiler, autocast and vmap see the plain convolution."""
+def _transformed(x: Tensor, kernel: Tensor, padding: int, kept: Spectra | None) -> Tensor:
+    if kept is None:
+        return fourier_conv2d(x, kernel, padding)
+    place = (x.shape[-2], x.shape[-1], padding, kernel.shape[-1])
+    if place not in kept:
+        if len(kept) >= MOST_SPECTRA:
+            kept.clear()
+        kept[place] = spectrum(kernel, *place[:3])
+    return convolve(x, kept[place], kernel.shape[-1], padding)
+
+
+def _may_transform(x: Tensor, kernel: Tensor) -> bool:
+    return in_use("fourier") and _is_plain(x, kernel, (torch.float32, torch.float64))
+
+
+def _is_plain(x: Tensor, kernel: Tensor, types: tuple[torch.dtype, ...]) -> bool:
+    """Whether a CPU computes this at once and as it stands: compiler, autocast and vmap see torch's convolution."""
     return (
-        torch.is_grad_enabled()
-        and kernel.requires_grad
-        and x.device.type == "cpu"
-        and x.dtype == kernel.dtype == torch.float32
+        x.device.type == "cpu"
+        and x.dtype == kernel.dtype
+        and x.dtype in types
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and not replicas_at_once()
+    )
+
+
+def _is_slow(x: Tensor, kernel: Tensor) -> bool:
+    """Whether oneDNN's gradient will be asked for."""
+    return (
+        in_use("wide-gradient")
+        and torch.is_grad_enabled()
+        and kernel.requires_grad
+        and _is_plain(x, kernel, (torch.float32,))
     )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from secli.fields import ScaleSpace
 from secli.layers.disco import disco_basis
 from secli.layers.pooling import ScalePool, SpatialPool
+from secli.layers.projection import ScaleProjection
 from secli.layers.ses import SESConv, SESLift
 from secli.models.contract import StagedModel
 from secli.models.entrance import chain, entrance
@@ -84,7 +85,7 @@ def mnist_disco(
 
     lift = SESLift(in_channels, first, basis, padding=padding)
     middle = SESConv(first, second, basis, interaction, padding=padding)
-    last = chain(ses=SESConv(second, third, basis, interaction, padding=padding), pool=ScalePool(scale_pool))
+    last = ScaleProjection(SESConv(second, third, basis, interaction, padding=padding), ScalePool(scale_pool))
     blocks = [
         Block(lift, first, space, pool=pool),
         Block(middle, second, lambda at: space(at, truncated=interaction - 1), pool=pool),

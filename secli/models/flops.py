@@ -22,6 +22,7 @@ import torchvision.ops  # noqa: F401  (registers the operator that is counted he
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from secli.layers.forms import without
 from secli.models.contract import Features
 
 PER_BILINEAR_SAMPLE = 8
@@ -75,15 +76,18 @@ def traced(model: nn.Module, shape: tuple[int, int, int]) -> tuple[dict[str, Fea
 
 
 def flops(model: nn.Module, images: Tensor) -> int:
-    """Return the multiply–adds × 2 of any module's forward pass on these images, which is computed."""
+    """Return the multiply–adds × 2 of any module's forward pass on these images, which is computed.
+
+    A convolution by Fourier transforms counts as the convolution that it computes.
+    """
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
-    with torch.no_grad(), counter:
+    with torch.no_grad(), without("fourier"), counter:
         model(images)
     return counter.get_total_flops()
 
 
 def _run(model: Any, images: Tensor) -> tuple[dict[str, Features], int]:
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
-    with torch.no_grad(), counter:
+    with torch.no_grad(), without("fourier"), counter:
         features: dict[str, Features] = model.features(images)
     return features, counter.get_total_flops()

@@ -12,9 +12,10 @@ from pydantic import Field
 from secli.fields import ScaleSpace
 from secli.layers.hermite import basis_b
 from secli.layers.pooling import ScalePool
+from secli.layers.projection import ScaleProjection
 from secli.layers.ses import SESConv, SESLift
 from secli.models.contract import StagedModel
-from secli.models.entrance import chain, entrance
+from secli.models.entrance import entrance
 from secli.models.grid import Grid
 from secli.models.mnist_body import CHANNELS, Block, mnist_body
 from secli.models.options import (
@@ -101,7 +102,7 @@ def mnist_ses(
         inputs = (in_channels, *CHANNELS)
         blocks = [
             Block(
-                chain(ses=SESLift(inputs[i], width, basis, padding=padding), pool=ScalePool(scale_pool)),
+                ScaleProjection(SESLift(inputs[i], width, basis, padding=padding), ScalePool(scale_pool)),
                 width,
             )
             for i, width in enumerate(CHANNELS)
@@ -111,7 +112,7 @@ def mnist_ses(
     def space(at: Grid, truncated: int = 0) -> ScaleSpace:
         return at.scale_space(scales, truncated=min(truncated, levels))
 
-    last = chain(ses=SESConv(second, third, basis, interaction, padding=padding), pool=ScalePool(scale_pool))
+    last = ScaleProjection(SESConv(second, third, basis, interaction, padding=padding), ScalePool(scale_pool))
     blocks = [
         Block(SESLift(in_channels, first, basis, padding=padding), first, space),
         Block(

@@ -1,0 +1,67 @@
+"""The faster forms of the layers, each of which can be left out: for tests against the literal form, and for timing.
+
+All of them compute the same function. ``without("fourier")`` takes one away while its body runs, in this thread;
+``secli bench NETWORK --forms`` says what each brings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal, get_args
+
+Form = Literal[
+    "cropped-kernels",
+    "kept-kernels",
+    "levels-first",
+    "pool-first",
+    "running-max",
+    "fourier",
+    "wide-gradient",
+]
+
+FORMS: dict[Form, str] = {
+    "cropped-kernels": "kernels are cut to their support, and to the taps that meet a pixel",
+    "kept-kernels": "in evaluation kernels are expanded once",
+    "levels-first": "the levels of a scale space are stored one behind the other, not within each channel",
+    "pool-first": "max-pooling stands before ReLU, which then sees fewer cells",
+    "running-max": "maxima over scale and over windows are taken neighbour after neighbour",
+    "fourier": "wide kernels are applied by their Fourier transforms",
+    "wide-gradient": "the gradient of kernels from 15 cells on is a convolution, too",
+}
+"""Every form, in the order in which the layers came to it, in one sentence each."""
+
+assert set(FORMS) == set(get_args(Form))
+
+_LEFT_OUT: ContextVar[frozenset[str]] = ContextVar("left_out", default=frozenset())
+
+
+def in_use(form: Form) -> bool:
+    """Whether a form is taken where it pays."""
+    return form not in _LEFT_OUT.get()
+
+
+@contextmanager
+def without(*forms: str) -> Iterator[None]:
+    """Leave some forms out while the body runs.
+
+    Raises
+    ------
+    ValueError
+        When there is no such form.
+
+    Examples
+    --------
+    >>> with without("fourier"):
+    ...     print(in_use("fourier"), in_use("running-max"))
+    False True
+    """
+    for form in forms:
+        if form not in FORMS:
+            raise ValueError(f"unknown form '{form}'; known: {', '.join(FORMS)}")
+    token = _LEFT_OUT.set(_LEFT_OUT.get() | set(forms))
+    try:
+        yield
+    finally:
+        _LEFT_OUT.reset(token)

@@ -1,0 +1,235 @@
+"""Every faster form against the literal one: each is really taken, can be left out, and changes no value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from secli.layers import fourier_conv, running_max, ses, wide_conv
+from secli.layers.forms import FORMS, Form, in_use, without
+from secli.layers.hermite import basis_b
+from secli.layers.levels import as_planes, as_space, levels_lead, stack_levels
+from secli.layers.literal import literal_twin
+from secli.layers.pooling import BatchNorm, ReLUPool, ScalePool, SpatialPool
+from secli.layers.projection import ScaleProjection
+from secli.layers.ses import SESConv, SESLift, SESPointwise
+from secli.models.building import build
+from tests.layers.test_literal import assert_alike, every_dtype, values_and_gradients
+
+WIDE = basis_b(15, (1.5, 2.6, 4.5), 4, 1.5, 3)
+
+
+def network() -> nn.Module:
+    """Wide enough, in channels and kernels, for every form to pay."""
+    return nn.Sequential(
+        SESLift(1, 8, WIDE, padding=7),
+        ReLUPool(SpatialPool(2)),
+        BatchNorm(8),
+        SESPointwise(8, 32),
+        ScaleProjection(SESConv(32, 64, WIDE, 2, padding=7), ScalePool("max")),
+    )
+
+
+@every_dtype
+@pytest.mark.parametrize("left_out", [None, *FORMS])
+@pytest.mark.parametrize("training", [True, False])
+def test_no_form_changes_a_value_or_a_gradient(
+    left_out: Form | None, dtype: torch.dtype, training: bool
+) -> None:
+    torch.manual_seed(0)
+    model = network().to(dtype).train(training)
+    with torch.no_grad():
+        model(torch.rand(3, 1, 28, 28, dtype=dtype))  # statistics of a batch norm that are not the first ones
+    twin = literal_twin(model)
+    assert twin is not None
+    x, weights = torch.rand(3, 1, 28, 28, dtype=dtype), list(model.parameters())
+    theirs = values_and_gradients(twin, x, weights)
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-11
+    with without(*([] if left_out is None else [left_out])):
+        assert_alike(values_and_gradients(model, x, weights), theirs, tolerance)
+        with torch.no_grad():
+            torch.testing.assert_close(model(x), theirs[0], rtol=tolerance, atol=tolerance)
+    # the check can fail
+    with torch.no_grad():
+        weights[0][0] += 0.1
+    with pytest.raises(AssertionError):
+        assert_alike(values_and_gradients(model, x, weights), theirs, tolerance)
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Which forms a pass goes through, told by the functions that carry them."""
+    seen: set[str] = set()
+
+    def watch(module: object, name: str, form: str, told: Callable[..., bool]) -> None:
+        original = getattr(module, name)
+
+        def watched(*arguments: object) -> object:
+            result = original(*arguments)
+            if told(result, *arguments):
+                seen.add(form)
+            return result
+
+        monkeypatch.setattr(module, name, watched)
+
+    always = lambda *_: True  # noqa: E731
+    watch(wide_conv, "fourier_conv2d", "fourier", always)
+    watch(wide_conv._WideConvolution, "apply", "wide-gradient", always)
+    watch(running_max._NeighbourMax, "apply", "running-max", always)
+    watch(running_max._Larger, "apply", "running-max", always)
+    watch(ses, "stack_levels", "levels-first", lambda y, *_: levels_lead(y))
+    watch(functional, "relu", "pool-first", lambda y, *_: y.shape[-1] == 14)
+    watch(ses, "plain_conv2d", "cropped-kernels", lambda _, x, kernel, *rest: kernel.shape[-1] < WIDE.size)
+    return seen
+
+
+def test_each_form_is_taken_where_it_pays_and_left_out_when_asked(taken: set[str]) -> None:
+    model, x = network(), torch.rand(2, 1, 28, 28)
+    in_training = set(FORMS) - {"kept-kernels"}
+    model(x)
+    assert taken == in_training
+    for form in in_training:
+        taken.clear()
+        with without(form):
+            model(x)
+        assert form not in taken
+        assert in_use(form)
+
+
+def test_kept_kernels_can_be_left_out() -> None:
+    layer = SESLift(1, 2, WIDE, padding=7).eval()
+    with torch.no_grad():
+        assert layer.kernels()[0] is layer.kernels()[0]
+        with without("kept-kernels"):
+            assert layer.kernels()[0] is not layer.kernels()[0]
+
+
+def test_an_unknown_form_is_refused() -> None:
+    with (
+        pytest.raises(ValueError, match="unknown form 'fuorier'; known: cropped-kernels, "),
+        without("fuorier"),
+    ):
+        pass
+
+
+# ---- levels first
+
+
+def test_levels_lie_one_behind_the_other() -> None:
+    levels = [torch.randn(2, 3, 4, 5) for _ in range(3)]
+    space = stack_levels(levels)
+    assert space.shape == (2, 3, 3, 4, 5)
+    assert all(torch.equal(space[:, :, k], level) for k, level in enumerate(levels))
+    assert levels_lead(space)
+    assert space[:, :, 1].is_contiguous()
+    planes = as_planes(space)
+    assert planes.data_ptr() == space.data_ptr()
+    assert torch.equal(as_space(planes, 3), space)
+    with without("levels-first"):
+        plain = stack_levels(levels)
+    assert torch.equal(plain, space)
+    assert not levels_lead(plain)
+    assert torch.equal(as_planes(plain), planes)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        BatchNorm(3),
+        BatchNorm(3).eval(),
+        SpatialPool(2),
+        SpatialPool(4, 2),
+        SpatialPool(2, how="mean"),
+        ScalePool("max"),
+        ScalePool("mean"),
+        SESPointwise(3, 2),
+        SESPointwise(3, 2, stride=2),
+        ReLUPool(SpatialPool(2)),
+        ReLUPool(SpatialPool(2, how="mean")),
+    ],
+    ids=str,
+)
+def test_layers_give_the_same_in_either_order_of_memory(layer: nn.Module) -> None:
+    layer = layer.double()
+    x = torch.randn(2, 3, 4, 8, 8, dtype=torch.float64)
+    leading = stack_levels(x.unbind(2))
+    assert levels_lead(leading) > levels_lead(x)
+    weights = list(layer.parameters())
+    results = []
+    for each in (x, leading):
+        each = each.detach().requires_grad_()
+        y = layer(each)
+        probe = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
+        results.append([y, *torch.autograd.grad((y * probe).sum(), [each, *weights])])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+# ---- pooling first
+
+
+@pytest.mark.parametrize("ties", [True, False])
+def test_a_maximum_and_relu_may_change_places(ties: bool) -> None:
+    x = torch.randn(2, 3, 4, 8, 8)
+    x = (x.round() if ties else x).requires_grad_()
+    layer = ReLUPool(SpatialPool(2))
+    ours = layer(x)
+    with without("pool-first"):
+        theirs = layer(x)
+    assert torch.equal(ours, theirs)
+    probe = torch.randn_like(ours)
+    assert torch.equal(*[torch.autograd.grad(y, x, probe)[0] for y in (ours, theirs)])
+
+
+def test_a_mean_and_relu_may_not() -> None:
+    x = torch.tensor([[[[-1.0, 1.0], [1.0, 1.0]]]])
+    assert ReLUPool(SpatialPool(2, how="mean"))(x).item() == 0.75
+    assert SpatialPool(2, how="mean")(x).relu().item() == 0.5
+
+
+# ---- the maximum over scale, never stacked
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_projection_is_the_maximum_over_the_stack(gradients: bool) -> None:
+    lift = SESLift(2, 3, WIDE, padding=7)
+    layer = ScaleProjection(lift, ScalePool("max"))
+    x = torch.randn(2, 2, 20, 20)
+    with torch.set_grad_enabled(gradients):
+        assert torch.equal(layer(x), lift(x).amax(dim=2))
+    assert torch.equal(ScaleProjection(lift, ScalePool("mean"))(x), lift(x).mean(dim=2))
+    assert list(layer.state_dict()) == ["ses.weight", "ses.bias"]
+
+
+def test_a_projection_keeps_less_for_the_backward_pass() -> None:
+    layer = ScaleProjection(SESLift(1, 16, WIDE, padding=7), ScalePool("max"))
+    x = torch.randn(2, 1, 32, 32)
+
+    def kept() -> int:
+        total = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal total
+            total += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            layer(x)
+        return total
+
+    with without("running-max"):
+        stacked = kept()  # 64-bit indices
+    assert stacked - kept() > 4 * 2 * 16 * 32 * 32
+
+
+def test_networks_of_the_registry_take_the_forms() -> None:
+    model = build("mnist_ses_vector_28", {})
+    kinds = [type(module) for module in model.modules()]
+    assert kinds.count(ReLUPool) == 2
+    assert kinds.count(ScaleProjection) == 1
+    assert [type(m) for m in build("mnist_ses_scalar_28", {}).modules()].count(ScaleProjection) == 3
+    assert fourier_conv.pays(32, 63, 14, 14, 13, 6)
