@@ -292,7 +292,11 @@ def parts_of(images: int, batch: int, accumulate: int, least: int) -> int:
     --------
     >>> parts_of(128, 128, 4, 2), parts_of(16, 128, 4, 2), parts_of(129, 128, 4, 2), parts_of(3, 4, 2, 2)
     (4, 1, 5, 1)
+    >>> parts_of(129, 128, 1, 2)
+    1
     """
+    if accumulate == 1:  # also a last batch that took a remainder in goes through whole
+        return 1
     return max(1, min(-(-images * accumulate // batch), images // least))
 
 
