@@ -28,6 +28,10 @@ def bench(
             help="Also time the literal form of networks that have one, all kernels on the largest support.",
         ),
     ] = True,
+    forms: Annotated[
+        bool,
+        typer.Option("--forms", help="Instead, time them without each faster form of the layers in turn."),
+    ] = False,
     memory: Annotated[
         bool,
         typer.Option(
@@ -83,13 +87,14 @@ def bench(
     (vs literal: how many times longer that takes; one convolution, all kernels on the largest support).
 
     With --equivariance: the time of a whole curve, every tap and its floor, against the network's own forward
-    passes. With --data: the time to make six realisations of a dataset.
+    passes. With --forms: what each way of computing the layers faster brings. With --data: the time to make six
+    realisations of a dataset.
     """
     from secli.errors import InputError
 
     if format not in ("table", "json"):
         raise InputError(f"--format {format}: known: table, json")
-    networks = bool(models or every or train or evaluate or image_size or precision != "32")
+    networks = bool(models or every or train or evaluate or image_size or forms or precision != "32")
     if equivariance is not None:
         if networks or data:
             raise InputError(
@@ -114,10 +119,26 @@ def bench(
         raise InputError(
             "name the networks to time (see 'secli models'), or give --all, --equivariance MODEL or --data"
         )
+    modes = [mode for mode, wanted in (("train", train), ("eval", evaluate)) if wanted] or ["train", "eval"]
+    settings = {"device": device, "threads": threads, "precision": precision}
+    if forms:
+        from secli.cli.bench_forms import time_forms
+
+        time_forms(
+            names,
+            modes,
+            settings=settings,
+            batch=batch or 32,
+            repeats=repeats or 5,
+            image_size=image_size,
+            format=format,
+            quiet=quiet,
+        )
+        return
     time_networks(
         names,
-        [mode for mode, wanted in (("train", train), ("eval", evaluate)) if wanted] or ["train", "eval"],
-        settings={"device": device, "threads": threads, "precision": precision},
+        modes,
+        settings=settings,
         batch=batch or 32,
         repeats=repeats or 5,
         image_size=image_size,

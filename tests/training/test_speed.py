@@ -60,10 +60,9 @@ def test_a_training_step_is_whole_but_leaves_the_weights() -> None:
     assert not subject.model.training
 
 
-def test_training_takes_longer_than_evaluation() -> None:
-    train, evaluate = measure_speed(["mnist_cnn_28"], batch=8, repeats=3, seconds=0.02)
-    assert train.high < evaluate.high
-    assert train.low <= train.images_per_second <= train.high
+def test_speeds_come_from_the_clock() -> None:
+    for found in measure_speed(["mnist_cnn_28"], batch=8, repeats=3, seconds=0.02):
+        assert 0 < found.low <= found.images_per_second <= found.high
 
 
 def test_a_literal_form_takes_its_turn_and_its_ratio_is_that_of_the_rounds(
@@ -124,10 +123,15 @@ def test_the_command_prints_rows_with_machine_and_command() -> None:
     assert rows[1]["vs_literal"] > 0
     assert rows[1]["precision"] == "bf16"
     assert rows[1]["peak_memory_mib"] is None
-    table = runner.invoke(app, [*arguments, "--train", "--no-memory", "--no-literal"]).stdout
-    assert "1 threads, batch 2, precision 32, 1 repeats" in table
-    assert table.count("\n") == 4
-    assert table.splitlines()[1].split()[:3] == ["model", "mode", "images/s"]
+    table = runner.invoke(
+        app, [*arguments, "--train", "--no-memory", "--no-literal"], env={"COLUMNS": "120"}
+    ).stdout
+    assert "1 thread, batch 2, precision 32, 1 repeats" in table
+    assert table.splitlines()[2].split()[:3] == ["model", "mode", "images/s"]
+    assert [line.split()[:2] for line in table.splitlines()[-2:]] == [
+        ["cnn", "train"],
+        ["mnist_ses_scalar_28", "train"],
+    ]
 
 
 def test_peaks_stand_in_the_rows_and_noise_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

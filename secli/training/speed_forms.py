@@ -1,0 +1,108 @@
+"""What each faster form of the layers brings to a network: its time without the form over its time with all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from secli.layers.forms import FORMS, without
+from secli.training.speed import NOISE, Mode, Subject, spread
+
+
+@dataclass(frozen=True)
+class FormSpeed:
+    """What one form brings to one network in one mode.
+
+    Attributes
+    ----------
+    model, mode
+        As in :class:`secli.training.speed.Speed`.
+    form
+        Which form is left out; see :data:`secli.layers.forms.FORMS`.
+    ratio
+        Median over the rounds of the time without it over the time with all forms.
+    low, high
+        The lowest and the highest of the rounds.
+    repeats, batch
+        Rounds, and images per pass.
+    noisy
+        Whether the middle half of the rounds spans more than 20 % of the median.
+    """
+
+    model: str
+    mode: Mode
+    form: str
+    ratio: float
+    low: float
+    high: float
+    repeats: int
+    batch: int
+    noisy: bool
+
+
+def measure_forms(
+    names: Sequence[str],
+    modes: Sequence[Mode] = ("train", "eval"),
+    *,
+    batch: int = 32,
+    repeats: int = 5,
+    seconds: float = 0.2,
+    device: str = "cpu",
+    precision: str = "32",
+    image_size: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[FormSpeed]:
+    """Time networks with all forms and without each in turn, within the same rounds.
+
+    Parameters
+    ----------
+    names, modes, batch, repeats, seconds, device, precision, image_size, on_progress
+        As in :func:`secli.training.speed.measure_speed`.
+
+    Returns
+    -------
+    list of FormSpeed
+        Network by network, mode by mode, form by form.
+    """
+    entrants: list[tuple[Subject, Mode]] = []
+    for name in names:
+        subject = Subject(name, batch, device, image_size, precision)
+        entrants += [(subject, mode) for mode in modes]
+    left_out: list[tuple[str, ...]] = [(), *((form,) for form in FORMS)]
+    total, done = (repeats + 1) * len(entrants) * len(left_out), 0
+    results = []
+    for subject, mode in entrants:
+        times: list[list[float]] = [[] for _ in left_out]
+        passes: list[int] = []
+        for turn in range(repeats + 1):
+            for i, forms in enumerate(left_out):
+                with without(*forms):
+                    if turn == 0:  # to warm it, and to learn how many passes fill the time
+                        subject.seconds(mode, 1)
+                        passes.append(max(1, math.ceil(seconds / subject.seconds(mode, 1))))
+                    else:
+                        times[i].append(subject.seconds(mode, passes[i]) / passes[i])
+                done += 1
+                if on_progress:
+                    on_progress(done, total)
+        results += [
+            _speed(subject, mode, form, times[0], each) for form, each in zip(FORMS, times[1:], strict=True)
+        ]
+    return results
+
+
+def _speed(subject: Subject, mode: Mode, form: str, whole: list[float], without_it: list[float]) -> FormSpeed:
+    ratios = [slower / own for own, slower in zip(whole, without_it, strict=True)]
+    return FormSpeed(
+        subject.name,
+        mode,
+        form,
+        median(ratios),
+        min(ratios),
+        max(ratios),
+        len(ratios),
+        len(subject.images),
+        spread(ratios) > NOISE,
+    )
