@@ -15,6 +15,7 @@ from secli.catalogue import MODELS
 from secli.config import MeasureSettings, ModelSettings, TrainingSettings, among, settings_hash, validated
 from secli.datasets.protocols import DATASETS, unscaled_twin
 from secli.errors import InputError, suggestion
+from secli.experiments.entering import check_tables
 from secli.experiments.spec import Part, Sweep, SweptDataset, SweptModel
 from secli.models.building import resolve_options
 from secli.training.plan import Resolved, resolve
@@ -198,7 +199,7 @@ def plan(
     ------
     InputError
         When a model cannot be built as asked, a setting is out of range, images and network do not fit, an exclusion
-        names what no run has, two runs are the same, or nothing is left.
+        or a table names what no run has, two runs are the same, or nothing is left.
     """
     if "seed" in (overrides or {}):
         raise InputError(
@@ -219,6 +220,8 @@ def plan(
     if not runs:
         raise InputError(f"sweep {sweep.name}: no run is left; its exclusions match all of them")
     _check_distinct(sweep, runs)
+    unnamed = {run.data for run in runs if shape_of(run.data) is None}
+    check_tables(sweep.tables, runs, unnamed, overrides or {}, f"sweep {sweep.name}")
     return runs
 
 

@@ -38,14 +38,14 @@ def facts(run: Run) -> dict[str, Any]:
         "dataset": data.name if data is not None else None,
         "realisation": run.realisation,
         "seed": run.seed,
-        "options": _readable(run.model.options),
+        "options": readable(run.model.options),
         "parameters": run.model.parameters,
     }
     unsaid = UNKNOWN if run.trained else None
-    known.update({f"model.{key}": _readable(value) for key, value in run.model.options.items()})
+    known.update({f"model.{key}": readable(value) for key, value in run.model.options.items()})
     for key in TrainingSettings.model_fields:
         if key not in known:
-            known[key] = _readable(run.settings.get(key)) if run.settings is not None else unsaid
+            known[key] = readable(run.settings.get(key)) if run.settings is not None else unsaid
     if run.training is not None and run.training.results is not None:
         known["test images"] = run.training.results.test_images
         known["lossy source"] = run.training.data.lossy
@@ -250,10 +250,10 @@ def _chosen(runs: Sequence[Run], key: Callable[[Run], T]) -> T:
     return Counter(key(run) for run in runs).most_common(1)[0][0]
 
 
-def _readable(value: Any) -> Any:
+def readable(value: Any) -> Any:
     """Return a hashable form of an option or setting that reads well."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_readable(part)}" for key, part in sorted(value.items())) or "defaults"
+        return ", ".join(f"{key}={readable(part)}" for key, part in sorted(value.items())) or "defaults"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(str(part) for part in value) + "]"
     return value

@@ -103,6 +103,11 @@ BAD: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
     "NaN": ({"training": {"lr": float("nan")}}, [], ["lr = nan"]),
     "factors": ({"measure": {"factors": [1, -1]}}, [], ["greater than 0, not -1"]),
     "nothing left": ({"exclude": [{"model": "*"}]}, [], ["no run is left"]),
+    "table of no run": (
+        {"tables": [{"title": "Errors", "only": {"model": "cmn"}}]},
+        [],
+        ["sweep tiny: table 'Errors': only: no run has model cmn; did you mean 'cnn'?"],
+    ),
     "jobs": ({}, ["--jobs", "0"], ["--jobs"]),
     "limit": ({}, ["--limit", "0"], ["--limit"]),
     "only": ({}, ["--only", "modle=cnn"], ["--only modle=cnn: no run has 'modle'"]),
