@@ -99,11 +99,11 @@ def _table(rows: Sequence[Row], width: int) -> str:
         Column("model", "model", text=True, whole=True): lambda row: row["model"],
         Column("mode", "mode", text=True, whole=True): lambda row: row["mode"],
         Column("images_per_second", "images/s"): lambda row: row["images_per_second"],
-        Column("range", "images/s, low to high"): lambda row: _range(row["low"], row["high"]),
+        Column("range", "low to high"): lambda row: _range(row["low"], row["high"]),
         Column("gflops", "GFLOP/s"): lambda row: row["flops_per_second"] / 1e9,
         Column("of_roof", "of roof", digits=2): lambda row: row["of_roof"],
         Column("vs_literal", "vs literal", digits=2): lambda row: row["vs_literal"],
-        Column("vs_literal_range", "vs literal, low to high"): lambda row: _range(
+        Column("vs_literal_range", "low to high"): lambda row: _range(
             row["vs_literal_low"], row["vs_literal_high"]
         ),
         Column("peak_memory_mib", "peak memory (MiB)", digits=1): lambda row: row["peak_memory_mib"],
