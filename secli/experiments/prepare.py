@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secli.datasets.build import check_writable, make_dataset
+from secli.datasets.manifest import read_manifest
 from secli.datasets.protocols import DATASETS
 from secli.datasets.store import ScaleDataset, open_dataset
 from secli.errors import InputError
-from secli.experiments.jobs import SweepJob
+from secli.experiments.jobs import Standing, SweepJob, standing
+from secli.experiments.leading import data_before
 from secli.experiments.plan import PlannedRun, Shape, ShapeOf, WantedDataset, known_shape, run_folder
 from secli.sources.registry import SOURCES
 
@@ -112,19 +114,19 @@ def check_sources(
 
 def present(wanted: Sequence[WantedDataset], sources: Sources) -> list[WantedDataset]:
     """Return the datasets that stand already, so that naming them costs no more than verifying them."""
-    found = []
-    for each in wanted:
-        stand_in, spec = (sources.stand_ins or {}).get(each.name), DATASETS[each.name]
-        if stand_in is not None:
-            place = stand_in / f"r{each.realisation}"
-        elif SOURCES[spec.source].published:
-            folder = spec.folder(spec.parameters(each.factors, each.sizes, each.image_size))
-            place = sources.out / folder / f"r{each.realisation}"
-        else:  # its name depends on the pictures
-            continue
-        if place.is_dir():
-            found.append(each)
-    return found
+    places = ((each, _standing_place(each, sources)) for each in wanted)
+    return [each for each, place in places if place is not None and place.is_dir()]
+
+
+def _standing_place(wanted: WantedDataset, sources: Sources) -> Path | None:
+    """Return where a dataset lies, or will lie; None where its name depends on the pictures."""
+    stand_in, spec = (sources.stand_ins or {}).get(wanted.name), DATASETS[wanted.name]
+    if stand_in is not None:
+        return stand_in / f"r{wanted.realisation}"
+    if not SOURCES[spec.source].published:
+        return None
+    folder = spec.folder(spec.parameters(wanted.factors, wanted.sizes, wanted.image_size))
+    return sources.out / folder / f"r{wanted.realisation}"
 
 
 def shape_in(dataset: ScaleDataset) -> Shape:
@@ -158,17 +160,50 @@ def jobs_of(
     for run in runs:
         data = ready[run.data]
         key = run.key(data.digest)
-        job = jobs.get(key) or SweepJob(
-            key=key,
-            title=run.title,
-            run=out / run_folder(run, data.digest),
-            model=run.model,
-            training=run.resolved.training,
-            data=data.path,
-        )
+        job = jobs.get(key) or _job(run, data.digest, data.path, out)
         if run.measure is not None:
             on = ready[run.measure.on]
             measured = {"measure": run.measure.settings, "measured_on": on.path, "measured_digest": on.digest}
             job = job.model_copy(update=measured)
         jobs[key] = job
     return list(jobs.values())
+
+
+def _job(run: PlannedRun, digest: str, data: Path, out: Path) -> SweepJob:
+    return SweepJob(
+        key=run.key(digest),
+        title=run.title,
+        run=out / run_folder(run, digest),
+        model=run.model,
+        training=run.resolved.training,
+        data=data,
+    )
+
+
+def so_far(runs: Sequence[PlannedRun], sources: Sources, out: Path) -> list[Standing]:
+    """Return how far each run has come, as far as that shows without its images being made or verified.
+
+    Raises
+    ------
+    InputError
+        When a record there is damaged.
+    """
+    states = []
+    for run, before in zip(runs, data_before(out, runs), strict=True):
+        digest = before.digest if before is not None else _digest_of(run.data, sources)
+        if digest is None:
+            states.append(Standing(state="todo"))
+            continue
+        measure = None if run.measure is None else run.measure.settings
+        job = _job(run, digest, Path(), out).model_copy(update={"measure": measure})
+        states.append(standing(job))
+    return states
+
+
+def _digest_of(wanted: WantedDataset, sources: Sources) -> str | None:
+    """Return the digest of a dataset that stands already, as its manifest says; None where there is none."""
+    place = _standing_place(wanted, sources)
+    try:
+        return None if place is None else read_manifest(place).digest
+    except InputError:  # told when it is made or opened
+        return None

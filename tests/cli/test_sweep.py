@@ -89,6 +89,51 @@ def test_a_dry_run_lists_the_runs_and_what_they_cost_and_makes_nothing(sweep: Sw
     assert [file.name for file in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
+def test_a_dry_run_shows_what_is_done_and_counts_what_is_left(sweep: Sweep, tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"seeds": "0-2"}
+    assert sweep("--only", "realisation=0", "--jobs", "1", "--quiet", **keys).exit_code == 0
+    first, second, third = sorted(tmp_path.glob("sweeps/tiny/cnn/*/record.json"))
+    for file, status in ((first, "failed"), (second, "running")):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"status": status}))
+    before = sorted(tmp_path.rglob("*"))
+
+    def planned(*arguments: str, **more: Any) -> dict[str, Any]:
+        result = sweep("--dry-run", "--jobs", "1", "--format", "json", *arguments, **keys, **more)
+        assert result.exit_code == 0, result.stderr
+        content: dict[str, Any] = json.loads(result.stdout)
+        return content
+
+    content = planned()
+    states = [run["state"] for run in content["runs"]]
+    assert states == ["failed", "interrupted", "finished", "to do", "to do", "to do"]
+    total, costs = content["estimate"], [run["seconds"] for run in content["runs"]]
+    assert (total["runs"], total["runs_left"]) == (6, 4)
+    assert (
+        total["seconds"]
+        == pytest.approx(total["seconds_of_work"])
+        == pytest.approx(costs[1] + sum(costs[3:]))
+    )
+    assert total["seconds_of_work_in_all"] == pytest.approx(sum(costs))
+    assert planned("--retry-failed")["estimate"]["runs_left"] == 5
+    # other curves are to be measured of what is trained
+    again = planned(measure={"factors": [1, 0.8], "images": 5})
+    assert again["runs"][2]["state"] == "to measure"
+    # the images are gone, the records are not
+    shutil.move(tmp_path / "data", tmp_path / "elsewhere")
+    assert [run["state"] for run in planned()["runs"]] == states
+    shutil.move(tmp_path / "elsewhere", tmp_path / "data")
+    text = sweep("--dry-run", **keys).stdout
+    assert "tiny: 6 runs, 1 interrupted, 1 failed, 1 finished; 4 left, about " in text
+    assert " in all)" in text
+    one = sweep("--dry-run", "--only", "seed=2", "--only", "realisation=0", **keys).stdout
+    assert "tiny: 1 run, 1 finished; nothing is left to do (" in one
+    assert sorted(tmp_path.rglob("*")) == before
+    # what failed before it could begin has no record: its images tell which run it is
+    shutil.rmtree(third.parent)
+    third.parent.with_name(f"{third.parent.name}.failed").write_text("no memory")
+    assert planned()["runs"][2]["state"] == "failed"
+
+
 BAD: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
     "unknown model": ({"models": ["dss_v1x"]}, [], ["unknown model 'dss_v1x'; did you mean 'dss_v1'?"]),
     "no model": ({"models": []}, [], ["models = []"]),
