@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-from secli.cli.console import out, progress
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def bench(
@@ -39,6 +34,15 @@ def bench(
             help="Also measure a training step's peak memory, in a process of its own.",
         ),
     ] = True,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="R",
+            help="Instead, time training steps of R networks at once beside R one after the other.",
+            show_default=False,
+        ),
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(min=16, help="Side of the pictures in pixels.", show_default="each network's own"),
@@ -70,7 +74,8 @@ def bench(
         ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Pictures per pass.", show_default="32; curve 100")
+        int | None,
+        typer.Option(min=1, help="Pictures per pass.", show_default="32; curve: from measured memory"),
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
     precision: Annotated[
@@ -87,8 +92,8 @@ def bench(
     (vs literal: how many times longer that takes; one convolution, all kernels on the largest support).
 
     With --equivariance: the time of a whole curve, every tap and its floor, against the network's own forward
-    passes. With --forms: what each way of computing the layers faster brings. With --data: the time to make six
-    realisations of a dataset.
+    passes, and of L_s against a loop over planes with scipy's zoom. With --forms: what each way of computing the
+    layers faster brings. With --data: the time to make six realisations of a dataset.
     """
     from secli.errors import InputError
 
@@ -100,7 +105,9 @@ def bench(
             raise InputError(
                 "--equivariance times one curve; it goes with --images, --factors, --repeats, --batch"
             )
-        _curve(equivariance, images, factors, repeats or 3, batch or 100, device, threads, format, quiet)
+        from secli.cli.bench_curve import time_curve
+
+        time_curve(equivariance, images, factors, repeats or 3, batch, device, threads, format, quiet)
         return
     if data:
         if networks:
@@ -135,6 +142,20 @@ def bench(
             quiet=quiet,
         )
         return
+    if replicas is not None:
+        from secli.cli.bench_replicas import time_replicas
+
+        time_replicas(
+            names,
+            replicas,
+            settings={"device": device, "threads": threads, "precision": precision},
+            batch=batch or 32,
+            repeats=repeats or 5,
+            image_size=image_size,
+            format=format,
+            quiet=quiet,
+        )
+        return
     time_networks(
         names,
         modes,
@@ -146,71 +167,4 @@ def bench(
         memory=memory,
         format=format,
         quiet=quiet,
-    )
-
-
-def _curve(
-    name: str,
-    images: int,
-    factors: int,
-    repeats: int,
-    batch: int,
-    device: str,
-    threads: int,
-    format: str,
-    quiet: bool,
-) -> None:
-    """Time one curve and print what it costs beside the forward passes."""
-    import json
-
-    from secli.equivariance.benchmark import curve_cost
-    from secli.experiments.measuring import machine
-    from secli.training.determinism import reproducible
-    from secli.training.devices import device_name
-    from secli.training.loading import load_subject
-
-    where = machine(device, threads)
-    subject = load_subject(name)
-    with progress(quiet) as display, reproducible(where):
-        task = display.add_task(subject.info.name, total=repeats, unit="rounds", detail="")
-        cost: dict[str, Any] = curve_cost(
-            subject.model,
-            _noise(images, subject.info.options),
-            factors=factors,
-            repeats=repeats,
-            batch=batch,
-            device=where.device,
-            on_progress=lambda done, _: display.update(task, completed=done),
-        )
-    place = {
-        "network": subject.info.name,
-        "device": device_name(where.device),
-        "threads": where.threads,
-    }
-    out(json.dumps(place | cost, indent=1) if format == "json" else _table(place | cost))
-
-
-def _noise(count: int, options: dict[str, Any]) -> Tensor:
-    """Return random pictures of the network's shape: time does not depend on what they show."""
-    import torch
-
-    channels, height, width = options.get("input") or (
-        options.get("in_channels", 1),
-        *[options.get("image_size", 28)] * 2,
-    )
-    return torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(0))
-
-
-def _table(cost: dict[str, Any]) -> str:
-    from statistics import median
-
-    return "\n".join(
-        [
-            f"{cost['network']}: {cost['taps']} taps, {cost['factors']} factors, {cost['images']} images in batches "
-            f"of {cost['batch']}; {cost['device']}, {cost['threads']} threads",
-            f"{cost['passes']} forward passes   {median(cost['forward_s']):8.2f} s",
-            f"the whole curve     {median(cost['measure_s']):8.2f} s",
-            f"ratio of medians    {cost['ratio']:8.3f}   (each repeat: "
-            f"{', '.join(f'{ratio:.3f}' for ratio in cost['ratios'])})",
-        ]
     )

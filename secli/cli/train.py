@@ -28,9 +28,10 @@ def train(
         ),
     ] = None,
     data: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="Dataset directory that 'secli make-data' wrote, e.g. data/mnist-scale/r0.",
+            help="Dataset directory that 'secli make-data' wrote, e.g. data/mnist-scale/r0; "
+            "repeatable with --replicas.",
             show_default=False,
         ),
     ] = None,
@@ -117,6 +118,25 @@ def train(
         bool,
         typer.Option("--compile", help="Compile the network for the steps (needs a C++ compiler)."),
     ] = False,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="R",
+            help="Train R networks in this process, a run directory each: on one --data seeds SEED, SEED+1, …; on R of "
+            "them, or on a directory that holds r0, r1, …, a realisation each.",
+            show_default=False,
+        ),
+    ] = None,
+    at_once: Annotated[
+        bool | None,
+        typer.Option(
+            "--at-once/--no-at-once",
+            help="With --replicas: stacked, all in each step, or one after the other. "
+            "\\[default: at once on CUDA, which small networks leave idle]",
+            show_default=False,
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(help="CPU threads, recorded; 0: one per core. \\[default: 0]", show_default=False),
@@ -136,7 +156,9 @@ def train(
     Writes OUT/MODEL/DATASET-rK-sSEED: config.yaml, metrics.jsonl, model.safetensors (best validation epoch),
     state/ and record.json. Defaults are the model's published settings; flags win over --set and --config.
     Ctrl-C saves the state and leaves with code 130; --resume goes on to the very same weights.
+    With --replicas each replica has the run directory of its single run, and its results up to rounding.
     """
+    from secli.cli.replicas import one_dataset, raise_failures, replica_places, train_several
     from secli.config import Config, ModelSettings, parse_assignments, read_config
     from secli.datasets.store import open_dataset
     from secli.errors import InputError
@@ -146,9 +168,10 @@ def train(
     name = model or (file.model.name if file.model else None)
     if name is None:
         raise InputError("no model: give its name ('secli models' lists them), or model.name in --config")
-    place = data or (Path(file.data) if file.data else None)
-    if place is None:
-        raise InputError("--data: give the dataset directory, for example data/mnist-scale/r0")
+    places = data or ([Path(file.data)] if file.data else [])
+    if at_once is not None and replicas is None:
+        raise InputError(f"--{'' if at_once else 'no-'}at-once: goes with --replicas R")
+    places = [one_dataset(places)] if replicas is None else replica_places(places, replicas)
     flags = {"epochs": epochs, "batch": batch, "lr": lr, "seed": seed, "augment": augment}
     flags |= {"device": device, "devices": devices, "precision": precision, "threads": threads}
     flags |= {"accumulate": accumulate, "compile": compile or None}
@@ -156,9 +179,28 @@ def train(
     training = _training(name, file, config, given["training"], flags)
     options = {**(file.model.options if file.model else {}), **given["model"]}
     settings = ModelSettings(name=name, options=options)
+    if replicas is not None:
+        trained = train_several(
+            settings,
+            places,
+            training,
+            runs,
+            at_once=at_once,
+            resume=resume,
+            force=force,
+            quiet=quiet,
+            trackers=track or [],
+        )
+        for run, record in trained:
+            if record.results is not None:
+                if not quiet:
+                    note(summary(record))
+                out(str(run))
+        raise_failures(trained)
+        return
     run, record = run_training(
         settings,
-        open_dataset(place),
+        open_dataset(places[0]),
         training,
         runs,
         resume=resume,

@@ -81,7 +81,7 @@ def reproducible(training: TrainingSettings, strict: bool = True) -> Iterator[No
             torch.set_float32_matmul_precision(products)
 
 
-def allow_what_must_be(fabric: Fabric, network: nn.Module, images: Float[Tensor, "n c h w"]) -> str | None:
+def allow_what_must_be(fabric: Fabric, network: nn.Module, images: Float[Tensor, "*n c h w"]) -> str | None:
     """Try a forward and backward pass; where an operation has no deterministic form, allow it.
 
     Parameters
@@ -91,7 +91,7 @@ def allow_what_must_be(fabric: Fabric, network: nn.Module, images: Float[Tensor,
     network : nn.Module
         On the CPU or the device; it is left untouched.
     images : Tensor
-        A few training images on the device.
+        A few training images on the device, as the network takes them.
 
     Returns
     -------

@@ -191,20 +191,23 @@ class StackedFit:
             self.report(self.jobs[which].run, Stepped(self.epoch, self.step, loss, error, rate))
 
     def _leave_out_diverged(self) -> None:
-        """Close the runs whose loss is not finite and go on with the others."""
-        losses, kept = self.losses.cpu(), []
+        """Let the replicas whose loss is not finite end as failed, and go on with the others."""
+        losses, kept, lost = self.losses.cpu(), [], []
         for place, which in enumerate(self.live):
             reason = divergence(losses[place], self.epoch, self._lr())
             if reason is None:
                 kept.append(place)
             else:
+                lost.append(which)
                 self.outcomes[which] = Outcome("failed", reason, None)
-                left_out = f"{self.jobs[which].run}: {reason}; the other replicas go on"
-                self.report(self.jobs[which].run, Remark(left_out))
         if not kept:
             raise _NoneLeft
-        if len(kept) < len(self.live):
-            self._keep(kept)
+        if not lost:
+            return
+        for which in lost:
+            run, reason = self.jobs[which].run, self.outcomes[which].reason
+            self.report(run, Remark(f"{run}: {reason}; the other replicas go on"))
+        self._keep(kept)
 
     def _keep(self, places: Sequence[int]) -> None:
         """Leave out all replicas but those at these places."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -61,7 +63,7 @@ class Stack(nn.Module):
         """Whether anything is dropped in training."""
         return any(isinstance(module, Dropout) and module.p > 0 for module in self.network.modules())
 
-    def forward(self, images: Float[Tensor, "r n c h w"]) -> Float[Tensor, "r n classes"]:
+    def forward(self, images: Float[Tensor, "r n *image"]) -> Float[Tensor, "r n classes"]:
         """Return each replica's logits of its own images; in evaluation without gradients."""
         buffers = dict(self.network.named_buffers())
         own = {name: buffers[name] for name in self.own_buffers}
@@ -101,3 +103,11 @@ class Stack(nn.Module):
         for stacked in (*self.network.parameters(), *(buffers[name] for name in self.own_buffers)):
             stacked.data = stacked.data[list(replicas)]
             stacked.grad = None
+
+
+@contextlib.contextmanager
+def without_advice() -> Iterator[None]:
+    """Keep torch's advice on the speed of its transforms from the user, who can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
+        yield

@@ -24,7 +24,13 @@ def not_at_once(training: TrainingSettings) -> str | None:
         return "on mps it has not been tried"
     if training.precision == "16":
         return "the loss scale of --precision 16 belongs to one network"
-    return None
+    one_by_one = {
+        "--accumulate": training.accumulate > 1,
+        "--checkpoint-activations": training.checkpoint_activations,
+        "--compile": training.compile,
+    }
+    flags = [flag for flag, given in one_by_one.items() if given]
+    return f"{flags[0]} works on one network at a time" if flags else None
 
 
 def cannot_stack(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from secli.training.fit import Job, Outcome
 from secli.training.interruption import Interruption, catching_signals
 from secli.training.launch import launch
 from secli.training.replicas.fit import ReplicaReport, StackedFit
+from secli.training.replicas.stack import without_advice
 from secli.training.replicas.stackable import cannot_stack, not_at_once
 from secli.training.run import Accounts, Intent, accounting, begin, intended
 
@@ -170,7 +170,7 @@ def _raise_if_interrupted(records: dict[Path, TrainingRecord]) -> None:
 
 def _carry_out(jobs: Sequence[Job], accounts: Accounts, at_once: bool | None, report: ReplicaReport) -> None:
     """Train the jobs, those together that stand at one place; close the account of each."""
-    with catching_signals() as interruption, _without_advice():
+    with catching_signals() as interruption, without_advice():
         stopped = False
         for group in _groups(jobs, at_once, report):
             if stopped or interruption.requested:
@@ -234,11 +234,3 @@ def _place(job: Job) -> tuple[int, int] | None:
 
 def _network(job: Job) -> nn.Module:
     return build(job.model.name, job.model.options, seed=job.training.seed)
-
-
-@contextlib.contextmanager
-def _without_advice() -> Iterator[None]:
-    """Keep torch's advice on the speed of its transforms from the user, who can do nothing about it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
-        yield
