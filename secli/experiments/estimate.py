@@ -19,6 +19,7 @@ from secli.equivariance.factors import PROTOCOLS
 from secli.experiments.plan import PlannedRun, WantedDataset, known_shape
 from secli.models.building import build, resolve_options
 from secli.training.devices import cores
+from secli.training.recompute import recompute_activations, segments
 
 TRIED = 8
 """Images of the step that is timed."""
@@ -101,7 +102,7 @@ def estimate(
         cost = networks[name]
         known = finished.get(kindred(run))
         seconds = _seconds(run, cost, sizes, known)
-        memory = cost.state + cost.memory * run.resolved.training.batch
+        memory = cost.state + cost.memory * _at_once(run.resolved.training)
         estimates.append(Estimate(run, seconds, memory, known is not None))
     return estimates
 
@@ -117,7 +118,13 @@ def kindred(run: PlannedRun) -> str:
 def _network(run: PlannedRun) -> str:
     options = json.dumps(run.resolved.options, sort_keys=True)
     training = run.resolved.training
-    return f"{run.model.name} {options} {_side(run)} {training.threads} {training.precision}"
+    again = training.checkpoint_activations
+    return f"{run.model.name} {options} {_side(run)} {training.threads} {training.precision} {again}"
+
+
+def _at_once(training: TrainingSettings) -> int:
+    """Return how many images of a batch pass through together."""
+    return -(-training.batch // training.accumulate)
 
 
 def _side(run: PlannedRun) -> int:
@@ -134,10 +141,11 @@ def cost_of(run: PlannedRun) -> Cost:
     network, images, labels = _trial(run.model.name, run.resolved.options, _side(run))
     threads = torch.get_num_threads()
     torch.set_num_threads(training.threads or cores())
+    once_more = _recomputing(network, images, labels) if training.checkpoint_activations else 0
     try:
         _step(network, images, labels)  # the first one also finds its algorithms
         train = _timed(lambda: _step(network, images, labels)) / TRIED
-        kept = _kept_bytes(network, images, labels) / TRIED
+        kept = (_kept_bytes(network, images, labels) + once_more) / TRIED
         network.eval()
         with torch.no_grad():
             forward = _timed(lambda: network(images)) / TRIED
@@ -153,7 +161,9 @@ def step_memory(model: ModelSettings, training: TrainingSettings, side: int = SI
     """
     options = resolve_options(MODELS[model.name], model.options)
     network, images, labels = _trial(model.name, options, options.get("image_size", side))
-    return _state_bytes(network) + _kept_bytes(network, images, labels) / TRIED * training.batch
+    once_more = _recomputing(network, images, labels) if training.checkpoint_activations else 0
+    kept = _kept_bytes(network, images, labels) + once_more
+    return _state_bytes(network) + kept / TRIED * _at_once(training)
 
 
 def _trial(model: str, options: Mapping[str, Any], side: int) -> tuple[nn.Module, Tensor, Tensor]:
@@ -177,21 +187,59 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _kept_bytes(network: nn.Module, images: Tensor, labels: Tensor) -> int:
-    """Return the bytes of all activations that autograd keeps for the backward pass, each storage once."""
-    parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    kept: dict[int, int] = {}
+class _Kept(torch.autograd.graph.saved_tensors_hooks):
+    """Count the bytes of all activations that autograd keeps for the backward pass, each storage once."""
 
-    def pack(tensor: Tensor) -> Tensor:
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(self._pack, lambda tensor: tensor)
+        self.parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
+        self.kept: dict[int, int] = {}
+
+    def _pack(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in self.parameters:
+            self.kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    @property
+    def bytes(self) -> int:
+        """What was kept so far."""
+        return sum(self.kept.values())
+
+
+def _kept_bytes(network: nn.Module, images: Tensor, labels: Tensor) -> int:
+    kept = _Kept(network)
+    with kept:
         loss = functional.cross_entropy(network(images), labels)
     del loss
-    return sum(kept.values())
+    return kept.bytes
+
+
+def _recomputing(network: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """Let a network compute its activations again; return the most bytes that one segment then keeps for a while."""
+    counter = _Kept(network)
+    before, largest = 0, 0
+
+    def enter(*_: object) -> None:
+        nonlocal before
+        before = counter.bytes
+
+    def leave(*_: object) -> None:
+        nonlocal largest
+        largest = max(largest, counter.bytes - before)
+
+    hooks = [
+        hook
+        for segment in segments(network)
+        for hook in (segment.register_forward_pre_hook(enter), segment.register_forward_hook(leave))
+    ]
+    with counter:
+        loss = functional.cross_entropy(network(images), labels)
+    del loss
+    for hook in hooks:
+        hook.remove()
+    recompute_activations(network)
+    return largest
 
 
 def _seconds(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from secli.config import ModelSettings, TrainingSettings
 from secli.experiments import estimate as rooms
 from secli.experiments.estimate import (
     FACTORS,
@@ -121,3 +122,26 @@ def test_workers_take_the_runs_in_order() -> None:
     assert longest_path([1, 1, 1, 3], 2) == 4
     assert longest_path([1, 2], 5) == 2
     assert longest_path([], 0) == 0
+
+
+def test_parts_of_a_batch_and_activations_computed_again_need_less_memory() -> None:
+    model = ModelSettings(name="wrn_16_8", options={"image_size": 48, "widths": (4, 8, 12, 16)})
+    usual = TrainingSettings(batch=32)
+
+    def activations(**changes: Any) -> float:
+        network = build(model.name, model.options)
+        state = 16 * sum(p.numel() for p in network.parameters())
+        return step_memory(model, usual.model_copy(update=changes)) - state
+
+    whole = activations()
+    assert activations(accumulate=4) == pytest.approx(whole / 4)
+    assert activations(accumulate=3) == pytest.approx(whole * 11 / 32)  # parts of 10, 11 and 11 images
+    again = activations(checkpoint_activations=True)
+    assert 0.2 * whole < again < 0.6 * whole
+    assert activations(checkpoint_activations=True, accumulate=4) == pytest.approx(again / 4)
+
+
+def test_a_network_that_computes_its_activations_again_is_timed_by_itself() -> None:
+    runs = plan(sweep_of(grid={"training.checkpoint_activations": [False, True]}))
+    kept, again = estimate(runs, protocol_sizes, {})
+    assert again.memory < kept.memory

@@ -159,8 +159,11 @@ def test_equal_settings_give_the_equal_key_however_they_are_written() -> None:
 
 
 CHANGED = {
+    "accumulate": 2,
     "augment": "scale",
     "batch": 17,
+    "checkpoint_activations": True,
+    "compile": True,
     "devices": 2,
     "epochs": 3,
     "gamma": 0.3,
