@@ -25,8 +25,10 @@ def join_states(states: Sequence[State], shapes: Sequence[torch.Size]) -> State:
     """Return the state over a stack of such replicas; ``shapes`` are those of the stacked parameters."""
 
     def joined(i: int, key: str, value: Any) -> Any:
-        if not (isinstance(value, Tensor) and value.shape == shapes[i][1:] and key != "step"):
+        if not isinstance(value, Tensor):
             return value
+        if value.shape != shapes[i][1:] or key == "step":
+            return value.clone()
         return torch.stack([state["state"][i][key] for state in states])
 
     first = states[0]
