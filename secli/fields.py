@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from secli.scaling import SAMPLING_BLUR, apply_axes, axis_operator, blur_variance
+from secli.scaling import SAMPLING_BLUR, Axis, blur_variance, resample
 
 Pair = float | tuple[float, float]
 
@@ -235,23 +235,18 @@ class ScaleSpace(Field):
             )
         sources = self.sources(factor)
         used = [k for k, source in enumerate(sources) if source is not None]
-        levels = [
-            tensor.new_zeros(()).expand_as(tensor[:, :, 0])
-            if source is None
-            else rescale_plane(
-                _read_level(tensor, source), factor, canvas, self.stride, self.origin, self.base_blur, steps
+        known = [source for source in sources if source is not None]
+        moved, mask = tensor, None
+        if known:
+            moved = rescale_plane(
+                read_levels(tensor, known), factor, canvas, self.stride, self.origin, self.base_blur, steps
             )
-            for source in sources
-        ]
-        moved = torch.stack(levels, dim=2)
-        mask = None
         if len(used) < total:
-            mask = torch.zeros(
-                (1, 1, total, *(1 for _ in tensor.shape[3:])), dtype=torch.bool, device=tensor.device
-            )
-            mask[:, :, used] = True
+            moved = _placed(moved, used, tensor)
+            kept = torch.tensor([source is not None for source in sources], device=tensor.device)
+            mask = kept.reshape(1, 1, total, *(1 for _ in tensor.shape[3:]))
         mask = both(mask, inside(tensor, factor, canvas, self.stride, self.origin))
-        exact = all(source.weight == 0 for source in sources if source is not None)
+        exact = all(source.weight == 0 for source in known)
         return Acted([moved], [mask], len(used), total, exact)
 
     def reads_as(self) -> str:
@@ -280,10 +275,40 @@ def _level_source(logs: Sequence[float], target: float) -> LevelSource | None:
     return None
 
 
+def read_levels(tensor: Tensor, sources: Sequence[LevelSource]) -> Tensor:
+    """Return levels of a stack (N, C, S, …) read at the sources, as a stack of that many levels."""
+    first, count = sources[0].lower, len(sources)
+    weights = [source.weight for source in sources]
+    in_a_row = [source.lower for source in sources] == list(range(first, first + count))
+    if in_a_row and not any(weights):
+        return tensor[:, :, first : first + count]
+    if in_a_row and all(weights):
+        lower, upper = (tensor[:, :, start : start + count] for start in (first, first + 1))
+        shape = (count, *(1 for _ in tensor.shape[3:]))
+        return torch.lerp(
+            lower, upper, torch.tensor(weights, dtype=tensor.dtype, device=tensor.device).reshape(shape)
+        )
+    return torch.stack([_read_level(tensor, source) for source in sources], dim=2)
+
+
 def _read_level(tensor: Tensor, source: LevelSource) -> Tensor:
     if source.weight == 0:
         return tensor[:, :, source.lower]
     return torch.lerp(tensor[:, :, source.lower], tensor[:, :, source.lower + 1], source.weight)
+
+
+def _placed(levels: Tensor, places: Sequence[int], like: Tensor) -> Tensor:
+    """Return a stack shaped as another one, with levels at their places and zeros at the others."""
+    nothing = like.new_zeros(())
+    if not places:
+        return nothing.expand_as(like)
+    below, above = places[0], like.shape[2] - 1 - places[-1]
+    if len(places) != places[-1] - places[0] + 1:  # not a run: each for itself
+        stack = torch.zeros_like(like)
+        stack[:, :, list(places)] = levels
+        return stack
+    sides = [nothing.expand_as(like[:, :, :side]) for side in (below, above)]
+    return torch.cat([sides[0], levels, sides[1]], dim=2)
 
 
 @dataclass(frozen=True)
@@ -488,17 +513,15 @@ def rescale_plane(
     if factor == 1:
         return features
     each = factor ** (1 / steps)
-    operators = []
+    axes = []
     for axis, pixels in enumerate((canvas.height, canvas.width)):
         n = features.shape[-2 + axis]
         cell = _component(stride, axis)
         centre = _centre(n, pixels, cell, origin, axis)
         supplied = base_blur**2 * (1 / each**2 - 1)
         variance = (blur_variance(each, canvas.blur) - supplied) / cell**2
-        operators.append(
-            axis_operator(n, n, 1 / each, centre, centre, variance, features.dtype, features.device, steps)
-        )
-    return apply_axes(operators[0], features, operators[1])
+        axes.append(Axis(n, n, 1 / each, centre, centre, variance, steps))
+    return resample(features, axes[0], axes[1])
 
 
 def inside(
@@ -604,19 +627,10 @@ def resample_plane(
         share = variance / steps * each ** (2 * step)
         target = size if step == steps - 1 else features.shape[-2:]
         rows, columns = (
-            axis_operator(
-                n_in,
-                n_out,
-                1 / each,
-                (n_in - 1) / 2,
-                (n_out - 1) / 2,
-                share,
-                features.dtype,
-                features.device,
-            )
+            Axis(n_in, n_out, 1 / each, (n_in - 1) / 2, (n_out - 1) / 2, share)
             for n_in, n_out in zip(features.shape[-2:], target, strict=True)
         )
-        features = apply_axes(rows, features, columns)
+        features = resample(features, rows, columns)
     return features
 
 

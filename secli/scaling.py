@@ -9,6 +9,7 @@ that nothing is cut between the two. Nothing is clamped, rounded or quantised.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ SAMPLING_BLUR = 0.5
 # The inverse of the cubic B-spline filter decays as (2 − √3)^k: 24 cells leave 2e-14.
 SPLINE_MARGIN = 24
 _GAUSSIAN_TAIL = 1e-16
+# Up to so many cells one product with A_s ⊗ A_s is faster than two for every plane (six times on 7 × 7).
+_SMALL_PLANE = 100
 
 
 def blur_variance(factor: float, blur: float = SAMPLING_BLUR) -> float:
@@ -111,25 +114,54 @@ def _cubic_b_spline(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]
     return np.asarray(np.where(distance < 1, inner, outer))
 
 
+class Axis(NamedTuple):
+    """What ``axis_matrix`` does to one axis, and how often (``power``)."""
+
+    n_in: int
+    n_out: int
+    step: float
+    centre_in: float
+    centre_out: float
+    variance: float
+    power: int = 1
+
+    def matrix(self) -> Float64[np.ndarray, "n_out n_in"]:
+        """Return ``axis_matrix`` to this power."""
+        matrix = axis_matrix(*self[:-1])
+        return np.linalg.matrix_power(matrix, self.power) if self.power > 1 else matrix
+
+
 @lru_cache(maxsize=1024)
-def axis_operator(
-    n_in: int,
-    n_out: int,
-    step: float,
-    centre_in: float,
-    centre_out: float,
-    variance: float,
-    dtype: torch.dtype,
-    device: torch.device,
-    power: int = 1,
-) -> Float[Tensor, "n_out n_in"]:
-    """Return ``axis_matrix``, applied ``power`` times, as a tensor; built in float64 and cached."""
-    matrix = axis_matrix(n_in, n_out, step, centre_in, centre_out, variance)
-    if power > 1:
-        matrix = np.linalg.matrix_power(matrix, power)
+def axis_operator(axis: Axis, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n_out n_in"]:
+    """Return an axis's matrix as a tensor; built in float64 and cached."""
+    return _cacheable(axis.matrix(), dtype, device)
+
+
+@lru_cache(maxsize=256)
+def plane_operator(
+    rows: Axis, columns: Axis, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "cells_out cells_in"]:
+    """Return the matrix that acts on both axes of a plane at once, its cells row by row; cached."""
+    return _cacheable(np.kron(rows.matrix(), columns.matrix()), dtype, device)
+
+
+def _cacheable(matrix: Float64[np.ndarray, "m n"], dtype: torch.dtype, device: torch.device) -> Tensor:
     # built outside inference mode, because a cached operator may later meet one that needs gradients
     with torch.inference_mode(False):
         return torch.from_numpy(matrix).to(device=device, dtype=dtype)
+
+
+def resample(
+    x: Float[Tensor, "*batch h w"], rows: Axis, columns: Axis
+) -> Float[Tensor, "*batch h_out w_out"]:
+    """Return ``rows · x · columnsᵀ`` on the last two axes.
+
+    Small planes are read as vectors and take one matrix: the same sums, rounded in another order.
+    """
+    if max(rows.n_in * columns.n_in, rows.n_out * columns.n_out) <= _SMALL_PLANE:
+        matrix = plane_operator(rows, columns, x.dtype, x.device)
+        return (x.flatten(-2) @ matrix.mT).reshape(*x.shape[:-2], rows.n_out, columns.n_out)
+    return apply_axes(axis_operator(rows, x.dtype, x.device), x, axis_operator(columns, x.dtype, x.device))
 
 
 def apply_axes(
@@ -168,14 +200,10 @@ def rescale(
     if factor == 1:
         return images
     height, width = images.shape[-2:]
-    rows = image_operator(height, factor, blur, images.dtype, images.device)
-    columns = image_operator(width, factor, blur, images.dtype, images.device)
-    return apply_axes(rows, images, columns)
+    return resample(images, image_axis(height, factor, blur), image_axis(width, factor, blur))
 
 
-def image_operator(
-    n: int, factor: float, blur: float, dtype: torch.dtype, device: torch.device
-) -> Float[Tensor, "n n"]:
-    """Return A_s for an axis of n pixels, about the image centre (n − 1)/2."""
+def image_axis(n: int, factor: float, blur: float) -> Axis:
+    """Return what A_s does to an axis of n pixels, about the image centre (n − 1)/2."""
     centre = (n - 1) / 2
-    return axis_operator(n, n, 1 / factor, centre, centre, blur_variance(factor, blur), dtype, device)
+    return Axis(n, n, 1 / factor, centre, centre, blur_variance(factor, blur))

@@ -66,7 +66,9 @@ def equivariance(
         ),
     ] = None,
     images: Annotated[int | None, _option("Pictures, from the first. \\[default: 1000]", MEASURE)] = None,
-    batch: Annotated[int | None, _option("Pictures per forward pass. \\[default: 100]", MEASURE)] = None,
+    batch: Annotated[
+        int | None, _option("Pictures per forward pass. \\[default: from measured memory]", MEASURE)
+    ] = None,
     metric: Annotated[
         str | None, _option("The error. \\[default: squared]", MEASURE, "squared|relative|absolute")
     ] = None,

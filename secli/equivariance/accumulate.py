@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from secli.config import Metric
 from secli.equivariance.error import compare, measurable, metric_value, squared_norm
-from secli.equivariance.features import tensors
+from secli.equivariance.features import taken, tensors
 from secli.equivariance.selection import ALL, Per, Selection, selections
 from secli.equivariance.statistics import bootstrap_interval
 from secli.fields import Acted, Canvas, Field, small_levels, without_levels
@@ -38,12 +39,17 @@ class Reading:
         self.metric = metric
         self.errors: list[Float64[Tensor, "n"]] = []
         self.floors: list[Float64[Tensor, "n"]] = []
-        self.shares: list[float] = []
+        self.shares = Shares()
         self.dead = 0
         self.broken = 0
 
     def add(
-        self, raw: Sequence[Tensor], acted: Acted, actual: Sequence[Tensor], halves: Sequence[Tensor] | None
+        self,
+        raw: Sequence[Tensor],
+        acted: Acted,
+        actual: Sequence[Tensor],
+        halves: Sequence[Tensor] | None,
+        size: Float64[Tensor, "n"] | None = None,
     ) -> None:
         """Compare one batch.
 
@@ -56,31 +62,34 @@ class Reading:
         actual : sequence of tensors
             Φ(L_s f) likewise.
         halves : sequence of tensors
-            L_√s L_√s Φ(f) likewise, compared over the cells that the whole step knows; None once the floor is known.
+            L_√s L_√s Φ(f) likewise, of the first images of the batch, compared over the cells that the whole step
+            knows; None once the floor is known.
+        size : tensor (n,), optional
+            ‖Φ(f)‖², where it is known already.
         """
-        share = compared_share(acted)
-        self.shares.append(share)
-        if share == 0:
+        if self.shares.add(compared_share(acted), len(raw[0])) == 0:
             return
         comparison = compare(acted, actual)
-        size = torch.stack([squared_norm(tensor) for tensor in raw]).sum(0)
+        if size is None:
+            size = squared_size(raw)
         finite, alive = measurable(comparison, size, raw[0].dtype)
         self.broken += int((~finite).sum())
         self.dead += int((finite & ~alive).sum())
         kept = finite & alive
         self.errors.append(metric_value(comparison, self.metric)[kept].cpu())
         if halves is not None:
-            floors = metric_value(compare(acted, halves, comparison.expected), self.metric)
-            self.floors.append(floors[kept].cpu())
+            count = len(halves[0])
+            again = compare(first_images(acted, count), halves, comparison.expected[:count])
+            self.floors.append(metric_value(again, self.metric)[kept[:count]].cpu())
 
     @property
     def share(self) -> float | None:
-        """The share of cells compared, over all batches."""
-        return sum(self.shares) / len(self.shares) if self.shares else None
+        """The share of cells compared, over all images."""
+        return self.shares.mean
 
     def values(self) -> Float64[Tensor, "n"]:
         """Return the errors of all images so far that could be measured."""
-        return torch.cat(self.errors) if self.errors else torch.empty(0, dtype=torch.float64)
+        return joined(self.errors)
 
     def reason(self, images: int, border: float) -> str | None:
         """Say why there is no value of so many images, with so many pixels left out at the edges, if so."""
@@ -110,6 +119,8 @@ class Cell:
         ``level``, ``channel``: also each of them by itself.
     smallest_plane : float
         Cells that the picture must cover.
+    floor : bool
+        Whether the floor is measured too.
     """
 
     def __init__(
@@ -119,6 +130,7 @@ class Cell:
         metric: Metric,
         per: Sequence[Per] = (),
         smallest_plane: float = SMALLEST_PLANE,
+        floor: bool = True,
     ) -> None:
         self.field = field
         self.factor = factor
@@ -130,10 +142,18 @@ class Cell:
         self.acted: Acted | None = None  # of the last batch: levels and lattice are the same for all
         self.border = 0.0
         self.small: list[int] = []  # levels of a pyramid that hold too few cells
-        self.floored = 0
+        self.unfloored = FLOORED if floor else 0  # images that the floor still waits for
         self.readings: dict[Selection, Reading] = {ALL: Reading(metric)}
 
-    def add(self, raw: Features, answer: Features, base: Features, actual: Features, canvas: Canvas) -> None:
+    def add(
+        self,
+        raw: Features,
+        answer: Features,
+        base: Features,
+        actual: Features,
+        canvas: Canvas,
+        size: Float64[Tensor, "n"] | None = None,
+    ) -> None:
         """Compare one batch.
 
         Parameters
@@ -146,6 +166,8 @@ class Cell:
             Φ(L_s f) likewise.
         canvas : Canvas
             The pictures.
+        size : tensor (n,), optional
+            ‖Φ(f)‖², where it is known already: it is the same at every factor.
         """
         self.border = canvas.border
         plane = self.field.smallest_plane(base)
@@ -169,14 +191,15 @@ class Cell:
                 self.reason += f" on which the picture covers {self.smallest_plane:g} cells"
             return
         halves = None
-        if self.floored < FLOORED:
-            halves = self.field.act(base, self.factor, canvas, steps=2).features
-            self.floored += len(halves[0])
+        if self.unfloored:
+            few = taken(base, slice(self.unfloored))
+            halves = self.field.act(few, self.factor, canvas, steps=2).features
+            self.unfloored -= len(halves[0])
         raws, actuals = tensors(raw), tensors(actual)
         for selection in selections(base, acted, self.per):
             reading = self.readings.setdefault(selection, Reading(self.metric))
             if selection == ALL:
-                reading.add(raws, acted, actuals, halves)
+                reading.add(raws, acted, actuals, halves, size)
             else:
                 parts = (
                     selection.of(raws),
@@ -205,7 +228,7 @@ class Cell:
         if reason is None:
             low, high = bootstrap_interval(errors.numpy())
             mean, median = float(errors.mean()), float(errors.quantile(0.5))
-            floors = torch.cat(reading.floors)
+            floors = joined(reading.floors)
             floor = float(floors.mean()) if len(floors) else None
         return CurveRow(
             tap=tap,
@@ -229,10 +252,58 @@ class Cell:
         )
 
 
-def compared_share(acted: Acted) -> float:
-    """Return the share of the tap's cells that are compared, over all levels and channels, 0 to 1."""
+class Shares:
+    """The shares of cells that are compared, image by image: their mean does not depend on the batches."""
+
+    def __init__(self) -> None:
+        self._shares: list[tuple[float, int]] = []
+
+    def add(self, share: float | Float64[Tensor, "n"], images: int) -> float:
+        """Take a batch of so many images, whose share is one or one each; return their mean."""
+        parts = [(share, images)] if isinstance(share, float) else [(one, 1) for one in share.tolist()]
+        self._shares += parts
+        return sum(one * count for one, count in parts) / images
+
+    @property
+    def mean(self) -> float | None:
+        """The mean over all images; None before the first."""
+        if len({share for share, _ in self._shares}) < 2:
+            return self._shares[0][0] if self._shares else None
+        total = math.fsum(share * count for share, count in self._shares)
+        return total / sum(count for _, count in self._shares)
+
+
+def joined(parts: Sequence[Float64[Tensor, "_"]]) -> Float64[Tensor, "n"]:
+    """Return the numbers of all batches as one tensor."""
+    return torch.cat(list(parts)) if parts else torch.empty(0, dtype=torch.float64)
+
+
+def compared_share(acted: Acted) -> float | Float64[Tensor, "n"]:
+    """Return the share of the tap's cells that are compared, 0 to 1: one, or one per image where they differ."""
+    return known_share(acted.features, acted.masks)
+
+
+def known_share(
+    features: Sequence[Tensor], masks: Sequence[Bool[Tensor, "..."] | None]
+) -> float | Float64[Tensor, "n"]:
+    """Return the share of cells that masks keep, over all levels and channels."""
+    sizes = [tensor[0].numel() for tensor in features]
     kept = [
-        features[0].numel() * (1.0 if mask is None else float(mask.double().mean()))
-        for features, mask in zip(acted.features, acted.masks, strict=True)
+        torch.ones(1, dtype=torch.float64) if mask is None else mask.double().flatten(1).mean(1).cpu()
+        for mask in masks
     ]
-    return sum(kept) / sum(features[0].numel() for features in acted.features)
+    share: Float64[Tensor, "n"] = sum(
+        (part * size for part, size in zip(kept, sizes, strict=True)), torch.zeros(1, dtype=torch.float64)
+    ) / sum(sizes)
+    return float(share) if len(share) == 1 else share
+
+
+def squared_size(features: Sequence[Tensor]) -> Float64[Tensor, "n"]:
+    """Return ‖F‖² of each image over all resolutions."""
+    return torch.stack([squared_norm(tensor) for tensor in features]).sum(0)
+
+
+def first_images(acted: Acted, count: int) -> Acted:
+    """Return L_s of the first images of a batch; a mask that holds for all images stays."""
+    masks = [mask if mask is None or len(mask) == 1 else mask[:count] for mask in acted.masks]
+    return acted._replace(features=[tensor[:count] for tensor in acted.features], masks=masks)

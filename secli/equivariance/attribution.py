@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from secli.config import MeasureSettings
-from secli.equivariance.batching import batches
+from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.borders import borders, stand_on_black
 from secli.equivariance.controls import Pointwise
 from secli.equivariance.factors import wanted_factors
@@ -107,8 +107,11 @@ def local_errors(
         sites = {call: site for call, site in sites.items() if changes_with_scale(site)}
         parts = {call: _layer_part(site, settings, factors) for call, site in sites.items()}
         beside = {part.name: Beside(part, settings, factors) for part in [*stages.values(), *parts.values()]}
-        count = _Count(len(stages) + len(parts), -(-len(images) // settings.batch), on_progress)
-        for batch in batches(images, settings.batch, device, dtype):
+        size = batch_size(
+            settings.batch, images, lambda few: (model.features(few), model.features(few)), device, dtype
+        )
+        count = _Count(len(stages) + len(parts), -(-len(images) // size), on_progress)
+        for batch in batches(images, size, device, dtype):
             base = model.features(batch) if stages else {}
             for (before, tap), part in stages.items():
                 features = batch if before is None else base[before]

@@ -5,18 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from secli.config import MeasureSettings
+from secli.equivariance.accumulate import SMALLEST_PLANE, Cell
 from secli.equivariance.batching import batches
-from secli.equivariance.curves import measure_curves
+from secli.equivariance.curves import curve_batch, measure_curves, pieces
+from secli.equivariance.features import taken
 from secli.equivariance.precision import measuring
-from secli.models.contract import Model
+from secli.equivariance.zooming import looped_error
+from secli.fields import Canvas, Field, Plane, ScaleSpace, read_levels
+from secli.models.contract import Features, Model
+from secli.scaling import rescale
 
 SMALLEST = 1 / 3
+ZOOMED = SMALLEST**0.5
+"""The factor in the middle of a curve's."""
+LOOPED = 2
+"""Pictures that the slow loop is given: it takes some milliseconds for each and every tap."""
 
 
 def curve_cost(
@@ -25,7 +36,7 @@ def curve_cost(
     *,
     factors: int = 9,
     repeats: int = 3,
-    batch: int = 100,
+    batch: int | None = None,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int | list[float]]:
@@ -44,8 +55,8 @@ def curve_cost(
         Scale factors below 1, geometrically spaced from 1/3; the curve makes one forward pass more, at s = 1.
     repeats : int
         How often both are timed.
-    batch : int
-        Images per forward pass.
+    batch : int, optional
+        Images per forward pass, in both; default: as many as a curve takes.
     device : torch.device
         Where to compute.
     on_progress : callable, optional
@@ -59,6 +70,7 @@ def curve_cost(
     """
     wanted = tuple(SMALLEST ** ((k + 1) / factors) for k in range(factors))
     settings = MeasureSettings(factors=wanted, images=len(images), batch=batch)
+    batch = curve_batch(model, images, settings, on_black=True, device=device)
     forward_s, measure_s = [], []
     _forward(model, images[:batch], 1, batch, device)
     _measure(model, images[:batch], settings, device)
@@ -78,6 +90,111 @@ def curve_cost(
         "ratios": [all_ / own for all_, own in zip(measure_s, forward_s, strict=True)],
         "ratio": median(measure_s) / median(forward_s),
     }
+
+
+def zoom_cost(
+    model: Model,
+    images: Float[Tensor, "n c h w"],
+    *,
+    factor: float = ZOOMED,
+    repeats: int = 3,
+    looped: int = LOOPED,
+    device: torch.device | str = "cpu",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Time L_s with its comparison against a loop over pictures, channels and levels with ``scipy.ndimage``.
+
+    Both get the same features and compare the same levels, without a floor; the loop does so for a few of the
+    images. They are timed in turn.
+
+    Parameters
+    ----------
+    model : Model
+        The network; its taps on planes and scale spaces that are large enough at this factor are taken.
+    images : tensor (N, C, H, W)
+        One batch.
+    factor : float
+        Scale factor s.
+    repeats : int
+        How often both are timed.
+    looped : int
+        Images that the loop is given.
+    device : torch.device
+        Where L_s is computed; the loop is the CPU's.
+    on_progress : callable, optional
+        Called with (rounds done, rounds in all).
+
+    Returns
+    -------
+    dict
+        ``action_us`` and ``loop_us``, microseconds per image and tap of each repeat; ``zoom_ratio`` of their
+        medians, ``zoom_ratios`` of each repeat; ``zoom_taps``, ``zoom_factor``, ``zoom_images``. Without any such
+        tap there is nothing but null.
+    """
+    with measuring(model, device) as dtype:
+        batch = next(batches(images, len(images), device, dtype))
+        canvas = Canvas(batch.shape[-2], batch.shape[-1])
+        before, after = model.features(batch), model.features(rescale(batch, factor))
+        taps = {tap: field for tap, field in model.taps.items() if _planar(field, before[tap], factor)}
+        loops = [_loop_planes(field, before[tap], after[tap], factor, looped) for tap, field in taps.items()]
+        action_s, loop_s = [], []
+        for done in range(-1, repeats):  # the first round warms up
+            _wait(device)
+            start = time.perf_counter()
+            for tap, field in taps.items():
+                for part in pieces(after[tap]):
+                    one, other = taken(before[tap], part), taken(after[tap], part)
+                    Cell(field, factor, "squared", floor=False).add(one, other, one, other, canvas)
+            _wait(device)
+            middle = time.perf_counter()
+            for planes, others, stride in loops:
+                for picture, answer in zip(planes, others, strict=True):
+                    looped_error(picture, answer, factor, stride)
+            if done >= 0:
+                action_s.append(middle - start)
+                loop_s.append(time.perf_counter() - middle)
+                if on_progress:
+                    on_progress(done + 1, repeats)
+    few = min(looped, len(images))
+    action = [1e6 * seconds / len(images) / len(taps) for seconds in action_s if taps]
+    loop = [1e6 * seconds / few / len(taps) for seconds in loop_s if taps]
+    return {
+        "zoom_factor": factor,
+        "zoom_images": few,
+        "zoom_taps": list(taps),
+        "action_us": action,
+        "loop_us": loop,
+        "zoom_ratios": [slow / fast for slow, fast in zip(loop, action, strict=True)],
+        "zoom_ratio": median(loop) / median(action) if taps else None,
+    }
+
+
+def _planar(field: Field, features: Features, factor: float) -> bool:
+    """Tell whether a tap has planes that are large enough, and levels that are known."""
+    if not isinstance(field, (Plane, ScaleSpace)) or isinstance(features, list):
+        return False
+    known = not isinstance(field, ScaleSpace) or any(source is not None for source in field.sources(factor))
+    return known and min(features.shape[-2:]) * factor >= SMALLEST_PLANE
+
+
+def _loop_planes(
+    field: Field, before: Features, after: Features, factor: float, images: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the planes (images, planes, H, W) that a loop rescales and compares, and the image pixels per cell."""
+    assert isinstance(before, Tensor)
+    assert isinstance(after, Tensor)
+    assert isinstance(field, (Plane, ScaleSpace))
+    before, after = before[:images], after[:images]
+    if isinstance(field, ScaleSpace):
+        sources = field.sources(factor)
+        used = [k for k, source in enumerate(sources) if source is not None]
+        before = read_levels(before, [source for source in sources if source is not None])
+        after = after[:, :, used]
+    stride = field.stride[0] if isinstance(field.stride, tuple) else field.stride
+    one, other = (
+        tensor.reshape(len(tensor), -1, *tensor.shape[-2:]).cpu().numpy() for tensor in (before, after)
+    )
+    return one, other, stride
 
 
 def _forward(

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 
 from secli.models.contract import Model
 from secli.models.probing import probe
 
 DARK = 4 / 255
+
+
+def ring(images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]) -> Float64[Tensor, "n"]:
+    """Return the mean of each picture's outermost ring of pixels, 0 to 1."""
+    edges = [images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]]
+    mean = torch.cat([edge.flatten(1) for edge in edges], dim=1).double().mean(1)
+    return mean / 255 if images.dtype == torch.uint8 else mean
 
 
 def stand_on_black(images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]) -> bool:
@@ -27,10 +34,7 @@ def stand_on_black(images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]) 
     bool
         True when the outermost ring of pixels has a mean below 4/255.
     """
-    edges = [images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]]
-    ring = torch.cat([edge.flatten() for edge in edges]).double()
-    scale = 255 if images.dtype == torch.uint8 else 1
-    return float(ring.mean()) / scale < DARK
+    return float(ring(images).mean()) < DARK
 
 
 def borders(

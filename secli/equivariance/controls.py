@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from secli.catalogue import MODELS
 from secli.config import MeasureSettings
-from secli.equivariance.accumulate import Cell
-from secli.equivariance.batching import batches
+from secli.equivariance.accumulate import Cell, squared_size
+from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.precision import full_precision
 from secli.errors import InputError, SecliError
 from secli.fields import Canvas, Field, Invariant, Plane
@@ -443,15 +443,22 @@ def pointwise_readings(
     images = images[: settings.images]
     canvas = Canvas(images.shape[-2], images.shape[-1], border=settings.border or 0.0)
     control = Pointwise(images.shape[1]).to(device)
-    cells = {factor: Cell(Plane(), factor, settings.metric) for factor in factors}
+    cells = {factor: Cell(Plane(), factor, settings.metric, floor=False) for factor in factors}
     with torch.inference_mode(), full_precision():
         empty = control(torch.zeros(1, *images.shape[1:], device=device))
         if settings.background == "none":
             empty = torch.zeros_like(empty)
-        for batch in batches(images, settings.batch, device, torch.float32):
+
+        def read(batch: Tensor, cells: Mapping[float, Cell]) -> None:
             base = control(batch)
+            centred, own = base - empty, squared_size([base])
             for factor, cell in cells.items():
                 there = control(rescale(batch, factor, canvas.blur))
-                cell.add(base, there, base - empty, there - empty, canvas)
+                cell.add(base, there, centred, there - empty, canvas, own)
+
+        trial = {0.7: Cell(Plane(), 0.7, settings.metric, floor=False)}
+        size = batch_size(settings.batch, images, lambda few: read(few, trial), device, torch.float32)
+        for batch in batches(images, size, device, torch.float32):
+            read(batch, cells)
     rows = {factor: cell.row("pointwise", len(images)) for factor, cell in cells.items()}
     return {factor: row.mean for factor, row in rows.items() if row.mean is not None}

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from secli.config import MeasureSettings
-from secli.equivariance.accumulate import Cell
-from secli.equivariance.batching import batches
-from secli.equivariance.borders import borders, stand_on_black
+from secli.equivariance.accumulate import Cell, squared_size
+from secli.equivariance.batching import batch_size, batches
+from secli.equivariance.borders import DARK, borders, ring, stand_on_black
 from secli.equivariance.controls import pointwise_readings
 from secli.equivariance.factors import wanted_factors
-from secli.equivariance.features import minus, tensors
+from secli.equivariance.features import minus, taken, tensors
 from secli.equivariance.precision import measuring
 from secli.equivariance.remarks import warnings
 from secli.errors import InputError, UnknownNameError
@@ -29,16 +31,21 @@ CONTROLLED = 200
 """Images that the pointwise control is read on, for the remarks only."""
 REPEATED = 1e-3
 """How far two passes over the same pictures may differ, as some devices round differently each time."""
+PIECE = 2 << 20
+"""Bytes of features that a CPU compares at once."""
+TRIED = 0.7
+"""The factor of the pass whose memory is measured."""
 OUTPUT = "logits"
 """The tap at which a network gives its logits."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What was measured: one row per tap and factor, one accuracy row per factor."""
+    """What was measured: one row per tap and factor, one accuracy row per factor; with which batch."""
 
     rows: list[CurveRow]
     accuracy: list[AccuracyRow]
+    batch: int
 
 
 def measure_curves(
@@ -91,62 +98,151 @@ def measure_curves(
     if len(images) == 0:
         raise InputError("there are no images to measure on")
     images = images[: settings.images]
-    dark = {1.0: stand_on_black(images)}
-    black = dark[1.0] if on_black is None else on_black
+    black = stand_on_black(images) if on_black is None else on_black
     fields = wanted_taps(model, settings.taps)
     factors = wanted_factors(settings, fields.values())
-    cells = {
-        (tap, factor): Cell(fields[tap], factor, settings.metric, settings.per, settings.smallest_plane)
-        for tap in fields
-        for factor in factors
-    }
+    cells = {factor: _cells(fields, factor, settings) for factor in factors}
     passes = [1.0, *(factor for factor in factors if factor != 1)]
     outputs: dict[float, list[Tensor | None]] = {factor: [] for factor in passes}
-    count_of_batches = -(-len(images) // settings.batch)
+    rings: dict[float, list[Tensor]] = {factor: [] for factor in passes if factor > 1}
     with measuring(model, device) as dtype:
         canvases = _canvases(model, fields, settings, images, black)
-        blur = next(iter(canvases.values())).blur
         first = next(batches(images[:2], 2, device, dtype))
         check_repeats(model, first)
-        nothing = model.features(first[:1] * 0)
-        empty = {tap: nothing[tap] if settings.background == "empty" else None for tap in fields}
-        for done, batch in enumerate(batches(images, settings.batch, device, dtype)):
-            base = model.features(batch)
-            outputs[1.0].append(_logits(base))
-            centred = {tap: minus(base[tap], empty[tap]) for tap in fields}
+        ruler = _Ruler(model, canvases, first[:1] if settings.background == "empty" else None)
+        size = ruler.batch_size(images, fields, settings, device, dtype)
+        count_of_batches = -(-len(images) // size)
+        for done, batch in enumerate(batches(images, size, device, dtype)):
+            base = ruler.look(batch)
             for count, factor in enumerate(passes, start=1):
-                there = base
-                if factor != 1:
-                    moved = rescale(batch, factor, blur)
-                    there = model.features(moved)
-                    dark.setdefault(factor, stand_on_black(moved) if factor > 1 else dark[1.0])
-                    outputs[factor].append(_logits(there))
-                if factor in factors:
-                    for tap in fields:
-                        actual = centred[tap] if factor == 1 else minus(there[tap], empty[tap])
-                        cells[tap, factor].add(base[tap], there[tap], centred[tap], actual, canvases[tap])
+                moved = ruler.moved(batch, factor)
+                there = ruler.compare(base, moved, factor, cells.get(factor, {}))
+                outputs[factor].append(_logits(there))
+                if factor > 1:
+                    rings[factor].append(ring(moved).cpu())
                 if on_progress:
                     on_progress(done * len(passes) + count, count_of_batches * len(passes))
+    dark = {factor: float(torch.cat(parts).mean()) < DARK for factor, parts in rings.items()}
+    own_dark = stand_on_black(images)
     # borders that differ from tap to tap leave nothing that one reading of the control could stand beside
     comparable = settings.metric == "squared" and (black or settings.border is not None)
     pointwise = (
         pointwise_readings(images[:CONTROLLED], factors, settings, device=device) if comparable else {}
     )
     rows = []
-    for (tap, _), cell in cells.items():
+    for tap, factor in itertools.product(fields, factors):
+        cell = cells[factor][tap]
         for row in cell.rows(tap, len(images)):
-            found = warnings(
-                row,
-                cells=cell.cells,
-                dark=dark[row.factor if row.factor in dark else 1.0],
-                pointwise=pointwise,
-            )
+            found = warnings(row, cells=cell.cells, dark=dark.get(factor, own_dark), pointwise=pointwise)
             rows.append(row.model_copy(update={"warnings": found}))
     true = None if labels is None else labels[: settings.images].cpu()
     logits = {factor: _whole(parts) for factor, parts in outputs.items()}
     return Curves(
-        rows, [accuracy_row(factor, logits[factor], logits[1.0], true, classes) for factor in factors]
+        rows, [accuracy_row(factor, logits[factor], logits[1.0], true, classes) for factor in factors], size
     )
+
+
+class _Looked(NamedTuple):
+    """The features of a batch at its own scale: the same for every factor."""
+
+    images: Tensor
+    features: dict[str, Features]
+    centred: dict[str, Features]
+    sizes: dict[str, Tensor]
+
+
+class _Ruler:
+    """Compares the features of rescaled images with the rescaled features of the images, in one pass per factor.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    canvases : mapping
+        What each wanted tap is judged by.
+    image : tensor (1, C, H, W), optional
+        Any image: the features of the empty picture of its shape are taken away. None: none are.
+    """
+
+    def __init__(self, model: Model, canvases: Mapping[str, Canvas], image: Tensor | None) -> None:
+        self.model, self.canvases = model, canvases
+        self.blur = next(iter(canvases.values())).blur
+        features = None if image is None else model.features(image * 0)
+        self.empty = {tap: None if features is None else features[tap] for tap in canvases}
+
+    def batch_size(
+        self,
+        images: Tensor,
+        fields: Mapping[str, Field],
+        settings: MeasureSettings,
+        device: torch.device | str,
+        dtype: torch.dtype,
+    ) -> int:
+        """Return how many images go through at once: what is asked for, else from the memory of a small pass."""
+
+        def trial(few: Tensor) -> None:
+            self.compare(self.look(few), self.moved(few, TRIED), TRIED, _cells(fields, TRIED, settings))
+
+        return batch_size(settings.batch, images, trial, device, dtype)
+
+    def look(self, images: Tensor) -> _Looked:
+        """Return the features of images at their own scale."""
+        features = self.model.features(images)
+        centred = {tap: minus(features[tap], empty) for tap, empty in self.empty.items()}
+        sizes = {tap: squared_size(tensors(features[tap])) for tap in self.empty}
+        return _Looked(images, features, centred, sizes)
+
+    def moved(self, images: Tensor, factor: float) -> Tensor:
+        """Return L_s of images."""
+        return rescale(images, factor, self.blur)
+
+    def compare(
+        self, base: _Looked, moved: Tensor, factor: float, cells: Mapping[str, Cell]
+    ) -> dict[str, Features]:
+        """Compare the features of rescaled images at every cell of a factor, and return them."""
+        there = base.features if factor == 1 else self.model.features(moved)
+        for tap, cell in cells.items():
+            for part in pieces(there[tap]):
+                raw, answer, centred = (
+                    taken(features, part) for features in (base.features[tap], there[tap], base.centred[tap])
+                )
+                actual = centred if factor == 1 else minus(answer, self.empty[tap])
+                cell.add(raw, answer, centred, actual, self.canvases[tap], base.sizes[tap][part])
+        return there
+
+
+def pieces(features: Features) -> Iterator[slice]:
+    """Yield the images that are compared at once: on a CPU few enough that what is computed stays in its cache."""
+    whole = tensors(features)
+    images, size = len(whole[0]), sum(tensor.nbytes for tensor in whole)
+    step = images if whole[0].is_cuda else max(1, PIECE * images // size)
+    yield from (slice(start, start + step) for start in range(0, images, step))
+
+
+def _cells(fields: Mapping[str, Field], factor: float, settings: MeasureSettings) -> dict[str, Cell]:
+    """Return what one factor is read in, tap by tap."""
+    return {
+        tap: Cell(field, factor, settings.metric, settings.per, settings.smallest_plane)
+        for tap, field in fields.items()
+    }
+
+
+def curve_batch(
+    model: Model,
+    images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
+    settings: MeasureSettings,
+    *,
+    on_black: bool,
+    device: torch.device | str = "cpu",
+) -> int:
+    """Return how many images :func:`measure_curves` takes at once: what is asked for, else from measured memory."""
+    images = images[: settings.images]
+    fields = wanted_taps(model, settings.taps)
+    with measuring(model, device) as dtype:
+        canvases = _canvases(model, fields, settings, images, on_black)
+        first = next(batches(images[:1], 1, device, dtype))
+        ruler = _Ruler(model, canvases, first if settings.background == "empty" else None)
+        return ruler.batch_size(images, fields, settings, device, dtype)
 
 
 def check_repeats(model: Model, images: Float[Tensor, "n c h w"]) -> None:

@@ -91,7 +91,7 @@ def _levels(features: Tensor, mask: Bool[Tensor, "..."] | None) -> slice | None:
     """Return the levels that a mask keeps, if it keeps a run of whole levels (N, C, S, …): a view, no copy."""
     if mask is None or features.ndim < 5 or mask.numel() != features.shape[2] or mask.ndim != features.ndim:
         return None
-    kept = mask.flatten().nonzero().flatten().tolist()
+    kept = [k for k, keeps in enumerate(mask.flatten().tolist()) if keeps]
     if not kept or kept != list(range(kept[0], kept[-1] + 1)):
         return None
     return slice(kept[0], kept[-1] + 1)

@@ -18,3 +18,8 @@ def minus(features: Features, empty: Features | None) -> Features:
         return features
     differences = [one - zero for one, zero in zip(tensors(features), tensors(empty), strict=True)]
     return differences if isinstance(features, list) else differences[0]
+
+
+def taken(features: Features, images: slice) -> Features:
+    """Return the features of some images of a batch."""
+    return [tensor[images] for tensor in features] if isinstance(features, list) else features[images]

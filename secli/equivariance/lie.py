@@ -10,8 +10,8 @@ from torch import Tensor
 
 from secli.config import MeasureSettings
 from secli.dilation import Generated, generate, generate_image
-from secli.equivariance.accumulate import SMALLEST_SHARE
-from secli.equivariance.batching import batches
+from secli.equivariance.accumulate import SMALLEST_SHARE, Shares, known_share, squared_size
+from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.borders import borders, stand_on_black
 from secli.equivariance.curves import wanted_taps
 from secli.equivariance.error import Comparison, measurable, squared_norm
@@ -84,13 +84,20 @@ def lie_derivatives(
     }
     channels, height, width = images.shape[1:]
     black = stand_on_black(images) if on_black is None else on_black
-    total = -(-len(images) // settings.batch) + 1
     with measuring(model, device, inference=False) as dtype:
         edges = borders(model, readings, (channels, height, width), settings.border, black)
-        first = next(batches(images, settings.batch, device, dtype))
+        first = next(batches(images[:1], 1, device, dtype))
         empty = model.features(torch.zeros_like(first[:1]))
         check_tangents(model, first)
-        for done, batch in enumerate(batches(images, settings.batch, device, dtype), start=1):
+        size = batch_size(
+            settings.batch,
+            images,
+            lambda few: directional_derivative(model, few, generate_image(few)),
+            device,
+            dtype,
+        )
+        total = -(-len(images) // size) + 1
+        for done, batch in enumerate(batches(images, size, device, dtype), start=1):
             if on_progress:
                 on_progress(done, total)
             features, tangents = directional_derivative(model, batch, generate_image(batch))
@@ -118,7 +125,7 @@ class _Reading:
         self.smallest_plane = smallest_plane
         self.reason: str | None = None
         self.values: list[Float64[Tensor, "n"]] = []
-        self.shares: list[float] = []
+        self.shares = Shares()
         self.dead = 0
         self.broken = 0
 
@@ -136,15 +143,13 @@ class _Reading:
             acted = Acted(generated.tensors, generated.masks, levels_total=len(generated.tensors))
             acted = without_levels(acted, small_levels(acted, 1.0, self.smallest_plane))
             generated = generated._replace(masks=acted.masks)
-        share = _known_share(generated)
-        self.shares.append(share)
+        share = self.shares.add(known_share(generated.tensors, generated.masks), len(tangents[0]))
         if share == 0 and isinstance(self.field, ScaleSpace):
             total = len(self.field.scales)
             self.reason = f"no scale level of this tap has a comparable one on either side (0 of {total})"
             return
         comparison = _compare(generated, tangents, tensors(centred))
-        size = torch.stack([squared_norm(tensor) for tensor in tensors(raw)]).sum(0)
-        finite, alive = measurable(comparison, size, tensors(raw)[0].dtype)
+        finite, alive = measurable(comparison, squared_size(tensors(raw)), tensors(raw)[0].dtype)
         self.broken += int((~finite).sum())
         self.dead += int((finite & ~alive).sum())
         kept = finite & alive
@@ -153,7 +158,7 @@ class _Reading:
     def row(self, tap: str, images: int) -> LieRow:
         """Return the row of the record: the mean with its interval, or null with the reason."""
         values = torch.cat(self.values) if self.values else torch.empty(0, dtype=torch.float64)
-        share = sum(self.shares) / len(self.shares) if self.shares else None
+        share = self.shares.mean
         reason = self.reason
         if reason is None and share is not None and share < SMALLEST_SHARE:
             reason = f"only {share:.1%} of the cells can be compared"
@@ -185,13 +190,3 @@ def _compare(generated: Generated, tangents: list[Tensor], features: list[Tensor
     difference = [squared_norm(moved - own, mask) for moved, own, _, mask in parts]
     expected = [squared_norm(tensor, mask) for _, _, tensor, mask in parts]
     return Comparison(torch.stack(difference).sum(0), torch.stack(expected).sum(0))
-
-
-def _known_share(generated: Generated) -> float:
-    """Return the share of cells where the generator is known, 0 to 1."""
-    sizes = [tensor[0].numel() for tensor in generated.tensors]
-    kept = [
-        size * (1.0 if mask is None else float(mask.double().mean()))
-        for size, mask in zip(sizes, generated.masks, strict=True)
-    ]
-    return sum(kept) / sum(sizes)

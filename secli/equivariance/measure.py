@@ -35,7 +35,7 @@ def measure(
     per: Sequence[Per] = (),
     protocol: str = "default",
     labels: Int64[Tensor, "n"] | None = None,
-    batch: int = 100,
+    batch: int | None = None,
     device: torch.device | str = "cpu",
 ) -> pd.DataFrame:
     """Measure how far a network is from equivariant under scale, tap by tap and factor by factor.
@@ -67,8 +67,8 @@ def measure(
         ``downscale-2020`` for its six factors.
     labels : tensor (N,), optional
         Classes, for the accuracy in ``frame.attrs["accuracy"]``.
-    batch : int
-        Images per forward pass.
+    batch : int, optional
+        Images per forward pass; default: as many as measured memory allows.
     device : torch.device
         Where to compute.
 

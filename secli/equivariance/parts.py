@@ -127,7 +127,9 @@ class Part:
         if after is not None:
             self._beyond = {factor: Beyond(after) for factor in factors}
             self.cells = {
-                factor: Cell(self._beyond[factor], factor, settings.metric, (), settings.smallest_plane)
+                factor: Cell(
+                    self._beyond[factor], factor, settings.metric, (), settings.smallest_plane, floor=False
+                )
                 for factor in factors
             }
 

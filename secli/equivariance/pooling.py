@@ -30,12 +30,14 @@ def identity(record: EquivarianceRecord, training: TrainingRecord | None) -> str
     if training is not None:
         settings = {key: value for key, value in training.training.items() if key not in _FREE}
         settings["data"] = training.data.name
+    # how many images went through at once says nothing about what was measured
+    measure = {key: value for key, value in record.measure.items() if key != "batch"}
     return settings_hash(
         {
             "model": record.model.name,
             "options": record.model.options,
             "training": settings,
-            "measure": {**record.measure, "metric": record.metric, "background": record.background},
+            "measure": {**measure, "metric": record.metric, "background": record.background},
             "images": record.data.name,
         }
     )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from secli.equivariance.memory import keep_freed_memory
 from secli.errors import InputError
 from secli.models.contract import Model
 
@@ -62,6 +63,7 @@ def measuring(model: Model, device: torch.device | str, *, inference: bool = Tru
             )
         modes = {module: module.training for module in model.modules()}
         model.to(device).eval()
+    keep_freed_memory(device)
     try:
         with torch.inference_mode() if inference else torch.no_grad(), full_precision():
             yield dtype

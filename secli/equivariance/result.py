@@ -61,7 +61,7 @@ def equivariance_record(
         data=data,
         metric=settings.metric,
         background=settings.background,
-        measure=settings.model_dump(mode="json"),
+        measure={**settings.model_dump(mode="json"), "batch": curves.batch},
         rows=curves.rows,
         accuracy=curves.accuracy,
         lie=list(lie),
