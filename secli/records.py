@@ -63,6 +63,11 @@ class DataInfo(Part):
     lossy: bool = Field(
         default=False, description="whether the source was lossy (JPEG), so not the canonical images"
     )
+    parameters: dict[str, Any] = Field(
+        default={},
+        description="the protocol's parameters, resolved: sizes (images in train, val, test), factors, image_size; "
+        "empty in older records and of a plain folder",
+    )
 
 
 class ModelInfo(Part):

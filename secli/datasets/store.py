@@ -115,6 +115,10 @@ class ScaleDataset:
             digest=self.digest,
             path=str(self.path),
             lossy=self.lossy,
+            parameters={
+                **self.manifest.parameters,
+                "sizes": [self.manifest.sizes[split] for split in SPLITS],
+            },
         )
 
 

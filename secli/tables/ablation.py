@@ -9,7 +9,7 @@ from typing import Any
 
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
-from secli.tables.aggregate import Row, Rows, check_left, rows_of, version_notes
+from secli.tables.aggregate import Row, Rows, check_left, rows_of, trained_words, version_notes
 from secli.tables.belonging import (
     DERIVED,
     DRAW,
@@ -26,7 +26,7 @@ from secli.tables.comparison import measure_note
 from secli.tables.formats import Table
 from secli.tables.grid import Grid, GridColumn, accuracy_factors, filled, ordered
 from secli.tables.grid_layout import lay_grid
-from secli.tables.pivot import Key, Wanted, row_names, trained_words
+from secli.tables.pivot import Key, Wanted, row_names
 from secli.tables.quantities import Quantity, delta_at, quantity
 
 # What follows from a parameter, and so may differ with it.
@@ -172,11 +172,11 @@ def _table(
         is_base = bases[key[:-1]][name] == key[-1]
         named.append((*network_names, f"{value if value is not None else 'unset'}{BASE if is_base else ''}"))
     bases_said = "; ".join(_base_words(key, base) for key, base in bases.items())
-    more = [measure_note(found.measure, "at the tap named")] if found.measure is not None else []
+    more = [measure_note(found.measure, found.measured_on)] if found.measure is not None else []
     if any(one.at_tap for one in quantities):
         more += compared_notes(list(placed.values()), (*found.mean_factors, *found.factors))
     grid = Grid(
-        f"{wanted.title or 'Ablation over ' + trained_words(found)}: {name}",
+        f"{wanted.title or 'Ablation over ' + trained_words(found.rows)}: {name}",
         (*rows, name),
         tuple(named),
         tuple(GridColumn(one.title, one) for one in quantities),

@@ -32,6 +32,7 @@ from secli.tables.deltas import (
     settings_of,
     value_at,
 )
+from secli.tables.naming import called, with_realisations
 from secli.tables.statistic import NOTHING, Statistic, statistic
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ class Row:
         Number of learned parameters.
     train_seconds
         Wall time of training.
-    data, settings, options, changed
-        What the runs share: name of the training data, training settings (None: unknown or untrained), options, and
-        those of them that are not the registry's, with the registry's value.
+    data, data_called, settings, options, changed
+        What the runs share: name of the training data, what a reader calls them, training settings (None: unknown or
+        untrained), options, and those of them that are not the registry's, with the registry's value.
     runs, members
         Where the runs are, and the runs themselves.
     """
@@ -83,6 +84,7 @@ class Row:
     parameters: int
     train_seconds: Statistic
     data: str | None
+    data_called: str | None
     settings: Mapping[str, Any] | None
     options: Mapping[str, Any]
     changed: Mapping[str, Any]
@@ -98,8 +100,12 @@ class Row:
     @property
     def named(self) -> str:
         """The label with the other values of the grouping: it tells the row from all others."""
-        rest = [f"{key} {value}" for key, value in self.by.items() if key != "model" and value is not None]
+        rest = [f"{key} {self.said(key)}" for key in self.by if key != "model" and self.by[key] is not None]
         return ", ".join([self.label, *rest])
+
+    def said(self, key: str) -> str:
+        """Return a value of the grouping as a reader sees it."""
+        return str((key == "dataset" and self.data_called) or self.by[key])
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,7 @@ class Rows:
     factors: tuple[float, ...]
     mean_factors: tuple[float, ...]
     measure: Measure | None
+    measured_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,8 @@ class Summary:
         Factors below 1 over which Δ is averaged: those that every row could measure at some spatial tap.
     measure
         Metric, background, data and number of images of all Δ; None when nothing was measured.
+    measured_on
+        What a reader calls these data.
     set_aside
         Runs that entered no average, with the reason.
     notes
@@ -139,6 +148,7 @@ class Summary:
     factors: tuple[float, ...]
     mean_factors: tuple[float, ...]
     measure: Measure | None
+    measured_on: str = ""
     set_aside: tuple[SetAside, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 
@@ -187,7 +197,16 @@ def summarise(
     check_left(members, aside)
     found = rows_of(members, by, aside, factors, tap)
     notes = (*version_notes(runs), *training_notes(found.rows), *_missing_notes(found.rows, found.factors))
-    return Summary(found.rows, by, found.factors, found.mean_factors, found.measure, tuple(aside), notes)
+    return Summary(
+        found.rows,
+        by,
+        found.factors,
+        found.mean_factors,
+        found.measure,
+        found.measured_on,
+        tuple(aside),
+        notes,
+    )
 
 
 def check_left(members: Sequence[Sequence[Run]], aside: Sequence[SetAside]) -> None:
@@ -225,8 +244,10 @@ def rows_of(
     _check_tap(tap, curves)
     mean_factors = _mean_factors(curves, tap, averaged)
     shown = tuple(factors) if factors is not None else _shown_factors(curves)
-    rows = tuple(_row(group, by, shown, mean_factors, tap) for group in members)
-    return Rows(rows, shown, mean_factors, measure)
+    names = called(run.trained_on for group in members for run in group if run.trained_on is not None)
+    rows = tuple(_row(group, by, shown, mean_factors, tap, names) for group in members)
+    on = with_realisations(record.data for group in curves for record in group)
+    return Rows(rows, shown, mean_factors, measure, on)
 
 
 def _same_measure(
@@ -237,6 +258,7 @@ def _same_measure(
     if not counts:
         return [list(group) for group in members], None
     chosen = counts.most_common(1)[0][0]
+    names = called(run.curves.data for group in members for run in group if run.curves is not None)
     kept: list[list[Run]] = []
     for group in members:
         same: list[Run] = []
@@ -246,7 +268,9 @@ def _same_measure(
                 continue
             found = zip(_alike(run.curves), chosen, strict=True)
             reason = ", ".join(
-                f"{name} {value}, not {other}" for (name, value), (_, other) in found if value != other
+                f"{name} {names.get(value, value)}, not {names.get(other, other)}"
+                for (name, value), (_, other) in found
+                if value != other
             )
             aside.append(SetAside(str(run.path), f"its Δ does not belong with the others: {reason}"))
             if run.training is not None:
@@ -319,6 +343,7 @@ def _row(
     factors: Sequence[float],
     mean_factors: Sequence[float],
     tap: str | None,
+    names: Mapping[str, str],
 ) -> Row:
     curves = tuple(run.curves for run in group if run.curves is not None)
     chosen = _tap_for(curves, mean_factors, tap)
@@ -326,7 +351,7 @@ def _row(
     results = [
         run.training.results for run in group if run.training is not None and run.training.results is not None
     ]
-    known = facts(group[0])
+    known, data = facts(group[0]), group[0].trained_on
     return Row(
         model=group[0].model.name,
         trained=group[0].trained,
@@ -344,7 +369,8 @@ def _row(
         accuracy_at={f: statistic(accuracy_at(record, f) for record in curves) for f in factors},
         parameters=group[0].model.parameters,
         train_seconds=statistic(result.train_seconds for result in results),
-        data=group[0].trained_on.name if group[0].trained_on is not None else None,
+        data=data.name if data is not None else None,
+        data_called=names[data.name] if data is not None else None,
         settings=_shared(group[0].settings),
         options=group[0].model.options,
         changed=group[0].model.changed,
@@ -358,6 +384,12 @@ def _shared(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if settings is None:
         return None
     return {key: value for key, value in settings.items() if key not in (*DRAW, *MACHINE)}
+
+
+def trained_words(rows: Iterable[Row]) -> str:
+    """Say what the networks of rows were trained on."""
+    infos = [run.trained_on for row in rows for run in row.members if run.trained_on is not None]
+    return f"networks trained on {with_realisations(infos)}" if infos else "untrained networks"
 
 
 def version_notes(runs: Iterable[Run]) -> list[str]:

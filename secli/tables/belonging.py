@@ -12,6 +12,7 @@ from secli.config import TrainingSettings
 from secli.errors import UnknownNameError
 from secli.tables.collect import Name, Run, SetAside
 from secli.tables.derived import net, size, system
+from secli.tables.naming import called, with_realisations
 
 # What may differ between runs of one row: the draw, and the machine that did the work.
 DRAW = ("seed", "realisation")
@@ -149,15 +150,13 @@ def same_data(
     kept = list(runs)
     hint = keeps_apart("dataset") if keeps_apart is not None else "'--by model,dataset' keeps them apart"
     if "dataset" not in by:
+        names = called(run.trained_on for run in runs if run.trained_on is not None)
 
         def name(run: Run) -> str | None:
-            return run.trained_on.name if run.trained_on is not None else None
+            return names[run.trained_on.name] if run.trained_on is not None else None
 
         kept = _majority(
-            kept,
-            name,
-            lambda run, chosen: f"trained on {name(run)}, not {chosen}; {hint}",
-            aside,
+            kept, name, lambda run, chosen: f"trained on {name(run)}, not {chosen}; {hint}", aside
         )
     contents: dict[tuple[str, int], list[Run]] = {}
     for run in kept:
@@ -181,7 +180,7 @@ def _other_content(sharing: Sequence[Run], aside: list[SetAside]) -> list[Run]:
 
 
 def _data_name(run: Run) -> str:
-    return "" if run.trained_on is None else f"{run.trained_on.name} r{run.trained_on.realisation}"
+    return "" if run.trained_on is None else with_realisations([run.trained_on])
 
 
 def same_protocol(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from secli.errors import UnknownNameError
-from secli.tables.aggregate import Row, Summary
+from secli.tables.aggregate import Row, Summary, trained_words
 from secli.tables.collect import SetAside
 from secli.tables.compared import compared_notes
 from secli.tables.deltas import Measure, accuracy_at
@@ -107,7 +107,7 @@ def compare(
         for row_cells, some in zip(cells, found, strict=True):
             row_cells.append(Cell("; ".join(some[0].departures) if some and some[0].departures else None))
     notes += _published_notes(found, marks)
-    title = "Comparison over " + _dataset_words(summary)
+    title = "Comparison over " + trained_words(summary.rows)
     main = Table(title, tuple(columns), tuple(tuple(row) for row in cells), tuple(notes))
     others = (*_over_scale(summary.rows, found), *_apart(summary.rows, published))
     return Comparison(summary, main, others, aside_table(summary.set_aside), found)
@@ -152,7 +152,7 @@ def _measured(summary: Summary, accuracy: bool) -> tuple[list[Column], list[list
         ),
     ]
     shown = [(column, read) for column, read, wanted in specs if wanted]
-    cells = [[_cell(read(row), row) for _, read in shown] for row in rows]
+    cells = [[_cell(read(row), row, column.key) for column, read in shown] for row in rows]
     return [column for column, _ in shown], cells, _measured_notes(summary, accuracy)
 
 
@@ -164,10 +164,12 @@ def _at(attribute: str, factor: float) -> Callable[[Row], Any]:
     return lambda row: getattr(row, attribute)[factor]
 
 
-def _cell(value: Any, row: Row) -> Cell:
-    """Mark a statistic that rests on fewer runs than its row."""
+def _cell(value: Any, row: Row, key: str) -> Cell:
+    """Mark a statistic that rests on fewer runs than its row; say a dataset as its reader knows it."""
     fewer = isinstance(value, Statistic) and 0 < value.n < row.n
-    return Cell(value, f" (n={value.n})" if fewer else "")
+    return Cell(
+        value, f" (n={value.n})" if fewer else "", (row.data_called or "") if key == "dataset" else ""
+    )
 
 
 def _measured_notes(summary: Summary, accuracy: bool) -> list[str]:
@@ -178,8 +180,7 @@ def _measured_notes(summary: Summary, accuracy: bool) -> list[str]:
         who = "every row" if len(single) == len(rows) else ", ".join(dict.fromkeys(single))
         notes.append(f"A single run (n = 1), so no ±: {who}.")
     if summary.measure is not None:
-        data = summary.measure[2]
-        notes.append(measure_note(summary.measure, "at the tap named"))
+        notes.append(measure_note(summary.measure, summary.measured_on))
         if summary.mean_factors:
             factors = ", ".join(f"{f:.3g}" for f in summary.mean_factors)
             notes.append(
@@ -191,15 +192,15 @@ def _measured_notes(summary: Summary, accuracy: bool) -> list[str]:
         if unmeasured:
             notes.append(f"Δ not measured ('secli equivariance' does): {'; '.join(unmeasured)}.")
         if accuracy:
-            notes.append(f"Accuracy at s: on {data} images rescaled by s.")
+            notes.append(f"Accuracy at s: on images of {summary.measured_on} rescaled by s.")
     return [*notes, *summary.notes]
 
 
-def measure_note(measure: Measure, where: str) -> str:
-    """Say how Δ was measured."""
-    metric, background, data, images = measure
+def measure_note(measure: Measure, on: str) -> str:
+    """Say how Δ was measured, and on which images."""
+    metric, background, _, images = measure
     kept = "background Φ(0) subtracted" if background == "empty" else "background kept"
-    return f"Δ(s): equivariance error ({METRIC_WORDS[metric]}; {kept}) {where}, on {images} images of {data}."
+    return f"Δ(s): equivariance error ({METRIC_WORDS[metric]}; {kept}) at the tap named, on {images} images of {on}."
 
 
 def _reported_cell(entries: Sequence[Reported], marks: dict[tuple[str, ...], str]) -> Cell:
@@ -328,11 +329,6 @@ def grouped_aside(aside: Sequence[SetAside]) -> list[SetAside]:
         SetAside(some[0] + (f" and {len(some) - 1} more" if len(some) > 1 else ""), reason)
         for reason, some in paths.items()
     ]
-
-
-def _dataset_words(summary: Summary) -> str:
-    names = list(dict.fromkeys(row.data for row in summary.rows if row.data is not None))
-    return f"networks trained on {', '.join(names)}" if names else "untrained networks"
 
 
 def _sorted(summary: Summary, sort: str | None) -> Summary:

@@ -10,6 +10,7 @@ from secli.records import AccuracyRow, CurveRow, EquivarianceRecord
 from secli.tables.formats import MISSING, Cell, Column, Table, check_format, dump_json, render
 from secli.tables.labels import distinct_labels
 from secli.tables.long import long_table
+from secli.tables.naming import with_realisations
 from secli.tables.places import (
     full_name,
     null_places,
@@ -306,7 +307,7 @@ def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: dict[str
     kept = "background Φ(0) subtracted" if record.background == "empty" else "background kept"
     runs = len(record.pooled)
     over = f"{runs} runs, each on {images} images" if runs else f"{images} images"
-    notes = [f"Mean over {over} of {record.data.name} r{record.data.realisation}; {kept}."]
+    notes = [f"Mean over {over} of {with_realisations([record.data])}; {kept}."]
     if any(_has_interval(row) for row in rows):
         what = "interval of the mean over runs" if runs else "interval of the mean"
         notes.append(f"95 %: {what} (bootstrap); floor: what resampling twice instead of once costs.")

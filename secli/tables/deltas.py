@@ -54,7 +54,8 @@ def common_factors(records: Sequence[EquivarianceRecord]) -> list[float]:
 
 def check_measured(wanted: Sequence[float], records: Sequence[EquivarianceRecord]) -> None:
     """Raise ``InputError``, naming the factors that were measured, when no record was measured at any of the wanted."""
-    measured = sorted({row.factor for record in records for row in (*record.rows, *record.accuracy)})
+    factors = {row.factor for record in records for row in record.rows}
+    measured = sorted(factors | {row.factor for record in records for row in record.accuracy})
     if measured and not any(same_factor(one, other) for one in wanted for other in measured):
         asked, known = (", ".join(dict.fromkeys(f"{f:.3g}" for f in some)) for some in (wanted, measured))
         raise InputError(f"no run was measured at s = {asked}; measured at s = {known}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from secli.errors import InputError
+from secli.tables.aggregate import trained_words
 from secli.tables.belonging import check_facts
 from secli.tables.collect import Run, SetAside
 from secli.tables.compared import compared_notes
@@ -14,7 +15,7 @@ from secli.tables.deltas import common_factors
 from secli.tables.formats import Table
 from secli.tables.grid import Grid, GridColumn, accuracy_factors
 from secli.tables.grid_layout import lay_grid
-from secli.tables.pivot import Wanted, in_order, planned_key, row_names, sort_runs, split_key, trained_words
+from secli.tables.pivot import Wanted, in_order, planned_key, row_names, sort_runs, split_key
 from secli.tables.published import Published
 from secli.tables.quantities import Quantity, accuracy_at_factor, delta_at
 
@@ -58,20 +59,19 @@ def curve_tables(
     lacking = [key for key, _ in (planned_key(one, rows, ()) for one in planned) if key is not None]
     order = in_order([*keys, *lacking], sorted_runs, rows, planned)
     records = [record for row in found.rows for record in row.curves]
-    title = wanted.title or f"Curves over {trained_words(found)}"
-    data = found.measure[2]
+    title = wanted.title or f"Curves over {trained_words(found.rows)}"
     apart: list[tuple[str, Callable[[float], Quantity], Sequence[float], str]] = [
         (
             "accuracy (%)",
             accuracy_at_factor,
             accuracy_factors(found.rows, wanted.factors),
-            f"Accuracy on {found.measure[3]} images of {data} rescaled by s.",
+            f"Accuracy on {found.measure[3]} images of {found.measured_on} rescaled by s.",
         ),
         (
             "Δ(s)",
             delta_at,
             common_factors(records) if wanted.factors is None else wanted.factors,
-            measure_note(found.measure, "at the tap named"),
+            measure_note(found.measure, found.measured_on),
         ),
     ]
     tables = []
@@ -96,6 +96,7 @@ def curve_tables(
             columns,
             cells,
             taps=tuple(taps.get(key) for key in order) if is_delta else None,
+            said=sorted_runs.said,
             notes=(note, *(compared_notes(found.rows, factors) if is_delta else ()), *sorted_runs.notes),
         )
         tables.append(lay_grid(grid, wanted.ranks, wanted.test))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError
 from secli.records import EquivarianceRecord, atomic_path
+from secli.tables.naming import with_realisations
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,8 +118,8 @@ def plain(text: str) -> str:
 
 def measured_on(records: Sequence[EquivarianceRecord]) -> str:
     """Return the title of a figure whose reader gave none: what was measured on."""
-    names = sorted({f"{record.data.name} r{record.data.realisation}" for record in records})
-    return plain(f"Equivariance over scale, measured on {', '.join(names)}")
+    on = with_realisations(record.data for record in records)
+    return plain(f"Equivariance over scale, measured on {on}")
 
 
 def metric_note(records: Sequence[EquivarianceRecord]) -> str:

@@ -55,10 +55,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A value, and a mark behind it (†) that a note explains."""
+    """A value, a mark behind it (†) that a note explains, and the words that a reader sees in its place, if any."""
 
     value: Value
     mark: str = ""
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def shown_columns(table: Table) -> list[int]:
 
 def cell_parts(cell: Cell, column: Column) -> tuple[str, ...]:
     """Return the text of a cell: one part, or two (mean, ± standard deviation) that may stand on two lines."""
-    value = cell.value
+    value = cell.said or cell.value
     if value is None or (isinstance(value, Statistic) and value.mean is None):
         return (MISSING + cell.mark,)
     if isinstance(value, bool):

@@ -65,6 +65,8 @@ class Grid:
         Rows of one block are compared with each other; none: all are.
     notes
         What a reader must know.
+    said
+        What a reader calls the datasets among the names.
     """
 
     title: str
@@ -75,6 +77,11 @@ class Grid:
     taps: tuple[str | None, ...] | None = None
     blocks: tuple[Hashable, ...] | None = None
     notes: tuple[str, ...] = ()
+    said: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, row: int) -> str:
+        """Return the names of a row in a sentence."""
+        return ", ".join(self.said.get(part, part) for part in self.names[row] if part is not None)
 
     def cell(self, row: int, column: int) -> GridCell:
         """Return what stands in a cell; an empty one where nothing does."""

@@ -58,7 +58,7 @@ def lay_grid(grid: Grid, ranks: bool = False, test: Test = "t") -> Table:
     columns += [Column("tap", "tap", text=True)] if grid.taps is not None else []
     lines: list[tuple[Cell, ...]] = []
     for row, names in enumerate(grid.names):
-        head = [Cell(name if name is not None else MISSING) for name in names]
+        head = [Cell(MISSING if name is None else name, said=grid.said.get(name or "", "")) for name in names]
         tail = [Cell(ranked[row])] if ranks else []
         tail += [Cell(grid.taps[row])] if grid.taps is not None else []
         measured = [_measured(grid, row, place, found.get((row, place))) for place in places]
@@ -228,8 +228,7 @@ def _said(grid: Grid, places: Sequence[tuple[int, int]]) -> str:
     """Name cells, at most six of them."""
     named = []
     for row, place in places[:6]:
-        name = ", ".join(part for part in grid.names[row] if part is not None)
-        named.append(f"{name} ({grid.columns[place].title})")
+        named.append(f"{grid.name(row)} ({grid.columns[place].title})")
     more = f" and {len(places) - 6} more" if len(places) > 6 else ""
     return "; ".join(named) + more
 

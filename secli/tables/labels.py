@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from secli.records import EquivarianceRecord
+from secli.records import DataInfo, EquivarianceRecord
+from secli.tables.naming import called
 
 # What can set two results of one model apart, from the most to the least telling.
 _DETAILS: tuple[Callable[[EquivarianceRecord], str], ...] = (
     lambda record: "" if record.trained else "untrained",
     lambda record: ", ".join(f"{key}={value}" for key, value in sorted(record.model.options.items())),
-    lambda record: "" if record.trained_on is None else f"trained on {record.trained_on.name}",
-    lambda record: f"on {record.data.name}",
+    lambda record: "" if record.trained_on is None else f"trained on {_called(record.trained_on)}",
+    lambda record: f"on {_called(record.data)}",
     lambda record: "" if record.background == "empty" else "background kept",
     lambda record: "" if record.trained_on is None else f"r{record.trained_on.realisation}",
     lambda record: f"seed {record.seed}",
     lambda record: "" if record.run is None else Path(record.run).name,
 )
+
+
+def _called(info: DataInfo) -> str:
+    return called([info])[info.name]
 
 
 def distinct_labels(records: Sequence[EquivarianceRecord]) -> list[str]:

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from secli.errors import InputError
-from secli.tables.aggregate import Row, Rows, check_left, rows_of, training_notes, version_notes
+from secli.tables.aggregate import (
+    Row,
+    Rows,
+    check_left,
+    rows_of,
+    trained_words,
+    training_notes,
+    version_notes,
+)
 from secli.tables.belonging import (
     KeepsApart,
     check_facts,
@@ -88,6 +96,11 @@ class Sorted:
     accuracy_factors: tuple[float, ...]
     notes: tuple[str, ...]
 
+    @property
+    def said(self) -> dict[Any, str]:
+        """What a reader calls the datasets, by their names."""
+        return {row.data: row.data_called for row in self.found.rows if row.data_called is not None}
+
     def fill(self, row: Row, one: Quantity, published: Published | None) -> GridCell:
         """Return the cell of one group of runs."""
         return filled(row, one, self.found, self.accuracy_factors, published)
@@ -151,7 +164,10 @@ def pivot_tables(
     for one in quantities:
         grid_columns = tuple(
             GridColumn(
-                ", ".join(fact_text(fact, value) for fact, value in zip(columns, key, strict=True)),
+                ", ".join(
+                    fact_text(fact, sorted_runs.said.get(value, value))
+                    for fact, value in zip(columns, key, strict=True)
+                ),
                 one,
                 dict(zip(columns, key, strict=True)),
             )
@@ -171,6 +187,7 @@ def pivot_tables(
             grid_columns,
             cells,
             notes=(*_delta_notes(one, sorted_runs, (one,), True), *sorted_runs.notes),
+            said=sorted_runs.said,
         )
         tables.append(lay_grid(grid, wanted.ranks, wanted.test))
     return tables
@@ -304,26 +321,21 @@ def _list_grid(
     deltas = [one for one in quantities if one.key.startswith("delta")]
     curves = next(iter(deltas or [one for one in quantities if one.curves]), None)
     return Grid(
-        wanted.title or f"Comparison over {trained_words(sorted_runs.found)}",
+        wanted.title or f"Comparison over {trained_words(sorted_runs.found.rows)}",
         rows,
         tuple(row_names(key) for key in row_keys),
         tuple(GridColumn(one.title, one) for one in quantities),
         cells,
         taps=tuple(taps.get(key) for key in row_keys) if deltas else None,
         notes=(*(_delta_notes(curves, sorted_runs, quantities, False) if curves else ()), *sorted_runs.notes),
+        said=sorted_runs.said,
     )
 
 
 def _title(wanted: Wanted, one: Quantity, found: Rows) -> str:
     if wanted.title is not None:
         return wanted.title
-    return f"{one.title[0].upper()}{one.title[1:]} over {trained_words(found)}"
-
-
-def trained_words(found: Rows) -> str:
-    """Say what the networks were trained on."""
-    names = list(dict.fromkeys(row.data for row in found.rows if row.data is not None))
-    return f"networks trained on {', '.join(names)}" if names else "untrained networks"
+    return f"{one.title[0].upper()}{one.title[1:]} over {trained_words(found.rows)}"
 
 
 def _factors(one: Quantity, found: Rows) -> tuple[float, ...]:
@@ -339,8 +351,8 @@ def _delta_notes(
     if one.key.startswith("accuracy"):
         over = ", ".join(f"{f:.3g}" for f in sorted_runs.accuracy_factors)
         mean = "" if one.factor is not None else f": mean over s = {over}"
-        return [f"Accuracy on {found.measure[3]} images of {found.measure[2]} rescaled by s{mean}."]
-    notes = [measure_note(found.measure, "at the tap named")]
+        return [f"Accuracy on {found.measure[3]} images of {found.measured_on} rescaled by s{mean}."]
+    notes = [measure_note(found.measure, found.measured_on)]
     at = [factor for one in columns if one.at_tap for factor in _factors(one, found)]
     notes += compared_notes(found.rows, at)
     if one.factor is None:

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -14,11 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
-from secli.datasets.manifest import read_manifest
 from secli.datasets.protocols import DATASETS
-from secli.errors import InputError
 from secli.tables.aggregate import Row
 from secli.tables.derived import base_dataset
+from secli.tables.naming import parameters_of
 
 Metric = Literal["test_error", "accuracy", "equivariance_error", "parameters"]
 Kind = Literal["paper", "reproduction", "citation", "code"]
@@ -231,17 +229,9 @@ def _as_published(value: Any, published: Any) -> bool:
 
 
 def _parameters(row: Row) -> dict[str, Any]:
-    """Return the parameters of a row's data, from the manifest if it still stands where the run found it."""
-    for data in (run.trained_on for run in row.members):
-        if data is None:
-            continue
-        try:
-            manifest = read_manifest(Path(data.path))
-        except (InputError, OSError):
-            continue
-        if manifest.digest == data.digest:
-            return manifest.parameters
-    return {}
+    """Return the parameters of a row's data, as far as they are known."""
+    infos = (run.trained_on for run in row.members)
+    return next((known for info in infos if info is not None and (known := parameters_of(info))), {})
 
 
 def _words(value: Any) -> str:

@@ -28,6 +28,7 @@ from secli.tables.comparison import aside_table, compare, grouped_aside
 from secli.tables.derived import net, size, system
 from secli.tables.factor_curves import curve_tables
 from secli.tables.formats import Column, Table
+from secli.tables.naming import called
 from secli.tables.pivot import Wanted, pivot_tables
 from secli.tables.published import Published, load_published
 
@@ -212,6 +213,7 @@ def _missing_notes(record: SweepRecord, states: Mapping[Path, str]) -> list[str]
 def _stand_in_notes(runs: Sequence[Run]) -> list[str]:
     """Name the datasets that were trained on in place of those that the sweep's file names."""
     found: dict[tuple[str, str], None] = {}
+    names = called(run.trained_on for run in runs if run.trained_on is not None)
     for run in runs:
         match = _FOLDER.match(run.path.name)
         if match is None or run.trained_on is None:
@@ -219,7 +221,7 @@ def _stand_in_notes(runs: Sequence[Run]) -> list[str]:
         wanted, used = match["dataset"], run.trained_on.name
         # a set with other parameters than the standard ones carries their hash
         if not re.fullmatch(rf"{re.escape(wanted)}(-[0-9a-f]{{6,}})?", used):
-            found[wanted, used] = None
+            found[wanted, names[used]] = None
     return [f"Not {wanted}: {used} stands in for it." for wanted, used in found]
 
 

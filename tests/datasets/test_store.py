@@ -57,6 +57,7 @@ def test_round_trip(directory: Path) -> None:
         "path": str(directory),
         "order": None,
         "lossy": True,
+        "parameters": {"factors": [0.3, 1.0], "sizes": [6, 0, 4]},
     }
     for name, count in (("train", 6), ("val", 0), ("test", 4)):
         split = dataset.split(name)  # type: ignore[arg-type]

@@ -111,7 +111,7 @@ def test_without_named_tables_the_flat_comparison(tmp_path: Path) -> None:
     write_sweep(tmp_path, [])
     write_runs(tmp_path)
     tables = sweep_tables(tmp_path)
-    assert tables[0].title == "Comparison over networks trained on mnist-scale"
+    assert tables[0].title == "Comparison over networks trained on mnist-scale r0 to r2"
     assert [row["model"] for row in json_rows(tables[0])] == list(LABELS)
 
 

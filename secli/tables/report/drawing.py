@@ -15,6 +15,7 @@ from secli.tables.curves import tables_of
 from secli.tables.figures import COLOURS
 from secli.tables.heatmap import draw_heatmap
 from secli.tables.labels import distinct_labels
+from secli.tables.naming import called
 from secli.tables.places import tap_names, whole
 from secli.tables.plots import draw_curves
 from secli.tables.report.content import FigurePart
@@ -107,7 +108,7 @@ def measuring_commands(records: Sequence[EquivarianceRecord], sweeps: Sequence[s
 
 
 def _rest(row: Row) -> list[str]:
-    return [f"{key} {value}" for key, value in row.by.items() if key != "model" and value is not None]
+    return [f"{key} {row.said(key)}" for key, value in row.by.items() if key != "model" and value is not None]
 
 
 def _named(record: EquivarianceRecord, name: str) -> EquivarianceRecord:
@@ -119,7 +120,7 @@ def _drawable(record: EquivarianceRecord) -> bool:
 
 
 def _data(records: Sequence[EquivarianceRecord]) -> list[str]:
-    return sorted({f"measured on {record.data.name}" for record in records})
+    return sorted({f"measured on {name}" for name in called(record.data for record in records).values()})
 
 
 def _caption(name: str, group: Sequence[EquivarianceRecord], labels: Sequence[str]) -> str:

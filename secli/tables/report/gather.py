@@ -9,7 +9,7 @@ from pathlib import Path
 
 from secli.errors import InputError
 from secli.records import SWEEP_FILE, SweepRecord, read_sweep_record
-from secli.tables.aggregate import Summary, summarise
+from secli.tables.aggregate import Summary, summarise, trained_words
 from secli.tables.collect import SetAside, collect
 from secli.tables.comparison import compare
 from secli.tables.published import load_published
@@ -121,8 +121,9 @@ def _compare_command(paths: Sequence[Path], summary: Summary, published: bool) -
 def _title(summary: Summary, sweeps: Sequence[tuple[Path, SweepRecord]]) -> str:
     if sweeps:
         return "Sweep " + ", ".join(dict.fromkeys(record.name for _, record in sweeps))
-    names = list(dict.fromkeys(row.data for row in summary.rows if row.data is not None))
-    return f"Networks trained on {', '.join(names)}" if names else "Untrained networks under change of scale"
+    words = trained_words(summary.rows)
+    trained = any(row.data is not None for row in summary.rows)
+    return words[0].upper() + words[1:] if trained else "Untrained networks under change of scale"
 
 
 def _lead(summary: Summary, sweeps: Sequence[tuple[Path, SweepRecord]]) -> list[str]:

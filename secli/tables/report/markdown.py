@@ -74,7 +74,8 @@ def _rendered(table: Table, title: bool = True) -> str:
 
 def _plain_cell(cell: Cell, column: Column) -> Cell:
     mark = plain(cell.mark)
-    return replace(cell, value=plain(cell.value) if isinstance(cell.value, str) else cell.value, mark=mark)
+    value = plain(cell.value) if isinstance(cell.value, str) else cell.value
+    return replace(cell, value=value, mark=mark, said=plain(cell.said))
 
 
 def code(text: str) -> str:

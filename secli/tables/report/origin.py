@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from secli.records import DataInfo, Provenance
 from secli.tables.collect import Run
 from secli.tables.formats import Cell, Column, Table
+from secli.tables.naming import called
 from secli.tables.report.content import Fact, Origin
 
 # what decides numbers to the last digit: a reader must know where records differ in it
@@ -110,10 +111,11 @@ def _runs_table(runs: Sequence[Run]) -> Table:
         Column("threads", "threads"),
         Column("created", "recorded (UTC)", text=True),
     )
-    return Table("All runs", columns, tuple(_run_line(run) for run in runs))
+    names = called(run.trained_on for run in runs if run.trained_on is not None)
+    return Table("All runs", columns, tuple(_run_line(run, names) for run in runs))
 
 
-def _run_line(run: Run) -> tuple[Cell, ...]:
+def _run_line(run: Run, names: Mapping[str, str]) -> tuple[Cell, ...]:
     record = run.training if run.training is not None else run.curves
     if record is None:
         raise ValueError(f"{run.path}: a run needs at least one record")
@@ -122,7 +124,7 @@ def _run_line(run: Run) -> tuple[Cell, ...]:
     return (
         Cell(str(run.path)),
         Cell(run.model.name if run.trained else f"{run.model.name} (untrained)"),
-        Cell(run.trained_on.name if run.trained_on is not None else None),
+        Cell(None) if run.trained_on is None else Cell(run.trained_on.name, said=names[run.trained_on.name]),
         Cell(run.realisation),
         Cell(run.seed),
         Cell(results.test_error if results is not None else None),
