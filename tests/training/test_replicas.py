@@ -18,11 +18,16 @@ from secli.datasets.store import ScaleDataset, open_dataset
 from secli.errors import InputError, InterruptedRunError
 from secli.layers.dropout import Streams
 from secli.models.building import build
-from secli.records import TrainingRecord, read_training_record
+from secli.records import ModelInfo, TrainingRecord, read_training_record
+from secli.training.devices import make_fabric
 from secli.training.epoch import image_order
 from secli.training.events import Begun, EpochEnded, Event, Remark, Stepped
+from secli.training.fit import Job
+from secli.training.plan import resolve
+from secli.training.replicas.fit import StackedFit
 from secli.training.replicas.train import NOT_BEGUN, train_replicas
 from secli.training.run import train
+from tests.training.test_waiting import NothingWaits
 
 Quick = Callable[..., TrainingSettings]
 Trained = Sequence[tuple[Path, TrainingRecord]]
@@ -365,3 +370,16 @@ def test_what_does_not_go_together_is_refused_in_one_line(
     with pytest.raises(ValueError, match="2 datasets, but 1 settings"):
         train_replicas(CNN, [tiny] * 2, [quick()], tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_step_does_not_wait_for_the_device(tiny: ScaleDataset, quick: Quick, tmp_path: Path) -> None:
+    settings = quick(augment="scale", batch=32)
+    info = ModelInfo(name="mnist_cnn_28", options=resolve(MNIST, settings).options, parameters=0)
+    jobs = [Job(tmp_path, info, tiny, each, resume=False) for each in seeds(quick, 2, augment="scale")]
+    networks = [build(info.name, info.options, seed=seed) for seed in range(2)]
+    fit = StackedFit(make_fabric(settings), jobs, networks, lambda run, event: None, lambda: False)
+    fit.stack.train()
+    fit._draw()
+    fit._take_step()
+    with NothingWaits():
+        fit._take_step()
