@@ -1,4 +1,4 @@
-"""Where a convolution in bfloat16 has a slow gradient on a CPU.
+"""Which convolutions in bfloat16 a CPU does slowly, so that another form pays.
 
 oneDNN's gradient with respect to the kernel takes in bfloat16 up to four times as long as the forward pass, not only
 from 15 cells on: on a plane about as narrow as the kernel, too. Written as a convolution
@@ -16,29 +16,38 @@ from secli.layers.forms import in_use
 
 WIDE = 15
 """From this width of the kernel on the gradient is slow on any plane, in cells."""
+TRANSFORMED = 13
+"""From this width on Fourier transforms in float32 cost less than forward and backward sums in bfloat16, in cells."""
 CHANNELS = 16
 """With fewer input channels oneDNN's gradient is no slower: it then goes another way."""
 
 
-def slow_in_bfloat16(x: Tensor, kernel: Tensor) -> bool:
-    """Whether torch would compute this convolution of stride 1 in bfloat16, on a CPU, with a slow gradient."""
-    size = kernel.shape[-1]
-    return (
-        in_use("wide-gradient")
-        and (size >= WIDE or 2 * size >= max(x.shape[-2:]))
-        and kernel.shape[1] >= CHANNELS
-        and x.device.type == "cpu"
-        and torch.is_grad_enabled()
-        and kernel.requires_grad
-        and not torch.compiler.is_compiling()
-        and not replicas_at_once()
-        and _becomes_bfloat16(x, kernel)
-    )
-
-
-def _becomes_bfloat16(x: Tensor, kernel: Tensor) -> bool:
+def becomes_bfloat16(x: Tensor, kernel: Tensor) -> bool:
+    """Whether a CPU computes this convolution in bfloat16, at once: compiler and vmap see torch's convolution."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or replicas_at_once():
+        return False
     types = {x.dtype, kernel.dtype}
     if torch.is_autocast_enabled("cpu"):
         # autocast leaves float64 as it is
         return torch.get_autocast_dtype("cpu") == torch.bfloat16 and torch.float64 not in types
     return types == {torch.bfloat16}
+
+
+def slow_in_bfloat16(x: Tensor, kernel: Tensor) -> bool:
+    """Whether the gradient of a convolution of stride 1 will be asked of oneDNN in bfloat16, and is slow there."""
+    return in_use("wide-gradient") and kernel.shape[1] >= CHANNELS and _is_learned(x, kernel, WIDE)
+
+
+def may_transform_in_bfloat16(x: Tensor, kernel: Tensor) -> bool:
+    """Whether the direct sums of a convolution in bfloat16, backward included, take long enough to be replaced.
+
+    There are no transforms in bfloat16, so that forward alone they gain nothing.
+    """
+    return in_use("fourier") and _is_learned(x, kernel, TRANSFORMED)
+
+
+def _is_learned(x: Tensor, kernel: Tensor, width: int) -> bool:
+    """Whether the gradient of a kernel so wide, or half as wide as the plane, will be asked for."""
+    size = kernel.shape[-1]
+    wide = size >= width or 2 * size >= max(x.shape[-2:])
+    return wide and torch.is_grad_enabled() and kernel.requires_grad and becomes_bfloat16(x, kernel)

@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
 from secli.layers.at_once import replicas_at_once
-from secli.layers.bfloat16 import slow_in_bfloat16
+from secli.layers.bfloat16 import may_transform_in_bfloat16, slow_in_bfloat16
 from secli.layers.forms import in_use
 from secli.layers.fourier_conv import convolve, fourier_conv2d, pays, spectrum
 
@@ -42,11 +42,13 @@ def plain_conv2d(
 
     ``kept`` holds spectra of this very kernel, and takes new ones.
     """
-    if stride == 1 and _may_transform(x, kernel):
-        size, (height, width) = kernel.shape[-1], x.shape[-2:]
-        if pays(x.shape[1], kernel.shape[0], height, width, size, padding, kept is not None):
-            y = _transformed(x, kernel, padding, kept)
-            return y if bias is None else y + bias.view(-1, 1, 1)
+    shape = x.shape[1], kernel.shape[0], *x.shape[-2:], kernel.shape[-1]
+    if stride == 1 and _may_transform(x, kernel) and pays(*shape, padding, kept is not None):
+        y = _transformed(x, kernel, padding, kept)
+        return y if bias is None else y + bias.view(-1, 1, 1)
+    if stride == 1 and may_transform_in_bfloat16(x, kernel) and pays(*shape, padding):
+        y = fourier_conv2d(x.float(), kernel.float(), padding)
+        return (y if bias is None else y + bias.view(-1, 1, 1)).bfloat16()
     if stride == 1 and slow_in_bfloat16(x, kernel):
         own = None if bias is None else bias.bfloat16()
         rounded: Tensor = _WideConvolution.apply(x.bfloat16(), kernel.bfloat16(), own, padding)

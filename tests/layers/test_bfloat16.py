@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secli.layers import BatchNorm, ScalePool, SESConv, SESLift, SpatialPool, basis_b, wide_conv
+from secli.layers.forms import without
+from secli.layers.fourier_conv import fourier_conv2d
 from secli.layers.wide_conv import plain_conv2d
 
 ROUNDING = 2.0**-8
@@ -15,7 +17,8 @@ ROUNDING = 2.0**-8
 
 
 def distance(ours: Tensor, exact: Tensor) -> float:
-    return float((ours.double() - exact.double()).norm() / exact.double().norm())
+    ours, exact = ours.detach().double(), exact.detach().double()
+    return float((ours - exact).norm() / exact.norm())
 
 
 @pytest.mark.parametrize(("side", "plane", "padding"), [(15, 40, 7), (7, 14, 3), (13, 7, 6), (5, 9, 0)])
@@ -64,6 +67,41 @@ def test_it_stands_back_where_torch_does_well(monkeypatch: pytest.MonkeyPatch) -
         assert plain_conv2d(x.double(), kernel.double(), None, 1, 3).dtype == torch.float64
         with torch.no_grad():
             plain_conv2d(x, kernel, None, 1, 3)
+
+
+def test_the_widest_are_transformed_in_float32_where_they_are_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transformed: list[torch.dtype] = []
+
+    def watched(x: Tensor, kernel: Tensor, padding: int) -> Tensor:
+        transformed.append(x.dtype)
+        return fourier_conv2d(x, kernel, padding)
+
+    monkeypatch.setattr(wide_conv, "fourier_conv2d", watched)
+    learned = [torch.randn(shape, requires_grad=True) for shape in ((2, 32, 14, 14), (63, 32, 13, 13), (63,))]
+    x, kernel, bias = learned
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = plain_conv2d(x, kernel, bias, 1, 6)
+        assert transformed == [torch.float32]
+        with torch.no_grad():
+            plain_conv2d(x, kernel, bias, 1, 6)
+        with without("fourier"):
+            plain_conv2d(x, kernel, bias, 1, 6)
+    assert len(transformed) == 1
+    plain_conv2d(x.bfloat16(), kernel.bfloat16(), bias.bfloat16(), 1, 6)
+    assert len(transformed) == 2
+    assert y.dtype == torch.bfloat16
+    exact = functional.conv2d(x, kernel, bias, padding=6)
+    assert distance(y, exact) < ROUNDING
+    probe = torch.randn_like(y)
+    for a, b in zip(
+        torch.autograd.grad(y, learned, probe),
+        torch.autograd.grad(exact, learned, probe.float()),
+        strict=True,
+    ):
+        assert a.dtype == torch.float32
+        assert distance(a, b) < ROUNDING
 
 
 class Scales(nn.Module):
