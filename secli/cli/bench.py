@@ -59,6 +59,9 @@ def bench(
     dataset: Annotated[
         str, typer.Option(metavar="DATASET", help="Which dataset, realisations 0 to 5, nothing exported.")
     ] = "mnist-scale",
+    export: Annotated[
+        bool, typer.Option("--export-png", help="With --data: also the trees of PNG files.")
+    ] = False,
     source: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Its raw pictures.", show_default="the cache, then a download"),
@@ -116,7 +119,7 @@ def bench(
             )
         from secli.cli.bench_data import time_data
 
-        time_data(dataset, source, repeats or 1, format, quiet)
+        time_data(dataset, source, repeats or 1, format, quiet, export)
         return
     from secli.catalogue import MODELS
     from secli.cli.bench_networks import time_networks

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from jaxtyping import UInt8
 
 from secli.datasets.manifest import SPLITS
 from secli.datasets.store import ScaleDataset
 from secli.errors import InputError
 from secli.records import atomic_directory
+
+BLOCK = 500
+"""Pictures that a thread writes before it tells."""
 
 
 def export_path(directory: Path, name: str, realisation: int) -> Path:
@@ -82,10 +90,69 @@ def export_png(
             for folder in folders:
                 (temporary / name / folder).mkdir(parents=True)
             digits = len(str(len(split) - 1))
-            for index, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
-                file = temporary / name / folders[label] / f"{index:0{digits}d}.png"
-                Image.fromarray(image).save(file, compress_level=1)
-                done += 1
-                if on_progress is not None and (done % 500 == 0 or done == total):
+            files = [
+                f"{temporary / name / folders[label]}/{index:0{digits}d}.png"
+                for index, label in enumerate(split.labels.tolist())
+            ]
+            before = done
+            for done in _write_all(files, split.images, before):
+                if on_progress is not None:
                     on_progress(done, total)
     return path
+
+
+def png(image: UInt8[np.ndarray, "h w *c"]) -> bytes:
+    """Return a picture as a PNG file: grey or RGB, 8 bits, no filter, compressed for speed.
+
+    Pillow's writer takes some times longer for pictures as small as these.
+    """
+    height, width = image.shape[:2]
+    rows = np.zeros((height, 1 + image[0].size), dtype=np.uint8)  # each row begins with its filter: 0, none
+    rows[:, 1:] = image.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if image.ndim == 2 else 2, 0, 0, 0)
+    chunks = (b"IHDR" + header, b"IDAT" + zlib.compress(rows.tobytes(), 1), b"IEND")
+    body = (
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+def _write_all(files: Sequence[str], images: np.ndarray, done: int) -> Iterator[int]:
+    """Write pictures in as many threads as cores, which wait for the system most of the time; yield how many stand."""
+    stop = threading.Event()
+
+    def write(rows: range) -> int:
+        for row in rows:
+            if stop.is_set():
+                break
+            _write(files[row], png(images[row]))
+        return len(rows)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        waiting = {
+            pool.submit(write, range(start, min(start + BLOCK, len(files))))
+            for start in range(0, len(files), BLOCK)
+        }
+        try:
+            while waiting:
+                # a short wait, so that Ctrl-C is heard
+                finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    done += future.result()
+                    yield done
+        finally:  # no thread writes on while the unfinished tree is removed
+            stop.set()
+            for future in waiting:
+                future.cancel()
+
+
+def _write(file: str, content: bytes) -> None:
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(handle, left) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, file) from None
+    finally:
+        os.close(handle)
