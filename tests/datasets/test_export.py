@@ -65,7 +65,7 @@ def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert told[-1] == sum(dataset.manifest.sizes.values())
     assert told == sorted(told)
     for name in ("train", "val", "test"):
-        split = dataset.split(name)  # type: ignore[arg-type]
+        split = dataset.split(name)
         files = {int(file.stem): file for file in (tree / name).rglob("*.png")}
         assert sorted(files) == list(range(len(split)))
         for index, file in files.items():
