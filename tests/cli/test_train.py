@@ -114,6 +114,18 @@ def test_flags_win_over_set_over_yaml_over_the_models_defaults(
         (["cnn", "--resume", "--force"], "--resume and --force exclude each other"),
         (["cnn", "--batch", "1"], "training.batch = 1: at least 2 images"),
         (["cnn", "--epochs", "few"], "--epochs"),
+        (
+            ["cnn", "--accumulate", "0"],
+            "--accumulate: accumulate = 0: input should be greater than or equal to 1",
+        ),
+        (["cnn", "--batch", "8", "--accumulate", "9"], "a batch of 8 images has no more parts than images"),
+        (
+            ["cnn", "--batch", "8", "--accumulate", "5"],
+            "needs 2 images (two for the batch norm); give at most 4",
+        ),
+        (["cnn", "--compile", "--checkpoint-activations"], "exclude each other"),
+        (["cnn", "--compile", "--devices", "2"], "training.compile: works on one device, not on 2"),
+        (["cnn", "--set", "training.checkpoint_activations=perhaps"], "checkpoint_activations = 'perhaps'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(
@@ -121,6 +133,40 @@ def test_bad_input_is_one_line_and_exit_2(
 ) -> None:
     refused(train(*arguments), text)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_compiler_is_one_line_and_leaves_no_run(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    refused(train("cnn", *QUICK, "--compile"), "torch needs a C++ compiler")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ways_to_take_a_step_are_recorded_and_part_of_the_runs_name(train: Train) -> None:
+    runs = {}
+    for flags in [(), ("--accumulate", "2"), ("--checkpoint-activations",)]:
+        result = train("cnn", *QUICK, *flags)
+        assert result.exit_code == 0, result.stderr
+        runs[flags] = Path(result.stdout.strip())
+    assert len({run.name for run in runs.values()}) == 3
+    recorded = [json.loads((run / "record.json").read_text())["training"] for run in runs.values()]
+    assert [each["accumulate"] for each in recorded] == [1, 2, 1]
+    assert [each["checkpoint_activations"] for each in recorded] == [False, False, True]
+    plain, _, again = (digest(run) for run in runs.values())
+    assert plain == again
+    refused(train("cnn", *QUICK, "--set", "training.compile=maybe"), "compile = 'maybe'")
+
+
+def test_a_run_of_an_older_secli_goes_on_without_the_newer_settings(train: Train) -> None:
+    run = Path(train("cnn", *QUICK).stdout.strip())
+    file = run / "record.json"
+    record = json.loads(file.read_text())
+    for key in ("accumulate", "checkpoint_activations", "compile"):
+        del record["training"][key]
+    file.write_text(json.dumps(record))
+    again = train("cnn", *QUICK, "--resume")
+    assert (again.exit_code, again.stdout.strip()) == (0, str(run))
 
 
 def test_bad_data_and_bad_places_are_named(train: Train, tmp_path: Path, data: Path) -> None:
