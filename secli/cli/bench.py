@@ -82,7 +82,11 @@ def bench(
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
     precision: Annotated[
-        str, typer.Option(metavar="32|tf32|bf16|16", help="Arithmetic of the networks, as in training.")
+        str,
+        typer.Option(
+            metavar="32|tf32|bf16|16",
+            help="Arithmetic of the networks, as in training; float32 is timed beside any other.",
+        ),
     ] = "32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
     format: Annotated[str, typer.Option(metavar="table|json", help="What is printed.")] = "table",

@@ -106,6 +106,10 @@ def _table(rows: Sequence[Row], width: int) -> str:
         Column("vs_literal_range", "low to high"): lambda row: _range(
             row["vs_literal_low"], row["vs_literal_high"]
         ),
+        Column("vs_float32", "vs float32", digits=2): lambda row: row["vs_float32"],
+        Column("vs_float32_range", "low to high"): lambda row: _range(
+            row["vs_float32_low"], row["vs_float32_high"]
+        ),
         Column("peak_memory_mib", "peak memory (MiB)", digits=1): lambda row: row["peak_memory_mib"],
         Column("memory_vs_literal", "memory of literal", digits=2): lambda row: row["memory_vs_literal"],
     }

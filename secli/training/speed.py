@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Literal
@@ -62,6 +62,8 @@ class Speed:
         None where there is no literal form.
     vs_literal_low, vs_literal_high
         The lowest and the highest of the rounds.
+    vs_float32, vs_float32_low, vs_float32_high
+        The same for the time of the same network in float32; None where the precision is 32.
     noisy
         Whether the middle half of the repeats spans more than 20 % of their median.
     """
@@ -80,6 +82,9 @@ class Speed:
     vs_literal: float | None = None
     vs_literal_low: float | None = None
     vs_literal_high: float | None = None
+    vs_float32: float | None = None
+    vs_float32_low: float | None = None
+    vs_float32_high: float | None = None
     noisy: bool = False
 
 
@@ -116,15 +121,25 @@ class Subject:
         other._fresh_optimizer()
         return other
 
+    def in_float32(self) -> Subject | None:
+        """Return the same in float32, with weights of its own; None where it is in float32 already."""
+        if self.precision == "32":
+            return None
+        other = copy.copy(self)
+        other.model, other.precision = copy.deepcopy(self.model), "32"
+        other._fresh_optimizer()
+        return other
+
     def seconds(self, mode: Mode, passes: int) -> float:
         """Return how long so many passes take."""
         self.model.train(mode == "train")
-        wait(self.device)
-        start = time.perf_counter()
-        for _ in range(passes):
-            self.run(mode)
-        wait(self.device)
-        return time.perf_counter() - start
+        with tf32(self.precision == "tf32"):
+            wait(self.device)
+            start = time.perf_counter()
+            for _ in range(passes):
+                self.run(mode)
+            wait(self.device)
+            return time.perf_counter() - start
 
     def flops(self, mode: Mode) -> int:
         """Return the multiply–adds × 2 of one pass, which is run."""
@@ -175,6 +190,19 @@ def autocast(device: str, precision: str) -> AbstractContextManager[object]:
     return torch.autocast(device, dtype=kinds[precision]) if precision in kinds else nullcontext()
 
 
+@contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """Set torch's global switches for TF32 while the body runs."""
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    try:
+        torch.backends.cudnn.allow_tf32 = on
+        torch.set_float32_matmul_precision("high" if on else "highest")
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)
+
+
 def wait(device: str) -> None:
     """Let an accelerator finish what was asked of it."""
     if device == "cuda":
@@ -198,9 +226,9 @@ def measure_speed(
 ) -> list[Speed]:
     """Time networks of the registry, freshly initialised, on images of their own size.
 
-    All networks, modes and literal forms take turns within each round, and so does the large convolution, so that a
-    machine which grows slower or busier slows all alike. Before that each is run once to warm it, and once more to
-    learn how many passes fill ``seconds``.
+    All networks, modes and literal forms take turns within each round, and so does the large convolution, and float32
+    beside any other precision, so that a machine which grows slower or busier slows all alike. Before that each is run
+    once to warm it, and once more to learn how many passes fill ``seconds``.
 
     Parameters
     ----------
@@ -230,13 +258,14 @@ def measure_speed(
     list of Speed
         Network by network, in the order of the names and modes.
     """
-    entrants: list[tuple[Subject, Subject | None, Mode]] = []
+    entrants: list[tuple[Subject, Subject | None, Subject | None, Mode]] = []
     for name in names:
         subject = Subject(name, batch, device, image_size, precision)
         twin = subject.literal() if literal else None
-        entrants += [(subject, twin, mode) for mode in modes]
+        single = subject.in_float32()
+        entrants += [(subject, twin, single, mode) for mode in modes]
     roof = _Roof(device, precision)
-    timed = [(each, mode) for subject, twin, mode in entrants for each in (subject, twin) if each is not None]
+    timed = [(each, mode) for *some, mode in entrants for each in some if each is not None]
     total = len(timed) * (repeats + 1)
     passes = []
     for done, (subject, mode) in enumerate(timed, start=1):
@@ -260,19 +289,29 @@ def measure_speed(
             subject,
             mode,
             found[id(subject), mode],
-            None if twin is None else found[id(twin), mode],
+            [] if twin is None else _ratios(found[id(subject), mode], found[id(twin), mode]),
+            [] if single is None else _ratios(found[id(subject), mode], found[id(single), mode]),
             median(reached),
         )
-        for subject, twin, mode in entrants
+        for subject, twin, single, mode in entrants
     ]
 
 
+def _ratios(ours: list[float], theirs: list[float]) -> list[float]:
+    """Return how many times faster, round by round."""
+    return [own / other for own, other in zip(ours, theirs, strict=True)]
+
+
 def _speed(
-    subject: Subject, mode: Mode, rates: list[float], literal: list[float] | None, roof: float
+    subject: Subject,
+    mode: Mode,
+    rates: list[float],
+    literal: list[float],
+    float32: list[float],
+    roof: float,
 ) -> Speed:
     batch = len(subject.images)
     flops = subject.flops(mode) / batch * median(rates)
-    ratios = [] if literal is None else [ours / theirs for ours, theirs in zip(rates, literal, strict=True)]
     return Speed(
         model=subject.name,
         mode=mode,
@@ -285,9 +324,12 @@ def _speed(
         precision=subject.precision,
         flops_per_second=flops,
         of_roof=flops / roof,
-        vs_literal=median(ratios) if ratios else None,
-        vs_literal_low=min(ratios, default=None),
-        vs_literal_high=max(ratios, default=None),
+        vs_literal=median(literal) if literal else None,
+        vs_literal_low=min(literal, default=None),
+        vs_literal_high=max(literal, default=None),
+        vs_float32=median(float32) if float32 else None,
+        vs_float32_low=min(float32, default=None),
+        vs_float32_high=max(float32, default=None),
         noisy=spread(rates) > NOISE,
     )
 

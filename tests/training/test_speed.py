@@ -75,6 +75,56 @@ def test_a_literal_form_takes_its_turn_and_its_ratio_is_that_of_the_rounds(
     assert found.images_per_second == 2.0
 
 
+def test_float32_takes_its_turn_beside_another_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[str] = []
+    clock = iter([9.0] * 4 + [1.0, 3.0, 2.0, 4.0, 1.0, 5.0])
+
+    def seconds(self: speed.Subject, *_: object) -> float:
+        turns.append(self.precision)
+        return next(clock)
+
+    monkeypatch.setattr(speed.Subject, "seconds", seconds)
+    (found,) = measure_speed(["cnn"], ["train"], batch=2, repeats=3, seconds=1.0, precision="bf16")
+    assert turns[4:] == ["bf16", "32"] * 3
+    assert (found.vs_float32_low, found.vs_float32, found.vs_float32_high) == (2.0, 3.0, 5.0)
+    assert (found.precision, found.images_per_second, found.vs_literal) == ("bf16", 2.0, None)
+
+
+def test_a_subject_in_float32_is_one_apart() -> None:
+    subject = speed.Subject("mnist_cnn_28", 2, "cpu", None, "bf16")
+    other = subject.in_float32()
+    assert other is not None
+    assert other.in_float32() is None
+    seen: dict[str, torch.dtype] = {}
+    for each in (subject, other):
+        each.model.register_forward_hook(lambda _, __, y, name=each.precision: seen.update({name: y.dtype}))
+        each.seconds("train", 1)
+    assert seen == {"bf16": torch.bfloat16, "32": torch.float32}
+    # weights and what the optimiser keeps are in float32 either way
+    for each in (subject, other):
+        assert {p.dtype for p in each.model.parameters()} == {torch.float32}
+        assert {v.dtype for s in each.optimizer.state.values() for v in s.values()} == {torch.float32}
+    mine, theirs = ({id(p) for p in each.model.parameters()} for each in (subject, other))
+    assert not mine & theirs
+
+
+def test_tf32_is_on_for_its_own_turns_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = speed.Subject("mnist_cnn_28", 2, "cpu", None, "tf32")
+    other = subject.in_float32()
+    assert other is not None
+    before = torch.backends.cudnn.allow_tf32
+    seen: list[tuple[str, bool]] = []
+
+    def run(self: speed.Subject, _: str) -> None:
+        seen.append((self.precision, torch.backends.cudnn.allow_tf32))
+
+    monkeypatch.setattr(speed.Subject, "run", run)
+    for each in (subject, other):
+        each.seconds("eval", 1)
+    assert seen == [("tf32", True), ("32", False)]
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_operations_are_those_of_the_whole_pass() -> None:
     subject = speed.Subject("mnist_cnn_28", 3, "cpu", None)
     forward = subject.flops("eval")
@@ -116,12 +166,14 @@ def test_the_command_prints_rows_with_machine_and_command() -> None:
     assert [(row["model"], row["mode"]) for row in rows] == [("cnn", "eval"), ("mnist_ses_scalar_28", "eval")]
     assert list(rows[0]) == [
         "model", "mode", "images_per_second", "low", "high", "repeats", "batch", "input", "precision",
-        "flops_per_second", "of_roof", "vs_literal", "vs_literal_low", "vs_literal_high", "noisy",
+        "flops_per_second", "of_roof", "vs_literal", "vs_literal_low", "vs_literal_high",
+        "vs_float32", "vs_float32_low", "vs_float32_high", "noisy",
         "peak_memory_mib", "memory_vs_literal", "device", "threads", "torch", "command",
     ]  # fmt: skip
     assert rows[0]["vs_literal"] is None
     assert rows[1]["vs_literal"] > 0
     assert rows[1]["precision"] == "bf16"
+    assert rows[1]["vs_float32_low"] == rows[1]["vs_float32"] > 0
     assert rows[1]["peak_memory_mib"] is None
     table = runner.invoke(
         app, [*arguments, "--train", "--no-memory", "--no-literal"], env={"COLUMNS": "120"}
