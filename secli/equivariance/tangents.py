@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from secli.equivariance.features import tensors
 from secli.errors import SecliError
+from secli.layers.chain import Chain
 from secli.models.contract import Features, Model
 
 
@@ -110,7 +111,7 @@ def check_tangents(model: Model, images: Float[Tensor, "n c h w"]) -> None:
     it; it is averaged with noise, because the black parts of pictures lie on the kink of ReLU. Behind every module,
     innermost first, the tangent of its output is compared with ``(m(x + h·v) − m(x − h·v)) / 2h`` for its own input
     x and tangent v, at several h; what a module computes by functions between its children is so checked with the
-    module (a plain ``nn.Sequential`` computes nothing of its own). At last the taps are checked from the image on,
+    module (a plain chain of modules computes nothing of its own). At last the taps are checked from the image on,
     for what happens outside all modules.
 
     Parameters
@@ -174,7 +175,7 @@ class _Watch:
 
     def __enter__(self) -> _Watch:
         for module in self.names:
-            if type(module) is nn.Sequential:
+            if type(module) in (nn.Sequential, Chain):
                 continue
             self.handles += [
                 module.register_forward_pre_hook(self.before, with_kwargs=True, prepend=True),

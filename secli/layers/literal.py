@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.layers.pooling import ReLUPool, ScalePool
+from secli.layers.chain import Chain
+from secli.layers.pooling import ScalePool
 from secli.layers.ses import SESConv, SESLift, SteerableFilters
 
 
@@ -109,6 +110,8 @@ def literal_twin(model: nn.Module) -> nn.Module | None:
     twin = copy.deepcopy(model, shared)
     found = False
     for name, module in list(twin.named_modules()):
+        if isinstance(module, Chain):
+            module.literal = True
         literal = _literal(module)
         if literal is None:
             continue
@@ -128,8 +131,6 @@ def _literal(module: nn.Module) -> nn.Module | None:
         return LiteralConv(module).train(module.training)
     if isinstance(module, ScalePool):
         return LiteralScalePool(module).train(module.training)
-    if isinstance(module, ReLUPool):
-        return nn.Sequential(nn.ReLU(), module.pool).train(module.training)
     return None
 
 

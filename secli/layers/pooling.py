@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.layers.forms import in_use
 from secli.layers.levels import as_planes, as_space, levels_lead
 from secli.layers.running_max import neighbour_max, runs_here
 
@@ -91,38 +90,6 @@ class SpatialPool(nn.Module):
     def extra_repr(self) -> str:
         """Say kernel, padding and kind."""
         return f"{self.how}, kernel={self.kernel}, padding={self.padding}"
-
-
-class ReLUPool(nn.Module):
-    """ReLU and then a pooling of the plane; a maximum is taken first, which gives the same from fewer cells.
-
-    max_i ReLU(x_i) = ReLU(max_i x_i), and the gradient goes to the same cell: the first of the largest, if above 0.
-
-    Parameters
-    ----------
-    pool : Module
-        Only a :class:`SpatialPool` by maximum changes places with ReLU.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from secli.layers import SpatialPool
-    >>> from secli.layers.pooling import ReLUPool
-    >>> ReLUPool(SpatialPool(2))(torch.rand(2, 8, 4, 28, 28) - 0.5).shape
-    torch.Size([2, 8, 4, 14, 14])
-    """
-
-    def __init__(self, pool: nn.Module) -> None:
-        super().__init__()
-        self.pool = pool
-        self.change_places = isinstance(pool, SpatialPool) and pool.how == "max"
-
-    def forward(self, x: Float[Tensor, "n c *s h w"]) -> Float[Tensor, "n c *s y x"]:
-        """Return the pooled features."""
-        if self.change_places and in_use("pool-first"):
-            return functional.relu(self.pool(x))
-        pooled: Tensor = self.pool(functional.relu(x))
-        return pooled
 
 
 def _divides(kernel: int, x: Tensor) -> bool:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secli.layers.chain import Chain
 from secli.models.options import PerChannel
 
 
@@ -77,9 +78,6 @@ def entrance(
     return modules
 
 
-def chain(**modules: nn.Module) -> nn.Sequential:
+def chain(**modules: nn.Module) -> Chain:
     """Return the modules in a row, each under its name."""
-    sequence = nn.Sequential()
-    for name, module in modules.items():
-        sequence.add_module(name, module)
-    return sequence
+    return Chain(**modules)

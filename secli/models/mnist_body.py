@@ -13,7 +13,7 @@ from torch import nn
 
 from secli.fields import Field, Invariant
 from secli.layers.dropout import Dropout
-from secli.layers.pooling import BatchNorm, ReLUPool, SpatialPool
+from secli.layers.pooling import BatchNorm, SpatialPool
 from secli.models.contract import Stage, StagedModel
 from secli.models.entrance import chain
 from secli.models.grid import Grid
@@ -100,10 +100,10 @@ def mnist_body(
     first, second, third = blocks
     stages = [Stage("conv1", chain(**before, conv=first.convolution), first.field(grid))]
     pool, grid = first.pool(grid, False)
-    block1 = chain(**_pooled(first, pool), **_norm(first))
+    block1 = chain(**_behind(first), pool=pool, **_norm(first))
     stages.append(Stage("block1", block1, first.field(grid)))
     pool, grid = second.pool(grid, False)
-    block2 = chain(conv=second.convolution, **_pooled(second, pool), **_norm(second))
+    block2 = chain(conv=second.convolution, **_behind(second), pool=pool, **_norm(second))
     stages.append(Stage("block2", block2, second.field(grid)))
     stages.append(Stage("conv3", chain(conv=third.convolution, **_behind(third)), third.field(grid)))
     pool, grid = third.pool(grid, True)
@@ -119,13 +119,6 @@ def _behind(block: Block) -> dict[str, nn.Module]:
     """Return the activation under its name, unless it does nothing."""
     activation = block.activation()
     return {} if isinstance(activation, nn.Identity) else {"relu": activation}
-
-
-def _pooled(block: Block, pool: nn.Module) -> dict[str, nn.Module]:
-    """Return what stands between a block's convolution and its norm: the activation and the pooling."""
-    if block.activation is nn.ReLU:
-        return {"pool": ReLUPool(pool)}
-    return {**_behind(block), "pool": pool}
 
 
 def _norm(block: Block) -> dict[str, nn.Module]:

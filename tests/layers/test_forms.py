@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secli.layers import fourier_conv, running_max, ses, wide_conv
+from secli.layers.chain import Chain
 from secli.layers.forms import FORMS, Form, in_use, without
 from secli.layers.hermite import basis_b
 from secli.layers.levels import as_planes, as_space, levels_lead, stack_levels
 from secli.layers.literal import literal_twin
-from secli.layers.pooling import BatchNorm, ReLUPool, ScalePool, SpatialPool
+from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
 from secli.layers.projection import ScaleProjection
 from secli.layers.ses import SESConv, SESLift, SESPointwise
 from secli.models.building import build
@@ -25,12 +26,13 @@ WIDE = basis_b(15, (1.5, 2.6, 4.5), 4, 1.5, 3)
 
 def network() -> nn.Module:
     """Wide enough, in channels and kernels, for every form to pay."""
-    return nn.Sequential(
-        SESLift(1, 8, WIDE, padding=7),
-        ReLUPool(SpatialPool(2)),
-        BatchNorm(8),
-        SESPointwise(8, 32),
-        ScaleProjection(SESConv(32, 64, WIDE, 2, padding=7), ScalePool("max")),
+    return Chain(
+        lift=SESLift(1, 8, WIDE, padding=7),
+        relu=nn.ReLU(),
+        pool=SpatialPool(2),
+        norm=BatchNorm(8),
+        mix=SESPointwise(8, 32),
+        last=ScaleProjection(SESConv(32, 64, WIDE, 2, padding=7), ScalePool("max")),
     )
 
 
@@ -68,8 +70,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     def watch(module: object, name: str, form: str, told: Callable[..., bool]) -> None:
         original = getattr(module, name)
 
-        def watched(*arguments: object) -> object:
-            result = original(*arguments)
+        def watched(*arguments: object, **named: object) -> object:
+            result = original(*arguments, **named)
             if told(result, *arguments):
                 seen.add(form)
             return result
@@ -148,8 +150,8 @@ def test_levels_lie_one_behind_the_other() -> None:
         ScalePool("mean"),
         SESPointwise(3, 2),
         SESPointwise(3, 2, stride=2),
-        ReLUPool(SpatialPool(2)),
-        ReLUPool(SpatialPool(2, how="mean")),
+        Chain(relu=nn.ReLU(), pool=SpatialPool(2)),
+        Chain(relu=nn.ReLU(), pool=SpatialPool(2, how="mean")),
     ],
     ids=str,
 )
@@ -176,7 +178,7 @@ def test_layers_give_the_same_in_either_order_of_memory(layer: nn.Module) -> Non
 def test_a_maximum_and_relu_may_change_places(ties: bool) -> None:
     x = torch.randn(2, 3, 4, 8, 8)
     x = (x.round() if ties else x).requires_grad_()
-    layer = ReLUPool(SpatialPool(2))
+    layer = Chain(relu=nn.ReLU(), pool=SpatialPool(2))
     ours = layer(x)
     with without("pool-first"):
         theirs = layer(x)
@@ -187,8 +189,44 @@ def test_a_maximum_and_relu_may_change_places(ties: bool) -> None:
 
 def test_a_mean_and_relu_may_not() -> None:
     x = torch.tensor([[[[-1.0, 1.0], [1.0, 1.0]]]])
-    assert ReLUPool(SpatialPool(2, how="mean"))(x).item() == 0.75
+    assert Chain(relu=nn.ReLU(), pool=SpatialPool(2, how="mean"))(x).item() == 0.75
     assert SpatialPool(2, how="mean")(x).relu().item() == 0.5
+
+
+class Odd(nn.ReLU):
+    """Another activation that happens to inherit."""
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        ("relu pool", "pool relu"),
+        ("norm relu pool norm relu pool", "norm pool relu norm pool relu"),
+        ("relu relu pool relu", "relu pool relu relu"),
+        ("relu pool pool norm", "pool pool relu norm"),
+        ("relu mean pool", "relu mean pool"),
+        ("odd pool relu", "odd pool relu"),
+        ("pool", "pool"),
+        ("", ""),
+    ],
+)
+def test_only_neighbours_change_places(names: str, order: str) -> None:
+    kinds: dict[str, Callable[[], nn.Module]] = {
+        "relu": nn.ReLU,
+        "odd": Odd,
+        "norm": nn.Identity,
+        "pool": lambda: SpatialPool(2),
+        "mean": lambda: SpatialPool(2, how="mean"),
+    }
+    modules = {f"{name}{i}": kinds[name]() for i, name in enumerate(names.split())}
+    chain = Chain(**modules)
+    known = {module: name.rstrip("0123456789") for name, module in modules.items()}
+    assert [known[module] for module in chain.in_order()] == order.split()
+    assert [name for name, _ in chain.named_children()] == list(modules)
+    with without("pool-first"):
+        assert list(chain.in_order()) == list(modules.values())
+    chain.literal = True
+    assert list(chain.in_order()) == list(modules.values())
 
 
 # ---- the maximum over scale, never stacked
@@ -229,7 +267,9 @@ def test_a_projection_keeps_less_for_the_backward_pass() -> None:
 def test_networks_of_the_registry_take_the_forms() -> None:
     model = build("mnist_ses_vector_28", {})
     kinds = [type(module) for module in model.modules()]
-    assert kinds.count(ReLUPool) == 2
     assert kinds.count(ScaleProjection) == 1
+    block = model.get_submodule("block1")
+    assert isinstance(block, Chain)
+    assert [type(module) for module in block.in_order()] == [SpatialPool, nn.ReLU, BatchNorm]
     assert [type(m) for m in build("mnist_ses_scalar_28", {}).modules()].count(ScaleProjection) == 3
     assert fourier_conv.pays(32, 63, 14, 14, 13, 6)
