@@ -27,13 +27,6 @@ def test_pillow_reads_what_was_written(image: np.ndarray) -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(image)))), image)
 
 
-def test_a_damaged_file_is_seen() -> None:
-    damaged = bytearray(png(np.zeros((8, 8), dtype=np.uint8)))
-    damaged[-20] ^= 1
-    with pytest.raises((SyntaxError, OSError)):
-        Image.open(io.BytesIO(bytes(damaged))).verify()
-
-
 def test_a_full_disk_leaves_nothing_and_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
