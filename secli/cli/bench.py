@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from secli.cli.bench_rows import Asked
+
+if TYPE_CHECKING:
+    from secli.training.speed import Mode
 
 
 def bench(
@@ -126,52 +131,27 @@ def bench(
         time_data(dataset, source, repeats or 1, format, quiet, export)
         return
     from secli.catalogue import MODELS
-    from secli.cli.bench_networks import time_networks
 
     names = list(MODELS.own) if every else [MODELS[name].name for name in models or []]
     if not names:
         raise InputError(
             "name the networks to time (see 'secli models'), or give --all, --equivariance MODEL or --data"
         )
-    modes = [mode for mode, wanted in (("train", train), ("eval", evaluate)) if wanted] or ["train", "eval"]
-    settings = {"device": device, "threads": threads, "precision": precision}
+    modes: list[Mode] = (
+        ["train"] if train and not evaluate else ["eval"] if evaluate and not train else ["train", "eval"]
+    )
+    asked = Asked(
+        names, modes, device, threads, precision, batch or 32, repeats or 5, image_size, format, quiet
+    )
     if forms:
         from secli.cli.bench_forms import time_forms
 
-        time_forms(
-            names,
-            modes,
-            settings=settings,
-            batch=batch or 32,
-            repeats=repeats or 5,
-            image_size=image_size,
-            format=format,
-            quiet=quiet,
-        )
-        return
-    if replicas is not None:
+        time_forms(asked)
+    elif replicas is not None:
         from secli.cli.bench_replicas import time_replicas
 
-        time_replicas(
-            names,
-            replicas,
-            settings={"device": device, "threads": threads, "precision": precision},
-            batch=batch or 32,
-            repeats=repeats or 5,
-            image_size=image_size,
-            format=format,
-            quiet=quiet,
-        )
-        return
-    time_networks(
-        names,
-        modes,
-        settings=settings,
-        batch=batch or 32,
-        repeats=repeats or 5,
-        image_size=image_size,
-        literal=literal,
-        memory=memory,
-        format=format,
-        quiet=quiet,
-    )
+        time_replicas(asked, replicas)
+    else:
+        from secli.cli.bench_networks import time_networks
+
+        time_networks(asked, literal, memory)

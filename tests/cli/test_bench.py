@@ -28,6 +28,9 @@ def rows(literal: bool = True, memory: bool = True) -> list[dict[str, Any]]:
                     "vs_literal": 3.264 if beside else None,
                     "vs_literal_low": 3.22 if beside else None,
                     "vs_literal_high": 3.3 if beside else None,
+                    "vs_float32": None,
+                    "vs_float32_low": None,
+                    "vs_float32_high": None,
                     "peak_memory_mib": 23.04 if memory and mode == "train" else None,
                     "memory_vs_literal": 0.537 if memory and beside and mode == "train" else None,
                     "device": "a processor",
@@ -44,7 +47,7 @@ def rows(literal: bool = True, memory: bool = True) -> list[dict[str, Any]]:
 def test_the_table_fits_and_keeps_names_and_numbers_whole(width: int) -> None:
     text = _table(rows(), width)
     assert max(len(line) for line in text.splitlines()) <= width
-    assert text.splitlines()[0] == "a processor, 1 thread, batch 4, precision 32, 2 repeats"
+    assert text.splitlines()[0] == "a processor, 1 thread, batch 4, 2 repeats, precision 32"
     for word in (*NAMES, "2289", "2226 to 2352", "83.7", "0.38", "3.26", "3.22 to 3.30", "23.0", "0.54"):
         assert word in text
     blocks = text.count("model")

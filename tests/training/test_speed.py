@@ -178,7 +178,7 @@ def test_the_command_prints_rows_with_machine_and_command() -> None:
     table = runner.invoke(
         app, [*arguments, "--train", "--no-memory", "--no-literal"], env={"COLUMNS": "120"}
     ).stdout
-    assert "1 thread, batch 2, precision 32, 1 repeats" in table
+    assert "1 thread, batch 2, 1 repeat, precision 32" in table
     assert table.splitlines()[-4].split()[:3] == ["model", "mode", "images/s"]
     assert [line.split()[:2] for line in table.splitlines()[-2:]] == [
         ["cnn", "train"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -76,8 +76,8 @@ class _AtOnce:
         self.optimizer.step()
 
 
-def replica_speed(
-    name: str,
+def replica_speeds(
+    names: Sequence[str],
     replicas: int,
     *,
     batch: int = 32,
@@ -87,29 +87,37 @@ def replica_speed(
     precision: str = "32",
     image_size: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> ReplicaSpeed:
+) -> list[ReplicaSpeed]:
     """Time training steps of several replicas at once, and of as many single networks, in turn within each round.
 
     Parameters
     ----------
-    name : str
-        Registry name; of a model that ``torch.vmap`` runs.
+    names : sequence of str
+        Registry names; of models that ``torch.vmap`` runs.
     replicas : int
         R ≥ 1; a pass one after the other is R steps of one network, on the same images.
     batch : int
         Images per step of each replica.
-    repeats : int
-        Rounds; the median counts.
-    seconds : float
-        A repeat makes as many whole passes as fill this time, at least one.
-    device, precision : str
-        As in training.
-    image_size : int, optional
-        Side of the images in pixels, instead of the network's own.
+    repeats, seconds, device, precision, image_size
+        As in :func:`secli.training.speed.measure_speed`.
     on_progress : callable, optional
         Called with (rounds done, rounds in all).
     """
-    subject = Subject(name, batch, device, image_size, precision)
+    found = []
+    for at, name in enumerate(names):
+        subject = Subject(name, batch, device, image_size, precision)
+
+        def done(rounds: int, before: int = at * repeats) -> None:
+            if on_progress:
+                on_progress(before + rounds, len(names) * repeats)
+
+        found.append(_speed(subject, replicas, repeats, seconds, done))
+    return found
+
+
+def _speed(
+    subject: Subject, replicas: int, repeats: int, seconds: float, done: Callable[[int], None]
+) -> ReplicaSpeed:
     subject.model.train()
     together = _AtOnce(subject, replicas)
 
@@ -118,11 +126,11 @@ def replica_speed(
             subject.run("train")
 
     def duration(work: Callable[[], None], passes: int) -> float:
-        wait(device)
+        wait(subject.device)
         start = time.perf_counter()
         for _ in range(passes):
             work()
-        wait(device)
+        wait(subject.device)
         return (time.perf_counter() - start) / passes
 
     works, passes = (together.run, singly), []
@@ -134,15 +142,15 @@ def replica_speed(
         for turn in range(repeats):
             for own, work, count in zip(times, works, passes, strict=True):
                 own.append(duration(work, count))
-            if on_progress:
-                on_progress(turn + 1, repeats)
+            done(turn + 1)
+    batch = len(subject.labels)
     rates = [[replicas * batch / each for each in own] for own in times]
     gains = [one / at_once for at_once, one in zip(*times, strict=True)]
     return ReplicaSpeed(
-        model=name,
+        model=subject.name,
         replicas=replicas,
         batch=batch,
-        precision=precision,
+        precision=subject.precision,
         at_once=median(rates[0]),
         singly=median(rates[1]),
         gain=median(gains),
