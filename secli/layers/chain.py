@@ -37,8 +37,8 @@ class Chain(nn.Sequential):
     torch.Size([2, 8, 4, 14, 14])
     """
 
-    def __init__(self, **modules: nn.Module) -> None:
-        super().__init__()
+    def __init__(self, *args: Any, **modules: nn.Module) -> None:
+        super().__init__(*args)  # as for torch.nn.Sequential, which slices itself that way
         self.literal = False
         for name, module in modules.items():
             self.add_module(name, module)

@@ -105,32 +105,3 @@ def test_failed_replicas_are_named_and_the_exit_is_1(train: Train, data: Path) -
     assert "the loss is not finite at epoch 1, step 2 of 4" in result.stderr
     assert "(and 1 more failed); 0 of 2 replicas finished" in result.stderr
     assert result.stderr.count("\n") == 1
-
-
-def test_bench_times_replicas_beside_single_networks() -> None:
-    arguments = [
-        "bench",
-        "cnn",
-        "dss_v1",
-        "--replicas",
-        "2",
-        "--batch",
-        "2",
-        "--repeats",
-        "2",
-        "--device",
-        "cpu",
-    ]
-    arguments += ["--threads", "1", "--image-size", "16"]
-    result = CliRunner().invoke(app, [*arguments, "--format", "json"])
-    assert result.exit_code == 0, result.stderr
-    rows = json.loads(result.stdout)
-    assert [row["model"] for row in rows] == ["cnn", "dss_v1"]
-    for row in rows:
-        assert (row["replicas"], row["batch"], row["repeats"]) == (2, 2, 2)
-        assert row["at_once"] > 0
-        assert row["singly"] > 0
-        assert row["gain_low"] <= row["gain"] <= row["gain_high"]
-    table = CliRunner().invoke(app, arguments)
-    assert table.exit_code == 0, table.stderr
-    assert "2 replicas, batch 2 each" in table.stdout.splitlines()[0]

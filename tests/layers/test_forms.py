@@ -223,6 +223,7 @@ def test_only_neighbours_change_places(names: str, order: str) -> None:
     known = {module: name.rstrip("0123456789") for name, module in modules.items()}
     assert [known[module] for module in chain.in_order()] == order.split()
     assert [name for name, _ in chain.named_children()] == list(modules)
+    assert list(chain[1:]) == list(modules.values())[1:]
     with without("pool-first"):
         assert list(chain.in_order()) == list(modules.values())
     chain.literal = True

@@ -95,7 +95,7 @@ def test_other_masks_in_the_second_pass_would_be_told_apart(monkeypatch: pytest.
 
 def test_residual_blocks_are_segments_of_their_own() -> None:
     wide = build("wrn_16_8", SMALL_WRN)
-    assert [type(each).__name__ for each in segments(wide)] == ["Sequential"] + ["WideBlock"] * 6
+    assert [type(each).__name__ for each in segments(wide)] == ["Chain"] + ["WideBlock"] * 6
     plain = build("cnn")
     assert segments(plain) == [module for _, module in plain.stages][:-1]
 

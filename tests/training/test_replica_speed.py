@@ -35,7 +35,8 @@ def test_the_command_prints_a_row_for_each_network() -> None:
     assert result.exit_code == 0, result.stderr
     rows = json.loads(result.stdout)
     assert [(row["model"], row["replicas"]) for row in rows] == [("cnn", 2), ("dss_v1", 2)]
-    assert all(row["gain"] > 0 for row in rows)
+    assert [(row["batch"], row["repeats"]) for row in rows] == [(2, 1)] * 2
+    assert all(row[key] > 0 for row in rows for key in ("gain", "at_once", "singly"))
     table = runner.invoke(app, [*arguments, "--image-size", "16"], env={"COLUMNS": "80"}).stdout
     assert table.startswith("2 replicas: ")
     assert [line.split()[0] for line in table.splitlines()[-2:]] == ["cnn", "dss_v1"]
