@@ -308,7 +308,10 @@ def _placed(levels: Tensor, places: Sequence[int], like: Tensor) -> Tensor:
         stack[:, :, list(places)] = levels
         return stack
     sides = [nothing.expand_as(like[:, :, :side]) for side in (below, above)]
-    return torch.cat([sides[0], levels, sides[1]], dim=2)
+    joined = [sides[0], levels, sides[1]]
+    if levels.movedim(2, 0).is_contiguous():  # levels one behind the other: they stay so
+        return torch.cat([each.movedim(2, 0) for each in joined]).movedim(0, 2)
+    return torch.cat(joined, dim=2)
 
 
 @dataclass(frozen=True)

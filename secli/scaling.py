@@ -156,8 +156,16 @@ def resample(
 ) -> Float[Tensor, "*batch h_out w_out"]:
     """Return ``rows · x · columnsᵀ`` on the last two axes.
 
-    Small planes are read as vectors and take one matrix: the same sums, rounded in another order.
+    Small planes are read as vectors and take one matrix: the same sums, rounded in another order. The planes are taken
+    in the order that they have in memory, so that none is moved to another place first, and the result has that order.
     """
+    order = sorted(range(x.dim() - 2), key=lambda axis: (-x.stride(axis), axis))
+    back = [order.index(axis) for axis in range(len(order))]
+    moved = _resampled(x.permute(*order, -2, -1), rows, columns)
+    return moved.permute(*back, -2, -1)
+
+
+def _resampled(x: Float[Tensor, "*batch h w"], rows: Axis, columns: Axis) -> Tensor:
     if max(rows.n_in * columns.n_in, rows.n_out * columns.n_out) <= _SMALL_PLANE:
         matrix = plane_operator(rows, columns, x.dtype, x.device)
         return (x.flatten(-2) @ matrix.mT).reshape(*x.shape[:-2], rows.n_out, columns.n_out)

@@ -62,7 +62,7 @@ def bench(
     ] = None,
     data: Annotated[bool, typer.Option("--data", help="Instead, time the making of a dataset.")] = False,
     dataset: Annotated[
-        str, typer.Option(metavar="DATASET", help="Which dataset, realisations 0 to 5, nothing exported.")
+        str, typer.Option(metavar="DATASET", help="With --data: which dataset, realisations 0 to 5.")
     ] = "mnist-scale",
     export: Annotated[
         bool, typer.Option("--export-png", help="With --data: also the trees of PNG files.")
@@ -90,7 +90,8 @@ def bench(
         str,
         typer.Option(
             metavar="32|tf32|bf16|16",
-            help="Arithmetic of the networks, as in training; float32 is timed beside any other.",
+            help="Arithmetic of the networks, as in training. Where networks alone are timed, float32 stands beside "
+            "any other.",
         ),
     ] = "32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
@@ -105,27 +106,36 @@ def bench(
 
     With --equivariance: the time of a whole curve, every tap and its floor, against the network's own forward
     passes, and of L_s against a loop over planes with scipy's zoom. With --forms: what each way of computing the
-    layers faster brings. With --data: the time to make six realisations of a dataset.
+    layers faster brings. With --replicas: training steps of several networks at once, beside one after the other.
+    With --data: the time to make six realisations of a dataset.
     """
     from secli.errors import InputError
 
     if format not in ("table", "json"):
         raise InputError(f"--format {format}: known: table, json")
-    networks = bool(models or every or train or evaluate or image_size or forms or precision != "32")
+    kinds = {
+        "--forms": forms,
+        "--replicas": replicas is not None,
+        "--equivariance": equivariance is not None,
+        "--data": data,
+    }
+    chosen = [kind for kind, wanted in kinds.items() if wanted]
+    if len(chosen) > 1:
+        raise InputError(f"{' and '.join(chosen)} exclude each other: each times something else")
+    networks = bool(models or every or train or evaluate or image_size or precision != "32")
+    if networks and (equivariance is not None or data):
+        goes = "--images, --factors, --repeats, --batch" if equivariance else "--dataset, --source, --repeats"
+        raise InputError(f"{chosen[0]} times no networks in training or evaluation; it goes with {goes}")
+    if replicas is not None and evaluate:
+        raise InputError("--replicas times training steps; leave out --eval")
+    if export and not data:
+        raise InputError("--export-png goes with --data")
     if equivariance is not None:
-        if networks or data:
-            raise InputError(
-                "--equivariance times one curve; it goes with --images, --factors, --repeats, --batch"
-            )
         from secli.cli.bench_curve import time_curve
 
         time_curve(equivariance, images, factors, repeats or 3, batch, device, threads, format, quiet)
         return
     if data:
-        if networks:
-            raise InputError(
-                "--data times the making of a dataset; it goes with --dataset, --source, --repeats"
-            )
         from secli.cli.bench_data import time_data
 
         time_data(dataset, source, repeats or 1, format, quiet, export)

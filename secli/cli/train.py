@@ -116,7 +116,10 @@ def train(
     ] = False,
     compile: Annotated[
         bool,
-        typer.Option("--compile", help="Compile the network for the steps (needs a C++ compiler)."),
+        typer.Option(
+            "--compile",
+            help="Compile the network for the steps (needs a C++ compiler; on CUDA Triton and a C compiler).",
+        ),
     ] = False,
     replicas: Annotated[
         int | None,

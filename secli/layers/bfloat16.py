@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secli.layers.at_once import replicas_at_once
 from secli.layers.forms import in_use
+from secli.layers.transforms import transformed
 
 WIDE = 15
-"""From this width of the kernel on the gradient is slow on any plane, in cells."""
+"""From this width of the kernel on the gradient is slow on any plane and in any precision, in cells."""
 TRANSFORMED = 13
 """From this width on Fourier transforms in float32 cost less than forward and backward sums in bfloat16, in cells."""
 CHANNELS = 16
@@ -24,7 +24,7 @@ CHANNELS = 16
 
 def becomes_bfloat16(x: Tensor, kernel: Tensor) -> bool:
     """Whether a CPU computes this convolution in bfloat16, at once: compiler and vmap see torch's convolution."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or replicas_at_once():
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or transformed():
         return False
     types = {x.dtype, kernel.dtype}
     if torch.is_autocast_enabled("cpu"):

@@ -20,8 +20,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-Spectrum = Complex[Tensor, "f c o"]
-
 # Costs in multiply–adds of a direct convolution, found by timing on one core with AVX-512
 _PER_POINT = 240.0  # a cell of a transformed plane, there and back, with its move in memory
 _PER_PRODUCT = 12.6  # a complex product

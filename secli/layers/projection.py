@@ -40,7 +40,13 @@ class ScaleProjection(nn.Sequential):
     def forward(self, x: Float[Tensor, "n c *s h w"]) -> Float[Tensor, "n o y x"]:
         """Return the projected responses."""
         ses, pool = self
-        if isinstance(ses, SESLift | SESConv) and pool.how == "max" and runs_here(x):
+        joined = pool.how != "max" or _is_watched(ses) or _is_watched(pool)
+        if isinstance(ses, SESLift | SESConv) and not joined and runs_here(x):
             return largest(ses.levels(x))
         projected: Tensor = pool(ses(x))
         return projected
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody wants to see what goes in or comes out, which is nothing unless the module is called."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)

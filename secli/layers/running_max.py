@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
-from secli.layers.at_once import replicas_at_once
 from secli.layers.forms import in_use
+from secli.layers.transforms import transformed
 
 
 def neighbour_max(x: Float[Tensor, "..."], axis: int, count: int) -> Float[Tensor, "..."]:
@@ -65,9 +65,10 @@ def _needs_no_gradient(x: Tensor) -> bool:
 
 
 def _maximum(parts: Iterator[Tensor]) -> Tensor:
-    best = torch.maximum(next(parts), next(parts))
-    for part in parts:
-        torch.maximum(best, part, out=best)
+    best = next(parts)
+    for count, part in enumerate(parts):
+        # the first one is not ours to write on
+        best = torch.maximum(best, part, out=best) if count else torch.maximum(best, part)
     return best
 
 
@@ -78,7 +79,7 @@ def runs_here(x: Tensor) -> bool:
     """
     if not in_use("running-max"):
         return False
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not replicas_at_once()
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()
 
 
 def _dense(x: Tensor) -> tuple[int, ...]:

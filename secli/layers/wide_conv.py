@@ -21,14 +21,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
-from secli.layers.at_once import replicas_at_once
-from secli.layers.bfloat16 import may_transform_in_bfloat16, slow_in_bfloat16
+from secli.layers.bfloat16 import WIDE, may_transform_in_bfloat16, slow_in_bfloat16
 from secli.layers.forms import in_use
 from secli.layers.fourier_conv import convolve, fourier_conv2d, pays, spectrum
-
-WIDE = 15
-"""From this width of the kernel on, in cells."""
-
+from secli.layers.transforms import transformed
 
 Spectra = dict[tuple[int, int, int, int], Tensor]
 """The spectra of one kernel, by height and width of the plane, padding, and side of what is left of the kernel."""
@@ -82,7 +78,7 @@ def _is_plain(x: Tensor, kernel: Tensor, types: tuple[torch.dtype, ...]) -> bool
         and x.dtype in types
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
-        and not replicas_at_once()
+        and not transformed()
     )
 
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from secli.records import DataInfo, EquivarianceRecord
+from secli.records import EquivarianceRecord
 from secli.tables.naming import called
 
 # What can set two results of one model apart, from the most to the least telling.
-_DETAILS: tuple[Callable[[EquivarianceRecord], str], ...] = (
-    lambda record: "" if record.trained else "untrained",
-    lambda record: ", ".join(f"{key}={value}" for key, value in sorted(record.model.options.items())),
-    lambda record: "" if record.trained_on is None else f"trained on {_called(record.trained_on)}",
-    lambda record: f"on {_called(record.data)}",
-    lambda record: "" if record.background == "empty" else "background kept",
-    lambda record: "" if record.trained_on is None else f"r{record.trained_on.realisation}",
-    lambda record: f"seed {record.seed}",
-    lambda record: "" if record.run is None else Path(record.run).name,
+# Each is told the record, and what each dataset is called among all of them.
+Detail = Callable[[EquivarianceRecord, Mapping[str, str]], str]
+_DETAILS: tuple[Detail, ...] = (
+    lambda record, _: "" if record.trained else "untrained",
+    lambda record, _: ", ".join(f"{key}={value}" for key, value in sorted(record.model.options.items())),
+    lambda record, names: "" if record.trained_on is None else f"trained on {names[record.trained_on.name]}",
+    lambda record, names: f"on {names[record.data.name]}",
+    lambda record, _: "" if record.background == "empty" else "background kept",
+    lambda record, _: "" if record.trained_on is None else f"r{record.trained_on.realisation}",
+    lambda record, _: f"seed {record.seed}",
+    lambda record, _: "" if record.run is None else Path(record.run).name,
 )
-
-
-def _called(info: DataInfo) -> str:
-    return called([info])[info.name]
 
 
 def distinct_labels(records: Sequence[EquivarianceRecord]) -> list[str]:
@@ -30,13 +28,15 @@ def distinct_labels(records: Sequence[EquivarianceRecord]) -> list[str]:
 
     Untrained networks always say so: an untrained curve must not pass for a trained one.
     """
+    infos = [info for record in records for info in (record.data, record.trained_on) if info is not None]
+    names = called(infos)
     labels = [record.model.name + ("" if record.trained else " (untrained)") for record in records]
     details: list[list[str]] = [[] for _ in records]
     for detail in _DETAILS[1:]:
         current = _joined(labels, details)
         for label in set(current):
             group = [index for index, other in enumerate(current) if other == label]
-            values = {index: _differing(detail, index, group, records) for index in group}
+            values = {index: _differing(detail, index, group, records, names) for index in group}
             if len(set(values.values())) > 1:
                 for index in group:
                     if values[index]:
@@ -53,14 +53,15 @@ def _joined(labels: Sequence[str], details: Sequence[Sequence[str]]) -> list[str
 
 
 def _differing(
-    detail: Callable[[EquivarianceRecord], str],
+    detail: Detail,
     index: int,
     group: Sequence[int],
     records: Sequence[EquivarianceRecord],
+    names: Mapping[str, str],
 ) -> str:
     """Return the detail of one record, options reduced to those that differ within the group."""
-    text = detail(records[index])
+    text = detail(records[index], names)
     if detail is not _DETAILS[1]:
         return text
-    common = set.intersection(*(set(detail(records[other]).split(", ")) for other in group))
+    common = set.intersection(*(set(detail(records[other], names).split(", ")) for other in group))
     return ", ".join(part for part in text.split(", ") if part not in common)

@@ -20,14 +20,15 @@ BACKEND = "inductor"
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
-def compiled(network: nn.Module, device: torch.device) -> nn.Module:
+def compiled(network: nn.Module, device: torch.device, parts: int = 1) -> nn.Module:
     """Return the network compiled, sharing its weights; the network itself stays as it is, names included.
 
     Every size of batch is compiled by itself, when it first comes. On CUDA the kernels of a pass are replayed as CUDA
-    graphs: of a small network, starting its kernels one by one costs more than running them.
+    graphs: of a small network, starting its kernels one by one costs more than running them. Not when a batch goes
+    through in several ``parts``, because a replayed graph writes over the gradients of the part before.
     """
     torch.compiler.reset()  # of networks that this process trained before: torch compiles one function only so often
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    mode = "reduce-overhead" if device.type == "cuda" and parts == 1 else "default"
     # Fabric replaces torch.compile by a function of its own, whose type says nothing
     return cast(nn.Module, torch.compile(network, backend=BACKEND, mode=mode, dynamic=False))
 

@@ -102,7 +102,11 @@ class Fit:
         optimizer = make_optimizer(self.network.parameters(), self.training)
         if self.training.checkpoint_activations:
             recompute_activations(self.network)
-        stepping = compiled(self.network, device) if self.training.compile else self.network
+        stepping = (
+            compiled(self.network, device, self.training.accumulate)
+            if self.training.compile
+            else self.network
+        )
         self.model, self.optimizer = fabric.setup(stepping, optimizer)
 
         self.epoch, self.step = 1, 0

@@ -21,6 +21,10 @@ class Interruption:
         return self.signal is not None
 
 
+_ASKED: list[Interruption] = []
+"""Those that catch signals in the main thread, the innermost last."""
+
+
 @contextmanager
 def catching_signals(
     signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
@@ -48,6 +52,7 @@ def catching_signals(
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
+    _ASKED.append(interruption)
     old = {number: signal.signal(number, handle) for number in signals}
     try:
         yield interruption
@@ -55,3 +60,8 @@ def catching_signals(
         for number, handler in old.items():
             # None: the old handler was not set from Python and cannot be set back
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _ASKED.remove(interruption)
+        if (
+            _ASKED and interruption.signal is not None
+        ):  # what came to the inner one is meant for the outer one, too
+            _ASKED[-1].signal = interruption.signal

@@ -26,7 +26,8 @@ def recompute_activations(network: nn.Module) -> None:
     Parameters
     ----------
     network : nn.Module
-        With ``stages``; changed in place. Outside training it runs as before.
+        With ``stages``; changed in place, and not to be copied afterwards: a copy would run the original's parts.
+        Outside training it runs as before.
     """
     for segment in segments(network):
         _wrap(segment)

@@ -236,8 +236,8 @@ class Accounts:
 
     def close_rest(self, status: Literal["failed", "interrupted"], reason: str) -> None:
         """Write down how those ended that are still running, as far as the disk allows."""
-        for which, record in enumerate(self.records):
-            if record.status == "running":
+        for which in range(len(self.jobs)):  # others have not begun
+            if self.records[which].status == "running":
                 with contextlib.suppress(OSError):
                     self.close(which, Outcome(status, reason, None))
 
@@ -260,7 +260,7 @@ def accounting(jobs: Sequence[Job], records: Sequence[TrainingRecord]) -> Iterat
     except Exception as error:
         reason = _in_one_line(error)
         accounts.close_rest("failed", reason)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and jobs:
             raise SecliError(
                 f"{jobs[0].run}: the run stopped: {reason}; what was saved before stands: add --resume to go on"
             ) from None

@@ -244,6 +244,54 @@ def test_a_projection_is_the_maximum_over_the_stack(gradients: bool) -> None:
     assert list(layer.state_dict()) == ["ses.weight", "ses.bias"]
 
 
+def test_a_projection_of_one_scale_is_that_scale() -> None:
+    lift = SESLift(2, 3, basis_b(5, (1.0,), 3), padding=2)
+    x = torch.randn(2, 2, 8, 8)
+    layer = ScaleProjection(lift, ScalePool("max"))
+    assert torch.equal(layer(x), lift(x)[:, :, 0])
+    with torch.no_grad():
+        assert torch.equal(layer(x), lift(x)[:, :, 0])
+    assert build("mnist_ses_scalar_28", {"levels": 1}).eval()(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_levels_that_were_given_are_not_written_on() -> None:
+    levels = [torch.randn(2, 3) for _ in range(4)]
+    before = [level.clone() for level in levels]
+    with torch.no_grad():
+        assert torch.equal(running_max.largest(iter(levels)), torch.stack(before).amax(0))
+    assert all(torch.equal(a, b) for a, b in zip(levels, before, strict=True))
+
+
+def test_who_watches_a_layer_of_a_projection_sees_it() -> None:
+    layer = ScaleProjection(SESLift(2, 3, WIDE, padding=7), ScalePool("max"))
+    seen: list[str] = []
+    x = torch.randn(2, 2, 20, 20)
+    alone = layer(x)
+    for name, child in layer.named_children():
+        child.register_forward_hook(lambda *_, name=name: seen.append(name))
+    assert torch.equal(layer(x), alone)
+    assert seen == ["ses", "pool"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+@pytest.mark.parametrize("name", ["mnist_ses_scalar_28", "mnist_ses_vector_28"])
+def test_torch_s_transforms_go_through_a_network(name: str) -> None:
+    """Its own operations step aside: gradient, derivative in a direction, and a batch of either, as autograd has it."""
+    model = build(name, {"dropout": 0.0}).double().eval().requires_grad_(False)
+    x, v = torch.rand(2, 1, 28, 28, dtype=torch.float64), torch.rand(2, 1, 28, 28, dtype=torch.float64)
+
+    def total(images: Tensor) -> Tensor:
+        return (model(images) ** 2).sum()
+
+    given = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(total(given), given)
+    torch.testing.assert_close(torch.func.grad(total)(x), expected)
+    _, slope = torch.func.jvp(total, (x,), (v,))
+    torch.testing.assert_close(slope, (expected * v).sum())
+    each = torch.vmap(torch.func.grad(lambda image: total(image[None])))(x)
+    torch.testing.assert_close(each, expected)
+
+
 def test_a_projection_keeps_less_for_the_backward_pass() -> None:
     layer = ScaleProjection(SESLift(1, 16, WIDE, padding=7), ScalePool("max"))
     x = torch.randn(2, 1, 32, 32)

@@ -31,3 +31,12 @@ def test_the_optimiser_is_the_one_asked_for() -> None:
     assert (sgd.defaults["momentum"], sgd.defaults["nesterov"]) == (0.8, True)
     set_learning_rate(sgd, 0.5)
     assert [group["lr"] for group in sgd.param_groups] == [0.5]
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_one_kernel_updates_all_parameters_on_cuda_only(kind: str) -> None:
+    """Elsewhere the sums stay those of the runs that were made before."""
+    for device, fused in (("cuda", True), ("cpu", None)):
+        training = TrainingSettings.model_validate({"optimizer": kind, "device": device})
+        optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], training)
+        assert optimizer.defaults["fused"] is fused

@@ -215,7 +215,7 @@ def test_making_data_is_timed() -> None:
         (["dss_v1x"], "unknown model 'dss_v1x'; did you mean 'dss_v1'?"),
         (
             ["cnn", "--data"],
-            "--data times the making of a dataset; it goes with --dataset, --source, --repeats",
+            "--data times no networks in training or evaluation; it goes with --dataset, --source, --repeats",
         ),
         (
             ["cnn", "--precision", "tf32", "--device", "cpu"],
@@ -228,8 +228,19 @@ def test_making_data_is_timed() -> None:
         (["cnn", "--format", "csv"], "--format csv: known: table, json"),
         (
             ["cnn", "--equivariance", "cnn"],
-            "--equivariance times one curve; it goes with --images, --factors, --repeats, --batch",
+            "--equivariance times no networks in training or evaluation; it goes with --images, --factors, --repeats, "
+            "--batch",
         ),
+        (
+            ["--forms", "--replicas", "2"],
+            "--forms and --replicas exclude each other: each times something else",
+        ),
+        (
+            ["--data", "--equivariance", "cnn", "--replicas", "2"],
+            "--replicas and --equivariance and --data exclude each other: each times something else",
+        ),
+        (["cnn", "--replicas", "2", "--eval"], "--replicas times training steps; leave out --eval"),
+        (["cnn", "--export-png"], "--export-png goes with --data"),
     ],
 )
 def test_bad_usage_is_one_line(arguments: list[str], message: str) -> None:

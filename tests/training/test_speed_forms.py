@@ -70,4 +70,4 @@ def test_forms_want_networks() -> None:
     assert result.stderr.startswith("error: name the networks to time")
     result = runner.invoke(app, ["bench", "--forms", "--data"])
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: --data times the making of a dataset")
+    assert result.stderr.startswith("error: --forms and --data exclude each other")

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from secli.layers.at_once import running_at_once
 from secli.layers.dropout import Dropout, Streams
 from secli.training.checkpoint import Weights
 
@@ -73,7 +72,7 @@ class Stack(nn.Module):
         }
         # nothing asks for a gradient in evaluation, yet its mode stays on: where it is off, layers keep what they
         # have expanded from their weights, and the tensors of a transform cannot be kept
-        with running_at_once(), torch.enable_grad():
+        with torch.enable_grad():
             logits: Tensor = torch.vmap(self._one)(parameters, own, images)
         return logits
 

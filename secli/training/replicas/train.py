@@ -71,7 +71,8 @@ def train_replicas(
     Raises
     ------
     InputError
-        When something does not fit, or a run stands there already: before anything is written.
+        When something does not fit, or a run stands there already: before anything is written. When another process
+        holds one of the runs: those that had begun then end as failed, and can be resumed.
     InterruptedRunError
         When a signal stopped the runs; their states are saved, and each can go on by itself or with the others.
     SecliError
@@ -93,8 +94,10 @@ def train_replicas(
     records = {intent.run: intent.record for intent in intents}
     if open_ones:
         with contextlib.ExitStack() as locks:
-            jobs = [_begin(intent, locks, report) for intent in open_ones]
+            jobs: list[Job] = []
             with accounting(jobs, [intent.record for intent in open_ones]) as accounts:
+                for intent in open_ones:
+                    jobs.append(_begin(intent, locks, report))
                 _carry_out(jobs, accounts, at_once, report)
         records |= {job.run: record for job, record in zip(jobs, accounts.records, strict=True)}
     _raise_if_interrupted(records)
