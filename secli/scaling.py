@@ -159,7 +159,8 @@ def resample(
     Small planes are read as vectors and take one matrix: the same sums, rounded in another order. The planes are taken
     in the order that they have in memory, so that none is moved to another place first, and the result has that order.
     """
-    order = sorted(range(x.dim() - 2), key=lambda axis: (-x.stride(axis), axis))
+    strides = x.stride()
+    order = sorted(range(x.dim() - 2), key=lambda axis: (-strides[axis], axis))
     back = [order.index(axis) for axis in range(len(order))]
     moved = _resampled(x.permute(*order, -2, -1), rows, columns)
     return moved.permute(*back, -2, -1)

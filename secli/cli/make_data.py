@@ -133,7 +133,7 @@ def make_data(
         write_preview(open_dataset(paths[0]), preview)
         console.note(f"preview of {paths[0]}: {preview}")
     if export_to is not None:
-        _export(paths, export_to, quiet)
+        _export(paths, export_to, quiet, jobs)
     for path in paths:
         console.out(str(path))
 
@@ -179,7 +179,7 @@ def _standing(out: Path, folder: str, wanted: tuple[int, ...] | None) -> list[Pa
     return paths
 
 
-def _export(paths: list[Path], directory: Path, quiet: bool) -> None:
+def _export(paths: list[Path], directory: Path, quiet: bool, jobs: int | None) -> None:
     from secli.datasets.export import export_path, export_png
     from secli.datasets.store import open_dataset
 
@@ -187,7 +187,7 @@ def _export(paths: list[Path], directory: Path, quiet: bool) -> None:
         export_path(directory, path.parent.name, int(path.name[1:]))
     for path in paths:
         with _stoppable(), _bar("PNG files", quiet) as advance:
-            tree = export_png(open_dataset(path), directory, advance)
+            tree = export_png(open_dataset(path), directory, advance, jobs)
         console.note(f"{path.parent.name} {path.name}: exported to {tree}")
 
 

@@ -49,7 +49,7 @@ class _Job:
 
     realisation: int
     plans: dict[SplitName, Plan]
-    batches: dict[SplitName, list[Batch]]
+    batches: dict[SplitName, list[Batch[np.ndarray]]]
 
 
 def make_dataset(
@@ -228,11 +228,11 @@ def _build(
 
 def _rescaled(
     spec: DatasetSpec, raw: RawImages, splits: dict[SplitName, Plan], pool: Workers | InProcess
-) -> dict[SplitName, list[Batch]]:
+) -> dict[SplitName, list[Batch[np.ndarray]]]:
     """Hand out the images of a realisation in batches."""
     if spec.factors is None:
         return {name: [] for name in splits}
-    batches: dict[SplitName, list[Batch]] = {}
+    batches: dict[SplitName, list[Batch[np.ndarray]]] = {}
     for name, part in splits.items():
         batches[name] = [
             pool.rescale(raw.images[part.indices[rows]], part.factors[rows])

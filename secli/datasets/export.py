@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import os
-import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
 
 from secli.datasets.manifest import SPLITS
 from secli.datasets.store import ScaleDataset
+from secli.datasets.workers import Batch, InProcess, Workers, workers
 from secli.errors import InputError
 from secli.records import atomic_directory
 
 BLOCK = 500
-"""Pictures that a thread writes before it tells."""
+"""Pictures that are encoded, and told of, at once."""
+AHEAD = 8
+"""Blocks that are encoded ahead of the one that is written."""
+WORTH_A_PROCESS = 5_000
+"""Pictures from which on it pays to start a process for them."""
 
 
 def export_path(directory: Path, name: str, realisation: int) -> Path:
@@ -59,7 +60,10 @@ def class_folders(classes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def export_png(
-    dataset: ScaleDataset, directory: Path, on_progress: Callable[[int, int], None] | None = None
+    dataset: ScaleDataset,
+    directory: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+    jobs: int | None = None,
 ) -> Path:
     """Write ``DIR/<dataset>/r<k>/{train,val,test}/<class>/<index>.png``, all of it or nothing.
 
@@ -73,6 +77,8 @@ def export_png(
         DIR.
     on_progress : callable, optional
         Called with (images written, images in all).
+    jobs : int, optional
+        Processes that encode; default: as many as there are cores, fewer for few pictures.
 
     Raises
     ------
@@ -82,7 +88,9 @@ def export_png(
     path = export_path(directory, dataset.name, dataset.realisation)
     folders = class_folders(dataset.classes)
     total, done = sum(dataset.manifest.sizes.values()), 0
-    with atomic_directory(path) as temporary:
+    if jobs is None:
+        jobs = min(os.cpu_count() or 1, total // WORTH_A_PROCESS)
+    with atomic_directory(path) as temporary, workers(jobs) as pool:
         for name in SPLITS:
             split = dataset.split(name)
             if not len(split):
@@ -95,46 +103,27 @@ def export_png(
                 for index, label in enumerate(split.labels.tolist())
             ]
             before = done
-            for done in _write_all(files, split.images, before):
+            for done in _write_all(files, split.images, pool, before):
                 if on_progress is not None:
                     on_progress(done, total)
     return path
 
 
-def png(image: UInt8[np.ndarray, "h w *c"]) -> bytes:
-    """Return a picture, grey or RGB, as a PNG file that is compressed for speed."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format="PNG", compress_level=1)
-    return file.getvalue()
-
-
-def _write_all(files: Sequence[str], images: np.ndarray, done: int) -> Iterator[int]:
-    """Write pictures in as many threads as cores, which wait for the system most of the time; yield how many stand."""
-    stop = threading.Event()
-
-    def write(rows: range) -> int:
-        for row in rows:
-            if stop.is_set():
-                break
-            _write(files[row], png(images[row]))
-        return len(rows)
-
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        waiting = {
-            pool.submit(write, range(start, min(start + BLOCK, len(files))))
-            for start in range(0, len(files), BLOCK)
-        }
-        try:
-            while waiting:
-                # a short wait, so that Ctrl-C is heard
-                finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    done += future.result()
-                    yield done
-        finally:  # no thread writes on while the unfinished tree is removed
-            stop.set()
-            for future in waiting:
-                future.cancel()
+def _write_all(
+    files: Sequence[str], images: np.ndarray, pool: Workers | InProcess, done: int
+) -> Iterator[int]:
+    """Write pictures, which workers encode meanwhile; yield how many stand."""
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(files), BLOCK)]
+    waiting: deque[tuple[slice, Batch[list[bytes]]]] = deque()
+    for block in [*blocks, *[None] * AHEAD]:
+        if block is not None:
+            waiting.append((block, pool.png(images[block])))
+        if waiting and (block is None or len(waiting) > AHEAD):
+            written, batch = waiting.popleft()
+            for file, content in zip(files[written], batch.result(), strict=True):
+                _write(file, content)
+                done += 1
+            yield done
 
 
 def _write(file: str, content: bytes) -> None:

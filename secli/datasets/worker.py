@@ -1,4 +1,4 @@
-"""A worker process: rescales the batches that arrive on stdin until its parent closes it or is gone."""
+"""A worker process: does the tasks that arrive on stdin until its parent closes it or is gone."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import os
 import pickle
 import signal
 import sys
-from typing import BinaryIO
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
 
+from secli.datasets.png import png_files
 from secli.datasets.rescaling import rescale
+
+TASKS: Mapping[str, Callable[..., Any]] = {"rescale": rescale, "png": png_files}
+"""What a worker can do, by the name that its parent calls it."""
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer each (images, factors) with the rescaled images, until the stream ends."""
+    """Answer each (task, arguments) with the result, until the stream ends."""
     while True:
         try:
-            images, factors = pickle.load(requests)
+            task, arguments = pickle.load(requests)
         except EOFError:
             return
-        pickle.dump(rescale(images, factors), answers, protocol=pickle.HIGHEST_PROTOCOL)
+        pickle.dump(TASKS[task](*arguments), answers, protocol=pickle.HIGHEST_PROTOCOL)
         answers.flush()
 
 

@@ -1,4 +1,4 @@
-"""Worker processes that rescale images in parallel; they hold no state, touch no file, and die with their parent."""
+"""Worker processes that rescale or encode images; they hold no state, touch no file, and die with their parent."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 import secli
-from secli.datasets.rescaling import rescale
+from secli.datasets.worker import TASKS
 from secli.errors import SecliError
 
 CHUNK = 2_000  # images per message: some milliseconds of transport to a tenth of a second of work
 COMMAND = "from secli.datasets.worker import main; main()"
 
 
-@runtime_checkable
-class Batch(Protocol):
-    """A batch of images that will be rescaled."""
+T_co = TypeVar("T_co", covariant=True)
 
-    def result(self) -> np.ndarray:
-        """Wait for the rescaled images and return them."""
+
+@runtime_checkable
+class Batch(Protocol[T_co]):
+    """A batch of images that are worked on."""
+
+    def result(self) -> T_co:
+        """Wait for the result and return it."""
         ...
 
 
@@ -48,23 +51,27 @@ class Workers:
             self._idle.put(process)
         self._threads = ThreadPoolExecutor(count)
 
-    def rescale(self, images: np.ndarray, factors: np.ndarray) -> Batch:
-        """Hand a batch to the next idle worker."""
-        return self._threads.submit(self._ask, images, factors)
+    def rescale(self, images: np.ndarray, factors: np.ndarray) -> Batch[np.ndarray]:
+        """Hand a batch to the next idle worker, to be rescaled."""
+        return self._threads.submit(self._ask, "rescale", images, factors)
 
-    def _ask(self, images: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    def png(self, images: np.ndarray) -> Batch[list[bytes]]:
+        """Hand a batch to the next idle worker, to be encoded."""
+        return self._threads.submit(self._ask, "png", images)
+
+    def _ask(self, task: str, *arguments: np.ndarray) -> Any:
         process = self._idle.get()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            pickle.dump((images, factors), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
+            pickle.dump((task, arguments), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
             process.stdin.flush()
-            rescaled: np.ndarray = pickle.load(process.stdout)
+            answer = pickle.load(process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError):
             raise SecliError(f"a worker process died: {_last_words(process)}; try --jobs 1") from None
         finally:
             self._idle.put(process)  # a dead one too, so that no thread waits for ever
-        return rescaled
+        return answer
 
     def stop(self) -> None:
         """Kill the workers; unfinished batches fail."""
@@ -81,21 +88,25 @@ class Workers:
 class InProcess:
     """The same face without processes, for little work."""
 
-    def rescale(self, images: np.ndarray, factors: np.ndarray) -> Batch:
+    def rescale(self, images: np.ndarray, factors: np.ndarray) -> Batch[np.ndarray]:
         """Keep a batch until its result is asked for."""
-        return Later(images, factors)
+        return Later("rescale", (images, factors))
+
+    def png(self, images: np.ndarray) -> Batch[list[bytes]]:
+        """Keep a batch until its result is asked for."""
+        return Later("png", (images,))
 
 
 @dataclass(frozen=True, eq=False)
 class Later:
-    """A batch that is rescaled when its result is asked for."""
+    """A batch that is worked on when its result is asked for."""
 
-    images: np.ndarray
-    factors: np.ndarray
+    task: str
+    arguments: tuple[np.ndarray, ...]
 
-    def result(self) -> np.ndarray:
-        """Rescale the batch now."""
-        return rescale(self.images, self.factors)
+    def result(self) -> Any:
+        """Do the work now."""
+        return TASKS[self.task](*self.arguments)
 
 
 @contextmanager
