@@ -19,6 +19,7 @@ from secli.equivariance.parts import Part
 from secli.equivariance.precision import measuring
 from secli.errors import InputError, UnknownNameError
 from secli.fields import Canvas, Field, Plane, ScaleSpace
+from secli.layers.forms import without
 from secli.models.contract import Features, Model
 from secli.records import LocalRow
 from secli.scaling import SAMPLING_BLUR
@@ -97,7 +98,8 @@ def local_errors(
     blur = max([SAMPLING_BLUR, *(field.base_blur for field in taps.values())])
     channels, height, width = images.shape[1:]
     canvas = Canvas(height, width, blur)
-    with measuring(model, device) as dtype:
+    # each layer is fed in the order of the mathematics: pooling in another place would be another part
+    with measuring(model, device) as dtype, without("pool-first"):
         edges = borders(model, taps, (channels, height, width), settings.border, black)
         canvases = {tap: canvas._replace(border=edge) for tap, edge in edges.items()}
         nothing = torch.zeros(1, *images.shape[1:], device=device, dtype=dtype)

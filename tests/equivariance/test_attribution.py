@@ -19,6 +19,7 @@ from secli.equivariance.precision import measuring
 from secli.errors import InputError, UnknownNameError
 from secli.fields import Canvas, Field, Invariant, Plane, ScaleSpace, VectorField
 from secli.layers.dss import DSSConv
+from secli.layers.forms import FORMS, without
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import ScalePool, SpatialPool
 from secli.models.building import build
@@ -320,6 +321,25 @@ class TestLayers:
             assert [kind_of(module) for module in modules] == [kind] * len(modules)
         others = [nn.Linear(2, 2), nn.Identity(), nn.Dropout(), nn.Softmax(dim=1), Mix(1, 1)]
         assert [kind_of(module) for module in others] == [None] * len(others)
+
+    @pytest.mark.parametrize("name", ["mnist_ses_scalar_28", "mnist_ses_vector_28"])
+    def test_faster_forms_hide_no_layer_and_change_no_reading(self, digits: Tensor, name: str) -> None:
+        """Levels that are never joined, and a pooling before ReLU, would be layers that nobody sees."""
+        torch.manual_seed(0)
+        model = build(name)
+        kinds = ("conv", "pool", "activation")
+        fast = measured(model, digits[:4], 0.8, kinds=kinds)
+        with without(*FORMS):
+            plain = measured(model, digits[:4], 0.8, kinds=kinds)
+        assert list(fast) == list(plain)
+        assert ("conv3.conv.ses", "conv") in fast
+        assert ("conv3.conv.pool", "pool") in fast
+        for part, row in fast.items():
+            expected = plain[part].mean
+            if expected is None:
+                assert row.mean is None, part
+            else:
+                assert row.mean == pytest.approx(expected, rel=1e-3, abs=1e-9), part
 
     def test_a_layer_s_inner_branch_is_no_layer_of_its_own(self) -> None:
         found = layers_of(build("dcn"), ("conv",))
