@@ -161,3 +161,22 @@ def test_a_compiler_that_fails_ends_the_run_in_one_line(
 def test_on_several_devices_it_is_refused() -> None:
     with pytest.raises(InputError, match=r"training\.compile: works on one device, not on 2"):
         resolve(CNN, TrainingSettings(compile=True, devices=2))
+
+
+@pytest.mark.parametrize(
+    ("device", "parts", "mode"),
+    [("cuda", 1, "reduce-overhead"), ("cuda", 2, "default"), ("cpu", 1, "default"), ("cpu", 3, "default")],
+)
+def test_graphs_are_replayed_on_cuda_for_whole_batches_only(
+    monkeypatch: pytest.MonkeyPatch, device: str, parts: int, mode: str
+) -> None:
+    """A replayed graph would write over the gradients of the part before."""
+    asked: list[str] = []
+
+    def compile(network: torch.nn.Module, mode: str, **how: object) -> torch.nn.Module:
+        asked.append(mode)
+        return network
+
+    monkeypatch.setattr("torch.compile", compile)
+    compiling.compiled(torch.nn.Linear(1, 1), torch.device(device), parts)
+    assert asked == [mode]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from collections.abc import Callable, Sequence
@@ -15,18 +16,20 @@ import torch
 from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.build import make_dataset
 from secli.datasets.store import ScaleDataset, open_dataset
-from secli.errors import InputError, InterruptedRunError
+from secli.errors import HeldRunError, InputError, InterruptedRunError
 from secli.layers.dropout import Streams
 from secli.models.building import build
 from secli.records import ModelInfo, TrainingRecord, read_training_record
 from secli.training.devices import make_fabric
 from secli.training.epoch import image_order
-from secli.training.events import Begun, EpochEnded, Event, Remark, Stepped
+from secli.training.events import Begun, EpochEnded, Event, Remark, Report, Stepped
 from secli.training.fit import Job
 from secli.training.plan import resolve
+from secli.training.replicas import train as replicas_train
 from secli.training.replicas.fit import StackedFit
 from secli.training.replicas.train import NOT_BEGUN, train_replicas
-from secli.training.run import train
+from secli.training.run import Intent, train
+from secli.training.run import begin as begin_run
 from tests.training.test_waiting import NothingWaits
 
 Quick = Callable[..., TrainingSettings]
@@ -383,3 +386,23 @@ def test_a_step_does_not_wait_for_the_device(tiny: ScaleDataset, quick: Quick, t
     fit._take_step()
     with NothingWaits():
         fit._take_step()
+
+
+def test_a_replica_that_cannot_begin_leaves_none_running(
+    tiny: ScaleDataset, quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process took the second directory a moment ago; the first one's record must not say "running"."""
+
+    def begin(intent: Intent, locks: contextlib.ExitStack, report: Report) -> Job:
+        if intent.training.seed == 1:
+            raise HeldRunError(f"{intent.run}: another process is training here")
+        return begin_run(intent, locks, report)
+
+    monkeypatch.setattr(replicas_train, "begin", begin)
+    with pytest.raises(HeldRunError, match="another process"):
+        train_replicas(CNN, [tiny] * 3, seeds(quick), tmp_path)
+    (run,) = (tmp_path / "cnn").iterdir()
+    record = read_training_record(run)
+    assert record.status == "failed"
+    assert record.reason is not None
+    assert "another process" in record.reason
