@@ -8,6 +8,7 @@ that nothing is cut between the two. Nothing is clamped, rounded or quantised.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -159,8 +160,7 @@ def resample(
     Small planes are read as vectors and take one matrix: the same sums, rounded in another order. The planes are taken
     in the order that they have in memory, so that none is moved to another place first, and the result has that order.
     """
-    strides = x.stride()
-    order = sorted(range(x.dim() - 2), key=lambda axis: (-strides[axis], axis))
+    order = memory_order(x.stride()[:-2])
     back = [order.index(axis) for axis in range(len(order))]
     moved = _resampled(x.permute(*order, -2, -1), rows, columns)
     return moved.permute(*back, -2, -1)
@@ -171,6 +171,11 @@ def _resampled(x: Float[Tensor, "*batch h w"], rows: Axis, columns: Axis) -> Ten
         matrix = plane_operator(rows, columns, x.dtype, x.device)
         return (x.flatten(-2) @ matrix.mT).reshape(*x.shape[:-2], rows.n_out, columns.n_out)
     return apply_axes(axis_operator(rows, x.dtype, x.device), x, axis_operator(columns, x.dtype, x.device))
+
+
+def memory_order(strides: Sequence[int]) -> list[int]:
+    """Return the axes in the order that they have in memory, the one of the longest steps first."""
+    return sorted(range(len(strides)), key=lambda axis: (-strides[axis], axis))
 
 
 def apply_axes(

@@ -13,6 +13,7 @@ do, need not be joined first: :func:`largest`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -25,6 +26,7 @@ from torch.autograd.function import once_differentiable
 
 from secli.layers.forms import in_use
 from secli.layers.transforms import transformed
+from secli.scaling import memory_order
 
 
 def neighbour_max(x: Float[Tensor, "..."], axis: int, count: int) -> Float[Tensor, "..."]:
@@ -48,9 +50,17 @@ def neighbour_max(x: Float[Tensor, "..."], axis: int, count: int) -> Float[Tenso
 
 
 def largest(responses: Iterable[Float[Tensor, "..."]]) -> Float[Tensor, "..."]:
-    """Return the maximum of tensors of one shape, which may come one after the other and are not joined."""
+    """Return the maximum of tensors of one shape, which may come one after the other.
+
+    They are not joined, and where no gradient is wanted each is forgotten as soon as it is compared. Where this form
+    does not run and a gradient is wanted they are: torch's maximum over a stack keeps one index per cell.
+    """
     left = iter(responses)
     best = next(left)
+    if not runs_here(best):
+        if torch.is_grad_enabled():
+            return torch.stack([best, *left]).max(dim=0).values
+        return functools.reduce(torch.maximum, left, best)
     if _needs_no_gradient(best):
         return _maximum(itertools.chain([best], left))
     for response in left:
@@ -84,10 +94,8 @@ def runs_here(x: Tensor) -> bool:
 
 def _dense(x: Tensor) -> tuple[int, ...]:
     """Return strides that put the axes in the order that they have in memory, with nothing between them."""
-    now = x.stride()
-    order = sorted(range(x.dim()), key=lambda axis: (-now[axis], axis))
     strides, step = [0] * x.dim(), 1
-    for axis in reversed(order):
+    for axis in reversed(memory_order(x.stride())):
         strides[axis], step = step, step * x.shape[axis]
     return tuple(strides)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from statistics import median, quantiles
 from typing import Literal
 
@@ -134,12 +135,7 @@ class Subject:
         """Return how long so many passes take."""
         self.model.train(mode == "train")
         with tf32(self.precision == "tf32"):
-            wait(self.device)
-            start = time.perf_counter()
-            for _ in range(passes):
-                self.run(mode)
-            wait(self.device)
-            return time.perf_counter() - start
+            return duration(lambda: self.run(mode), passes, self.device)
 
     def flops(self, mode: Mode) -> int:
         """Return the multiply–adds × 2 of one pass, which is run."""
@@ -175,13 +171,11 @@ class _Roof:
 
     def rate(self, passes: int) -> float:
         """Return operations per second over so many passes."""
-        wait(self.device)
-        start = time.perf_counter()
         with torch.no_grad(), autocast(self.device, self.precision):
-            for _ in range(passes):
-                functional.conv2d(self.images, self.kernel, padding=1)
-        wait(self.device)
-        return passes * self.flops / (time.perf_counter() - start)
+            seconds = duration(
+                lambda: functional.conv2d(self.images, self.kernel, padding=1), passes, self.device
+            )
+        return passes * self.flops / seconds
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[object]:
@@ -209,6 +203,57 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
     elif device == "mps":
         torch.mps.synchronize()
+
+
+def duration(work: Callable[[], object], passes: int, device: str) -> float:
+    """Return how many seconds so many passes take, the device's own work included."""
+    wait(device)
+    start = time.perf_counter()
+    for _ in range(passes):
+        work()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def in_turn(
+    works: Sequence[Callable[[int], float]],
+    repeats: int,
+    seconds: float,
+    on_work: Callable[[int, int], None] | None = None,
+    on_round: Callable[[int], None] = lambda rounds: None,
+) -> list[list[float]]:
+    """Time pieces of work in turn within each round, and return the seconds per pass of each, round by round.
+
+    Before the rounds each is run once to warm it, and once more to learn how many passes fill the time.
+
+    Parameters
+    ----------
+    works : sequence of callable
+        Each makes so many passes and returns the seconds that they took.
+    repeats : int
+        Rounds.
+    seconds : float
+        A turn makes as many whole passes as fill this time, at least one.
+    on_work : callable, optional
+        Called with (works done, works in all), the warming included.
+    on_round : callable
+        Called after each round with the number of rounds done.
+    """
+    total = len(works) * (repeats + 1)
+    passes: list[int] = []
+    for done, work in enumerate(works, start=1):
+        work(1)
+        passes.append(max(1, math.ceil(seconds / work(1))))
+        if on_work:
+            on_work(done, total)
+    times: list[list[float]] = [[] for _ in works]
+    for turn in range(1, repeats + 1):
+        for at, (work, count, own) in enumerate(zip(works, passes, times, strict=True), start=1):
+            own.append(work(count) / count)
+            if on_work:
+                on_work(turn * len(works) + at, total)
+        on_round(turn)
+    return times
 
 
 def measure_speed(
@@ -266,23 +311,17 @@ def measure_speed(
         entrants += [(subject, twin, single, mode) for mode in modes]
     roof = _Roof(device, precision)
     timed = [(each, mode) for *some, mode in entrants for each in some if each is not None]
-    total = len(timed) * (repeats + 1)
-    passes = []
-    for done, (subject, mode) in enumerate(timed, start=1):
-        subject.seconds(mode, 1)
-        passes.append(max(1, math.ceil(seconds / subject.seconds(mode, 1))))
-        if on_progress:
-            on_progress(done, total)
     roof.rate(1)
     roof_passes = max(1, math.ceil(seconds * roof.rate(1) / roof.flops))
-    rates: list[list[float]] = [[] for _ in timed]
     reached: list[float] = []
-    for turn in range(repeats):
-        for i, (subject, mode) in enumerate(timed):
-            rates[i].append(passes[i] * batch / subject.seconds(mode, passes[i]))
-            if on_progress:
-                on_progress((turn + 1) * len(timed) + i + 1, total)
-        reached.append(roof.rate(roof_passes))
+    times = in_turn(
+        [partial(subject.seconds, mode) for subject, mode in timed],
+        repeats,
+        seconds,
+        on_progress,
+        lambda _: reached.append(roof.rate(roof_passes)),
+    )
+    rates = [[batch / each for each in own] for own in times]
     found = {(id(subject), mode): each for (subject, mode), each in zip(timed, rates, strict=True)}
     return [
         _speed(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from secli.layers.forms import FORMS, without
-from secli.training.speed import NOISE, Mode, Subject, spread
+from secli.training.speed import NOISE, Mode, Subject, in_turn, spread
 
 
 @dataclass(frozen=True)
@@ -66,31 +66,21 @@ def measure_forms(
     list of FormSpeed
         Network by network, mode by mode, form by form.
     """
-    entrants: list[tuple[Subject, Mode]] = []
-    for name in names:
-        subject = Subject(name, batch, device, image_size, precision)
-        entrants += [(subject, mode) for mode in modes]
+    subjects = [Subject(name, batch, device, image_size, precision) for name in names]
+    entrants = [(subject, mode) for subject in subjects for mode in modes]
     left_out: list[tuple[str, ...]] = [(), *((form,) for form in FORMS)]
-    total, done = (repeats + 1) * len(entrants) * len(left_out), 0
+    works = [partial(_seconds, *entrant, forms) for entrant in entrants for forms in left_out]
+    times = iter(in_turn(works, repeats, seconds, on_progress))
     results = []
     for subject, mode in entrants:
-        times: list[list[float]] = [[] for _ in left_out]
-        passes: list[int] = []
-        for turn in range(repeats + 1):
-            for i, forms in enumerate(left_out):
-                with without(*forms):
-                    if turn == 0:  # to warm it, and to learn how many passes fill the time
-                        subject.seconds(mode, 1)
-                        passes.append(max(1, math.ceil(seconds / subject.seconds(mode, 1))))
-                    else:
-                        times[i].append(subject.seconds(mode, passes[i]) / passes[i])
-                done += 1
-                if on_progress:
-                    on_progress(done, total)
-        results += [
-            _speed(subject, mode, form, times[0], each) for form, each in zip(FORMS, times[1:], strict=True)
-        ]
+        whole = next(times)
+        results += [_speed(subject, mode, form, whole, next(times)) for form in FORMS]
     return results
+
+
+def _seconds(subject: Subject, mode: Mode, forms: tuple[str, ...], passes: int) -> float:
+    with without(*forms):
+        return subject.seconds(mode, passes)
 
 
 def _speed(subject: Subject, mode: Mode, form: str, whole: list[float], without_it: list[float]) -> FormSpeed:

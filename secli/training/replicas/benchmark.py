@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -15,7 +14,7 @@ from secli.catalogue import MODELS
 from secli.models.building import build, resolve_options
 from secli.training.optim import make_optimizer, set_learning_rate
 from secli.training.replicas.stack import Stack, without_advice
-from secli.training.speed import NOISE, Subject, autocast, spread, wait
+from secli.training.speed import NOISE, Subject, autocast, duration, in_turn, spread
 
 
 @dataclass(frozen=True)
@@ -125,24 +124,9 @@ def _speed(
         for _ in range(replicas):
             subject.run("train")
 
-    def duration(work: Callable[[], None], passes: int) -> float:
-        wait(subject.device)
-        start = time.perf_counter()
-        for _ in range(passes):
-            work()
-        wait(subject.device)
-        return (time.perf_counter() - start) / passes
-
-    works, passes = (together.run, singly), []
-    times: tuple[list[float], list[float]] = ([], [])
+    works = [partial(duration, work, device=subject.device) for work in (together.run, singly)]
     with without_advice():
-        for work in works:
-            duration(work, 1)  # warms it
-            passes.append(max(1, math.ceil(seconds / duration(work, 1))))
-        for turn in range(repeats):
-            for own, work, count in zip(times, works, passes, strict=True):
-                own.append(duration(work, count))
-            done(turn + 1)
+        times = in_turn(works, repeats, seconds, on_round=done)
     batch = len(subject.labels)
     rates = [[replicas * batch / each for each in own] for own in times]
     gains = [one / at_once for at_once, one in zip(*times, strict=True)]
