@@ -21,9 +21,8 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
-from secli.layers.deformable import in_forward_mode, sampled_deform_conv2d
+from secli.layers.deformable import deformed_conv2d
 from secli.layers.dss import Dilation, DSSConv
 from secli.layers.ses import check_levels, join_levels
 
@@ -155,7 +154,7 @@ class DeformableDSSConv(DSSConv):
         if spacing != 1:
             # a dilated kernel is an undilated one whose taps rest elsewhere; whole or fractional, it is all one
             shifts = shifts + self._rest(spacing, dtype, x.device)
-        return _deformed(joined, shifts, kernel, self.stride, self.padding)
+        return deformed_conv2d(joined, shifts, kernel, None, self.stride, self.padding, 1, None)
 
     def _rest(self, spacing: float, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "shifts 1 1"]:
         """Return how far each tap of the dilated kernel lies from that of the undilated one."""
@@ -167,19 +166,3 @@ class DeformableDSSConv(DSSConv):
     def extra_repr(self) -> str:
         """Say dilations, groups and how offsets scale."""
         return f"{super().extra_repr()}, groups={self.groups}, offsets={self.offsets}"
-
-
-def _deformed(
-    x: Float[Tensor, "n c h w"],
-    shifts: Float[Tensor, "n shifts y x"],
-    weight: Float[Tensor, "o c k k"],
-    stride: int,
-    padding: int,
-) -> Float[Tensor, "n o y x"]:
-    """Convolve with moved taps: torchvision's operator on a GPU, ours elsewhere and for forward-mode tangents."""
-    if x.device.type != "cuda" or in_forward_mode(x, shifts, weight):
-        return sampled_deform_conv2d(x, shifts, weight, None, stride, padding, 1, None)
-    # the operator has no bfloat16
-    dtype = shifts.dtype
-    y: Tensor = deform_conv2d(x.to(dtype), shifts, weight.to(dtype), stride=stride, padding=padding)
-    return y.to(x.dtype)

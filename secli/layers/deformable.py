@@ -15,9 +15,9 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.nn import functional
 from torchvision.ops import deform_conv2d
+
+from secli.layers.sampling import in_forward_mode, sample_bilinear
 
 
 class DeformConv(nn.Module):
@@ -103,27 +103,28 @@ class DeformConv(nn.Module):
         predicted = self.offset(x)
         shifts, masks = predicted[:, : self.shifts], predicted[:, self.shifts :]
         mask = masks.sigmoid() if self.modulated else None
-        sampled = x.device.type != "cuda" or in_forward_mode(x, predicted, self.weight)
-        convolve = sampled_deform_conv2d if sampled else deform_conv2d
-        y: Tensor = convolve(
-            x,
-            shifts,
-            self.weight,
-            self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            mask=mask,
-        )
-        return y
+        how = (self.stride, self.padding, self.dilation)
+        return deformed_conv2d(x, shifts, self.weight, self.bias, *how, mask)
 
 
-def in_forward_mode(*tensors: Tensor) -> bool:
-    """Say whether a tensor carries a forward-mode tangent, which torchvision's own operator would silently drop."""
-    if torch.compiler.is_compiling():
-        return False  # a compiled graph carries no tangents
-    unpacked = (forward_ad.unpack_dual(tensor) for tensor in tensors)  # type: ignore[no-untyped-call]
-    return any(pair.tangent is not None for pair in unpacked)
+def deformed_conv2d(
+    x: Float[Tensor, "n c h w"],
+    shifts: Float[Tensor, "n shifts y x"],
+    weight: Float[Tensor, "o c k l"],
+    bias: Float[Tensor, "o"] | None,
+    stride: int,
+    padding: int,
+    dilation: int,
+    mask: Float[Tensor, "n masks y x"] | None,
+) -> Float[Tensor, "n o y x"]:
+    """Convolve with moved taps: by torchvision's operator on a GPU, by ours elsewhere and for forward-mode tangents."""
+    if x.device.type != "cuda" or in_forward_mode(x, shifts, weight):
+        return sampled_deform_conv2d(x, shifts, weight, bias, stride, padding, dilation, mask)
+    # the operator has no bfloat16, and positions need float32
+    dtype = torch.promote_types(shifts.dtype, torch.float32)
+    given = [None if tensor is None else tensor.to(dtype) for tensor in (x, shifts, weight, bias, mask)]
+    y: Tensor = deform_conv2d(*given[:4], stride, padding, dilation, given[4])
+    return y.to(x.dtype)
 
 
 def sampled_deform_conv2d(
@@ -145,11 +146,13 @@ def sampled_deform_conv2d(
     groups = shifts.shape[1] // (2 * taps)
     n, channels = x.shape[:2]
     rows, columns = shifts.shape[2:]
-    image, grid = _sampling_grid(x, shifts, (weight.shape[2], weight.shape[3]), stride, padding, dilation)
-    samples = functional.grid_sample(
-        image.reshape(n * groups, channels // groups, *image.shape[2:]),
-        grid.reshape(n * groups, taps * rows, columns, 2),
-        align_corners=False,
+    # in bfloat16 a pixel of a large image has no coordinate of its own
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    down, right = _positions(shifts.to(dtype), (weight.shape[2], weight.shape[3]), stride, padding, dilation)
+    samples = sample_bilinear(
+        x.to(dtype).reshape(n * groups, channels // groups, *x.shape[2:]),
+        down.reshape(n * groups, taps * rows, columns),
+        right.reshape(n * groups, taps * rows, columns),
     )
     samples = samples.to(weight.dtype).reshape(n, groups, channels // groups, taps, rows * columns)
     if mask is not None:
@@ -159,37 +162,16 @@ def sampled_deform_conv2d(
     return y if bias is None else y + bias.view(-1, 1, 1)
 
 
-def _sampling_grid(
-    x: Float[Tensor, "n c h w"],
-    shifts: Float[Tensor, "n shifts y x"],
-    kernel: tuple[int, int],
-    stride: int,
-    padding: int,
-    dilation: int,
-) -> tuple[Float[Tensor, "n c p q"], Float[Tensor, "n gt y x 2"]]:
-    """Return the image, enlarged by zeros, and the places to sample in it, as ``grid_sample`` counts them.
-
-    On sides that are powers of two the normalised coordinates of whole pixels are exact. So undeformed taps read
-    single pixels, and the offsets' gradient there is that of torchvision: bilinear sampling has a kink at every
-    pixel, and offsets start at zero.
-    """
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    height, width = x.shape[2:]
-    sides = [1 << (side - 1).bit_length() for side in (height, width)]
-    image = functional.pad(x.to(dtype), (0, sides[1] - width, 0, sides[0] - height))
+def _positions(
+    shifts: Float[Tensor, "n shifts y x"], kernel: tuple[int, int], stride: int, padding: int, dilation: int
+) -> tuple[Float[Tensor, "n g k l y x"], Float[Tensor, "n g k l y x"]]:
+    """Return the row and the column that each tap of the kernel is read at."""
     n, _, rows, columns = shifts.shape
-    offsets = shifts.to(dtype).reshape(n, -1, kernel[0], kernel[1], 2, rows, columns)
+    offsets = shifts.reshape(n, -1, kernel[0], kernel[1], 2, rows, columns)
 
     def whole(count: int, step: int, start: int = 0) -> Tensor:
-        return torch.arange(start, start + count * step, step, device=x.device, dtype=dtype)
+        return torch.arange(start, start + count * step, step, device=shifts.device, dtype=shifts.dtype)
 
     down = whole(kernel[0], dilation, -padding).view(-1, 1, 1, 1) + whole(rows, stride).view(-1, 1)
     right = whole(kernel[1], dilation, -padding).view(-1, 1, 1) + whole(columns, stride)
-    places = torch.stack(
-        [
-            (2 * (right + offsets[:, :, :, :, 1]) + 1) / sides[1] - 1,
-            (2 * (down + offsets[:, :, :, :, 0]) + 1) / sides[0] - 1,
-        ],
-        dim=-1,
-    )
-    return image, places.flatten(1, 3)
+    return down + offsets[:, :, :, :, 0], right + offsets[:, :, :, :, 1]

@@ -13,17 +13,23 @@ Matrix = Callable[[int, int], Tensor]
 """Builds the float64 matrix of two sizes."""
 
 
+def computes_at_once() -> bool:
+    """Whether a new tensor holds numbers: inside a compiler or a fake mode it would be a stand-in."""
+    return not torch.compiler.is_compiling() and type(torch.empty(0)) is Tensor
+
+
 def kept_operator(
     matrix: Matrix, first: int, second: int, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "rows columns"]:
     """Return ``matrix(first, second)`` in this dtype on this device, kept from one call to the next."""
-    if torch.compiler.is_compiling():  # a traced tensor may not outlive its trace
+    if not computes_at_once():  # a stand-in may not outlive its trace
         return matrix(first, second).to(device=device, dtype=dtype)
     return _kept(matrix, first, second, dtype, device)
 
 
 @lru_cache(maxsize=1024)
 def _kept(matrix: Matrix, first: int, second: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # built outside inference mode, because a kept operator may later meet features that need gradients
-    with torch.inference_mode(False):
+    # built outside inference mode, because a kept operator may later meet features that need gradients, and on the
+    # CPU whatever device is the default
+    with torch.inference_mode(False), torch.device("cpu"):
         return matrix(first, second).to(device=device, dtype=dtype)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -23,22 +23,27 @@ from torch.nn import functional
 from secli.layers.forms import in_use
 from secli.layers.hermite import Basis
 from secli.layers.levels import as_planes, as_space, levels_lead, stack_levels
+from secli.layers.operators import computes_at_once
+from secli.layers.transforms import transformed
 from secli.layers.wide_conv import Spectra, plain_conv2d
+
+Filters = TypeVar("Filters", bound="SteerableFilters")
 
 
 class _Kept(NamedTuple):
-    """Kernels, their spectra, and what they were expanded from: tensors with the versions they had."""
+    """Kernels, their spectra, and copies of the weight and the basis that they were expanded from."""
 
-    sources: list[tuple[Tensor, int]]
+    sources: list[Tensor]
     kernels: list[Tensor]
     spectra: list[Spectra]
 
     def hold(self, *tensors: Tensor) -> bool:
-        """Whether the sources are still those: in their place, of their type, and unchanged."""
-        return all(
-            new.data_ptr() == old.data_ptr() and new.dtype == old.dtype and new._version == version
-            for new, (old, version) in zip(tensors, self.sources, strict=True)
-        )
+        """Whether the sources have these types and contents.
+
+        Contents, because nothing else tells: fused optimisers and changes of ``.data`` leave ``_version`` as it is.
+        """
+        pairs = zip(tensors, self.sources, strict=True)
+        return all(new.dtype == old.dtype and torch.equal(new, old) for new, old in pairs)
 
 
 class SteerableFilters(nn.Module):
@@ -84,7 +89,7 @@ class SteerableFilters(nn.Module):
     def kernels(self) -> list[Tensor]:
         """Return the cropped kernels, one (out, in[, interaction], K_k, K_k) per scale.
 
-        In evaluation without gradients they are kept until the weights change, or leave their place.
+        On a CPU, in evaluation without gradients, they are kept until the weights change.
         """
         if torch.compiler.is_compiling():
             return self._expanded()
@@ -96,7 +101,7 @@ class SteerableFilters(nn.Module):
         if kept is None or not kept.hold(*sources):
             kernels = self._expanded()
             spectra: list[Spectra] = [{} for _ in kernels]
-            self._kept = kept = _Kept([(e.detach(), e._version) for e in sources], kernels, spectra)
+            self._kept = kept = _Kept([source.detach().clone() for source in sources], kernels, spectra)
         return kept.kernels
 
     def responses(self, x: Tensor, kernel: Tensor, level: int, stride: int, padding: int) -> Tensor:
@@ -105,9 +110,14 @@ class SteerableFilters(nn.Module):
         return cropped_conv2d(x, kernel, self.size, stride, padding, self.bias, kept)
 
     def _may_keep(self) -> bool:
-        weight = self.weight
-        odd = weight.is_meta or weight.is_inference() or torch.is_autocast_enabled(weight.device.type)
-        return in_use("kept-kernels") and not odd
+        """Whether weights can be compared at once: on a GPU that would wait, and traced ones have no contents."""
+        on_cpu = self.weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        return in_use("kept-kernels") and on_cpu and computes_at_once() and not transformed()
+
+    def train(self: Filters, mode: bool = True) -> Filters:
+        """Set the mode; what was kept is let go."""
+        self._kept = None
+        return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave kept kernels out of copies and pickles."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
+
+from secli.layers.sampling import sample_bilinear
 
 
 class SpatialTransformer(nn.Module):
@@ -73,9 +74,8 @@ class SpatialTransformer(nn.Module):
 def resampled(x: Float[Tensor, "n c h w"], difference: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"]:
     """Return y(u) = x(u + D (u, 1)), read bilinearly with zeros outside; D = 0 returns x exactly.
 
-    Whole pixels are added to a displacement that is zero at the identity, and normalised on sides that are powers of
-    two, on which that is exact: ``affine_grid`` would round, and then the derivative by θ, which has a kink at every
-    pixel, would be taken on a side chosen by rounding.
+    Whole pixels are added to a displacement that is zero at the identity: ``affine_grid`` would round, and then the
+    derivative by θ, which has a kink at every pixel, would be taken on a side chosen by rounding.
 
     Parameters
     ----------
@@ -92,9 +92,6 @@ def resampled(x: Float[Tensor, "n c h w"], difference: Float[Tensor, "n 2 3"]) -
     down = ((2 * rows + 1) / height - 1).unsqueeze(1).expand(height, width)
     places = torch.stack([right, down, torch.ones_like(right)])
     moved = torch.einsum("nij,jhw->nihw", difference.to(dtype), places)
-    sides = [1 << (side - 1).bit_length() for side in (height, width)]
     at_column = columns + moved[:, 0] * (width / 2)
     at_row = rows.unsqueeze(1) + moved[:, 1] * (height / 2)
-    grid = torch.stack([(2 * at_column + 1) / sides[1] - 1, (2 * at_row + 1) / sides[0] - 1], dim=-1)
-    image = functional.pad(x.to(dtype), (0, sides[1] - width, 0, sides[0] - height))
-    return functional.grid_sample(image, grid, align_corners=False).to(x.dtype)
+    return sample_bilinear(x.to(dtype), at_row, at_column).to(x.dtype)

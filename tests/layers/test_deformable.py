@@ -13,7 +13,8 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 from torchvision.ops import deform_conv2d
 
-from secli.layers.deformable import DeformConv, in_forward_mode, sampled_deform_conv2d
+from secli.layers.deformable import DeformConv, sampled_deform_conv2d
+from secli.layers.sampling import in_forward_mode
 
 DTYPES = {torch.float32: 2e-5, torch.float64: 1e-11}
 

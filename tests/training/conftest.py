@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.build import make_dataset
+from secli.datasets.loading import pixels
 from secli.datasets.manifest import SPLITS, SplitName
 from secli.datasets.store import ScaleDataset, Split, open_dataset, write_dataset
 from secli.training.checkpoint import WEIGHTS_FILE
@@ -63,3 +66,13 @@ def variant(tmp_path: Path, tiny: ScaleDataset) -> Callable[..., ScaleDataset]:
 def digest() -> Callable[[Path], str]:
     """The sha256 of a run's weights."""
     return lambda run: hashlib.sha256((run / WEIGHTS_FILE).read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Train in float64, where two orders of one sum still agree after some chaotic steps."""
+    for module in ("fit", "evaluate", "replicas.fit", "replicas.evaluate"):
+        monkeypatch.setattr(f"secli.training.{module}.pixels", partial(pixels, dtype=torch.float64))
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

@@ -85,12 +85,12 @@ def farthest(some: Trained, others: Trained) -> float:
         start = build(record.model.name, record.model.options, seed=record.training["seed"]).state_dict()
         for name, value in theirs.items():
             # without a floor, rounding would be compared with rounding where a gradient is zero
-            moved = (value - start[name]).abs().max().clamp_min(1e-4)
+            moved = (value - start[name]).abs().max().clamp_min(1e-8)
             apart = max(apart, float((mine[name] - value).abs().max() / moved))
     return apart
 
 
-def assert_same_runs(some: Trained, others: Trained, weights: float = 0.02) -> None:
+def assert_same_runs(some: Trained, others: Trained, weights: float = 1e-6) -> None:
     """Check that runs hold the same files, figures and weights."""
     for (run, record), (other, expected) in zip(some, others, strict=True):
         assert run.relative_to(run.parents[1]) == other.relative_to(other.parents[1])
@@ -105,13 +105,14 @@ def assert_same_runs(some: Trained, others: Trained, weights: float = 0.02) -> N
             assert getattr(record.results, key) == getattr(expected.results, key), key
         for row, theirs in zip(rows(run), rows(other), strict=True):
             assert list(row) == list(theirs)
-            assert row["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+            assert row["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-9)
             assert [row[key] for key in ("epoch", "train_error", "val_error", "lr")] == [
                 theirs[key] for key in ("epoch", "train_error", "val_error", "lr")
             ]
     assert farthest(some, others) < weights
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(
     ("model", "changes"),
     [
@@ -133,6 +134,7 @@ def test_each_replica_is_its_single_run(
     assert farthest(together[:2], alone[1:]) > 0.5  # a control: other seeds end elsewhere
 
 
+@pytest.mark.usefixtures("double")
 def test_steerable_networks_too(tiny: ScaleDataset, quick: Quick, tmp_path: Path) -> None:
     model = ModelSettings(name="mnist_ses_vector_28")
     trainings = seeds(quick, 2, lr=1e-3, epochs=1, batch=40)
@@ -140,6 +142,7 @@ def test_steerable_networks_too(tiny: ScaleDataset, quick: Quick, tmp_path: Path
     assert_same_runs(together, singly(model, [tiny] * 2, trainings, tmp_path / "alone"))
 
 
+@pytest.mark.usefixtures("double")
 def test_realisations_with_one_seed(realisations: list[ScaleDataset], quick: Quick, tmp_path: Path) -> None:
     trainings = [quick(augment="scale", lr=1e-3)] * 3
     together = stacked(CNN, realisations, trainings, tmp_path / "together")
@@ -149,6 +152,7 @@ def test_realisations_with_one_seed(realisations: list[ScaleDataset], quick: Qui
     assert farthest(together[:2], alone[1:]) > 0.2
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("shared", ["masks", "order"])
 def test_replicas_that_share_their_randomness_are_not_their_single_runs(
     tiny: ScaleDataset, quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: str
@@ -167,6 +171,7 @@ def test_replicas_that_share_their_randomness_are_not_their_single_runs(
     assert farthest(together[1:], alone[1:]) > 0.2
 
 
+@pytest.mark.usefixtures("double")
 def test_without_validation_images_and_in_half_precision(
     quick: Quick, variant: Callable[..., ScaleDataset], tmp_path: Path
 ) -> None:
@@ -253,6 +258,7 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secli.training.fit.SECONDS_BETWEEN_REPORTS", 0.0)
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_stopped_replicas_go_on_together_and_singly(
     tiny: ScaleDataset, quick: Quick, tmp_path: Path, every_step: None, optimizer: str
@@ -277,6 +283,7 @@ def test_stopped_replicas_go_on_together_and_singly(
     assert_same_runs(rest, undisturbed)
 
 
+@pytest.mark.usefixtures("double")
 def test_replicas_go_on_together_with_what_a_single_run_left(
     tiny: ScaleDataset, quick: Quick, tmp_path: Path, every_step: None
 ) -> None:
@@ -303,6 +310,7 @@ def test_stopping_one_after_the_other_leaves_the_rest_to_be_begun(
     assert [record.status for _, record in finished] == ["finished"] * 2
 
 
+@pytest.mark.usefixtures("double")
 def test_a_replica_that_diverges_fails_alone(
     tiny: ScaleDataset, quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_step: None
 ) -> None:
