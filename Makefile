@@ -1,48 +1,77 @@
-# Every target sets up what it needs: a virtual environment in .venv with secli and its tools.
+# Every target sets up what it needs, in virtual environments inside the checkout.
 PYTHON ?= python3
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+# the oldest Python that secli allows, where it is at hand
+LOWEST_PYTHON ?= $(shell for python in python3.10 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.10*/bin/python $(PYTHON); \
+	do $$python -c pass 2>/dev/null && echo $$python && break; done)
 # pip's cache is kept; a broken install leaves no stamp and is tried again
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-slow lint format ci clean
+.PHONY: help venv demo test test-lowest test-slow campaign lint format ci clean
 
 help:
-	@echo "make demo       build a dataset, train four networks, compare them (a few minutes)"
-	@echo "make test       the test suite (under 10 minutes on 2 cores)"
-	@echo "make test-slow  the long checks"
-	@echo "make lint       ruff, mypy --strict, import-linter"
-	@echo "make ci         lint and test"
+	@echo "make demo         build a dataset, train four networks, compare them (a few minutes)"
+	@echo "make test         the test suite (under 12 minutes on 2 cores)"
+	@echo "make test-lowest  the same with the lowest versions that pyproject.toml allows"
+	@echo "make test-slow    the long checks"
+	@echo "make campaign     kills, full disks, hostile files and bad input (under 30 minutes on 2 cores)"
+	@echo "make lint         ruff, mypy --strict, import-linter"
+	@echo "make ci           lint and test"
 
-venv: $(READY)
+venv: $(VENV)/.dev
 
-$(READY): pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("secli needs Python 3.10 or newer") if sys.version_info < (3, 10) else None'
+# secli alone: what a user installs
+$(VENV)/.secli: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("secli needs Python 3.10 or newer") if sys.version_info < (3, 10) else None'
+	@echo "Installing secli and what it needs into $(VENV): about 5 GB on disk, most of it PyTorch with CUDA (it runs on CPUs too); a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+	@echo "Installed: $$(du -sm $(VENV) | cut -f1) MiB in $(VENV)."
 
-demo: $(READY)
+$(VENV)/.dev: $(VENV)/.secli
+	@echo "Adding the tools of the tests to $(VENV): about 1 GB more."
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(LOWEST)/.dev: pyproject.toml tools/lowest_versions.py
+	@echo "Installing the lowest allowed versions into $(LOWEST), for $(LOWEST_PYTHON): about 6 GB."
+	$(LOWEST_PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(LOWEST)/bin/python tools/lowest_versions.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.secli
 	$(BIN)/secli demo
 
-test: $(READY)
+test: $(VENV)/.dev
+	@$(BIN)/secli doctor
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-test-slow: $(READY)
+test-lowest: $(LOWEST)/.dev
+	@$(LOWEST)/bin/secli doctor
+	$(LOWEST)/bin/python -m pytest -n auto --dist loadfile -p no:cacheprovider
+
+test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
-lint: $(READY)
-	$(BIN)/ruff check secli tests
-	$(BIN)/ruff format --check secli tests
+campaign: $(VENV)/.dev
+	$(BIN)/python -m tests.campaigns
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check secli tests tools
+	$(BIN)/ruff format --check secli tests tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(READY)
-	$(BIN)/ruff check --fix secli tests
-	$(BIN)/ruff format secli tests
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix secli tests tools
+	$(BIN)/ruff format secli tests tools
 
 ci: lint test
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from secli.equivariance.measure import measure as measure
     from secli.training.loading import load_model as load_model
 
+__version__ = "0.1.0"
+
 _PUBLIC = {"measure": "secli.equivariance.measure", "load_model": "secli.training.loading"}
 __all__ = ["load_model", "measure"]
 

@@ -12,6 +12,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
+from secli import __version__
 from secli.records import Provenance
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pillow", "lightning-fabric", "pandas")
@@ -29,8 +30,8 @@ def library_versions() -> dict[str, str]:
 
 
 def secli_version() -> str:
-    """Return the version of the installed package."""
-    return importlib.metadata.version("secli")
+    """Return the version of this code, installed or not."""
+    return __version__
 
 
 def commit() -> str | None:
