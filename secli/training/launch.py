@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event as Flag
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from lightning_fabric import Fabric
@@ -22,6 +23,11 @@ from secli.training.devices import make_fabric
 from secli.training.events import Event, Report, silent
 from secli.training.fit import Fit, Job, Outcome
 from secli.training.interruption import catching_signals
+
+if TYPE_CHECKING:
+    Events: TypeAlias = Queue[Event | None]
+else:  # Python 3.10 cannot write the type of its contents at run time
+    Events = Queue
 
 
 def launch(job: Job, report: Report) -> Outcome:
@@ -59,7 +65,7 @@ def _alone(job: Job, report: Report) -> Outcome:
 
 def _together(job: Job, report: Report) -> Outcome:
     context = multiprocessing.get_context("spawn")
-    events: Queue[Event | None] = context.Queue()
+    events: Events = context.Queue()
     stop = context.Event()
     others = set(multiprocessing.active_children())
     with catching_signals(on_first=stop.set), _relaying(events, report):
@@ -75,7 +81,7 @@ def _together(job: Job, report: Report) -> Outcome:
     return outcome
 
 
-def _work(fabric: Fabric, job: Job, events: Queue[Event | None], stop: Flag) -> Outcome:
+def _work(fabric: Fabric, job: Job, events: Events, stop: Flag) -> Outcome:
     """One of several processes: it listens to its parent's flag, and to Ctrl-C (sent also when the parent dies)."""
     report = events.put if fabric.is_global_zero else silent
     with reproducible(job.training), catching_signals([signal.SIGINT]) as interruption:
@@ -83,7 +89,7 @@ def _work(fabric: Fabric, job: Job, events: Queue[Event | None], stop: Flag) -> 
 
 
 @contextmanager
-def _relaying(events: Queue[Event | None], report: Report) -> Iterator[None]:
+def _relaying(events: Events, report: Report) -> Iterator[None]:
     """Hand on the events of a queue while the body runs."""
 
     def relay() -> None:
