@@ -1,6 +1,6 @@
 """The faster forms of the layers, each of which can be left out: for tests against the literal form, and for timing.
 
-All of them compute the same function. ``without("fourier")`` takes one away while its body runs, in this thread;
+All of them compute the same function. ``without("fourier")`` takes one away while its body runs;
 ``secli bench NETWORK --forms`` says what each brings.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Literal, get_args
 
 Form = Literal[
@@ -34,12 +33,12 @@ FORMS: dict[Form, str] = {
 
 assert set(FORMS) == set(get_args(Form))
 
-_LEFT_OUT: ContextVar[frozenset[str]] = ContextVar("left_out", default=frozenset())
+_left_out: frozenset[str] = frozenset()  # of all threads: older compilers cannot trace a ContextVar
 
 
 def in_use(form: Form) -> bool:
     """Whether a form is taken where it pays."""
-    return form not in _LEFT_OUT.get()
+    return form not in _left_out
 
 
 @contextmanager
@@ -60,8 +59,10 @@ def without(*forms: str) -> Iterator[None]:
     for form in forms:
         if form not in FORMS:
             raise ValueError(f"unknown form '{form}'; known: {', '.join(FORMS)}")
-    token = _LEFT_OUT.set(_LEFT_OUT.get() | set(forms))
+    global _left_out
+    before = _left_out
+    _left_out = before | set(forms)
     try:
         yield
     finally:
-        _LEFT_OUT.reset(token)
+        _left_out = before
