@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Form = Literal[
     "cropped-kernels",
@@ -40,6 +43,11 @@ _LEFT_OUT: ContextVar[frozenset[str]] = ContextVar("left_out", default=frozenset
 def in_use(form: Form) -> bool:
     """Whether a form is taken where it pays."""
     return form not in _LEFT_OUT.get()
+
+
+def on_cpu(x: Tensor) -> bool:
+    """Whether a tensor takes the forms that are for CPUs; one on the meta device does, so that they can be counted."""
+    return x.device.type in ("cpu", "meta")
 
 
 @contextmanager
