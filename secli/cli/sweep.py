@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secli.cli.console import note, out, progress
+from secli.cli.console import note, progress
 
 if TYPE_CHECKING:
     from secli.experiments.engine import Engine
@@ -140,6 +140,7 @@ def sweep(
     given = parse_assignments(assignments or [], ["training"])["training"]
 
     # these bring torch, for which a mistake in the file does not wait
+    from secli.experiments.fitting import check_taps
     from secli.experiments.leading import chosen
     from secli.experiments.plan import plan
     from secli.experiments.prepare import Sources, check_sources, so_far, wanted_datasets
@@ -150,6 +151,7 @@ def sweep(
     place = directory or Path("sweeps") / wanted.name
     carrier = _engine(engine, address, jobs, runs)
     check_sources(wanted_datasets(runs), sources, place, writes=not dry_run)
+    check_taps(runs)
     if dry_run:
         from secli.cli.sweep_plan import print_plan
 

@@ -147,12 +147,7 @@ def _in_words(plan: Plan) -> str:
 
 def _basis_in_words(plan: Plan) -> str:
     """Say on what the estimate rests, and how far it can be off."""
-    speeds = "; ".join(
-        f"with {'a thread' if count == 1 else f'{count} threads' if count else 'a thread per core'} "
-        f"{rates.products / 1e9:.3g} GFLOP/s in convolutions and matrix products, {rates.samples / 1e9:.3g} in bilinear "
-        f"sampling, {rates.transforms / 1e9:.3g} in Fourier transforms, {rates.traffic / 1e9:.3g} GB/s in all else"
-        for count, rates in plan.rates.items()
-    )
+    speeds = "; ".join(f"{_threads(count)} {_speeds(rates)}" for count, rates in plan.rates.items())
     networks = f"{plan.networks} network{'s' * (plan.networks != 1)}"
     text = (
         f"This rests on the operations of a training step, counted from the shapes of {networks} that differ (no step "
@@ -163,6 +158,18 @@ def _basis_in_words(plan: Plan) -> str:
     if known:
         text += f" The training of {known} run{'s' * (known != 1)} is taken from finished runs of the same settings."
     return text + " Memory is that of the step; the libraries take some hundred MiB more."
+
+
+def _threads(count: int) -> str:
+    return {0: "with a thread per core", 1: "with 1 thread"}.get(count, f"with {count} threads")
+
+
+def _speeds(rates: Rates) -> str:
+    return (
+        f"{rates.products / 1e9:.3g} GFLOP/s in convolutions and matrix products, "
+        f"{rates.samples / 1e9:.3g} in bilinear sampling, {rates.transforms / 1e9:.3g} in Fourier transforms, "
+        f"{rates.traffic / 1e9:.3g} GB/s in all else"
+    )
 
 
 def _total(estimates: Sequence[Estimate]) -> float:

@@ -153,7 +153,9 @@ class Counts:
             recompute_activations(network)
         images = torch.zeros(count, shapes.channels, shapes.side, shapes.side, device=device)
         labels = torch.zeros(count, dtype=torch.int64, device=device)
-        forms: AbstractContextManager[None] = without(*CPU_FORMS) if shapes.device == "cuda" else nullcontext()
+        forms: AbstractContextManager[None] = (
+            without(*CPU_FORMS) if shapes.device == "cuda" else nullcontext()
+        )
         with forms:
             work = self._counter.step(network, images, labels, shapes.passes)
         return _with_weights(network, work)
@@ -171,9 +173,7 @@ def _with_weights(network: nn.Module, work: StepWork) -> Counted:
 
 def _enlarged(counted: Counted, times: float) -> Counted:
     """Return the count of a batch so many times as large; kernels and gradients of weights grow with it, wrongly."""
-    return Counted(
-        counted.weights, counted.forward * times, counted.step * times, counted.peak * times
-    )
+    return Counted(counted.weights, counted.forward * times, counted.step * times, counted.peak * times)
 
 
 def _array(counted: Counted) -> Array:

@@ -1,4 +1,4 @@
-"""How fast this machine's CPU is at the kinds of work that a training step consists of; measured in a fraction of a second.
+"""How fast this machine's CPU is at the kinds of work of a training step, measured in a fraction of a second.
 
 Each kind has one example, the size of a layer; the fastest of some repeats counts, so that others who use the machine
 disturb it little. What a network's own layers reach differs from the example by up to a factor of two either way.

@@ -32,7 +32,10 @@ from secli.models.flops import PER_BILINEAR_SAMPLE
 aten = torch.ops.aten
 
 SAMPLINGS = frozenset({aten.grid_sampler_2d, aten.upsample_bilinear2d})
-SAMPLING_GRADIENTS: Mapping[Any, int] = {aten.grid_sampler_2d_backward: 3, aten.upsample_bilinear2d_backward: 1}
+SAMPLING_GRADIENTS: Mapping[Any, int] = {
+    aten.grid_sampler_2d_backward: 3,
+    aten.upsample_bilinear2d_backward: 1,
+}
 """Gradients of samplings, in samplings: one goes to the four neighbours, and as much again to either coordinate."""
 TRANSFORMS = frozenset({aten._fft_r2c, aten._fft_c2r, aten._fft_c2c})
 IDLE = frozenset({aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided})
@@ -120,7 +123,7 @@ class WorkCounter:
             One batch.
         passes : int
             How often the batch goes through before the step, with gradients that add up: from the second pass on
-            they are there all the time. The work is that of one pass.
+            they are there all the time. The work is that of the last pass.
 
         Raises
         ------
