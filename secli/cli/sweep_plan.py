@@ -152,7 +152,8 @@ def _basis_in_words(plan: Plan) -> str:
     text = (
         f"This rests on the operations of a training step, counted from the shapes of {networks} that differ (no step "
         f"was run), and on the speed of this machine's CPU, measured just now: {speeds}. Half or twice the time is "
-        "possible; augmentation and reading of images are not counted, and a GPU is faster."
+        "possible, thrice for the smallest networks; augmentation and reading of images are not counted, and a GPU is "
+        "faster."
     )
     known = sum(each.measured for each in plan.estimates)
     if known:

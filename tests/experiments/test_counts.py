@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
 from secli.experiments import counts as room
 from secli.experiments.counts import Counts, Shapes, Unfit, shapes_of
 from secli.models.cnn import cnn
+from secli.models.contract import Stage, StagedModel
 
 OPTIONS = {"widths": [2, 2, 2, 2], "in_channels": 1, "classes": 10}
 
@@ -82,22 +83,17 @@ def test_a_cache_that_cannot_be_written_changes_nothing(
     assert Counts().of(shapes()).peak > 0
 
 
-class Reading(nn.Module):
+class Reading(StagedModel):
     """A network whose path depends on a value."""
 
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-        self.taps, self.stages, self.features = network.taps, network.stages, network.features
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.network(x if float(x.sum()) >= 0 else -x)
-        return result
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images if float(images.sum()) >= 0 else -images)
 
 
 def reading(widths: tuple[int, ...] = (2, 2, 2, 2), in_channels: int = 1, classes: int = 10) -> Reading:
     """Return a network of another package."""
-    return Reading(cnn(widths=widths, in_channels=in_channels, classes=classes))
+    network = cnn(widths=widths, in_channels=in_channels, classes=classes)
+    return Reading([Stage(tap, module, network.taps[tap]) for tap, module in network.stages])
 
 
 def test_a_foreign_network_that_reads_values_is_computed_on_a_small_batch(

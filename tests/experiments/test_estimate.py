@@ -113,20 +113,28 @@ def test_the_memory_is_that_of_weights_moments_and_step() -> None:
     assert step_memory(model, training, side=56) > 3 * step_memory(model, training)
 
 
-def test_a_network_that_cannot_take_its_images_is_one_line() -> None:
-    small = [{"name": "digits", "image_size": 4}]
-    runs = plan(sweep_of(models=["dss_v2"], datasets=small))
-    with pytest.raises(InputError, match=r"digits: model dss_v2 cannot take its 1×4×4 images \(.+\)"):
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A network whose forward pass alone says that no image is large enough."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("kernel size can't be greater than input size\nat some line")
+
+    monkeypatch.setattr(Counts, "_on_meta", refuse)
+    return {"name": "cnn", "options": {"widths": [2, 2, 2, 5]}}
+
+
+def test_a_network_that_cannot_take_its_images_is_one_line(narrow: dict[str, Any]) -> None:
+    runs = plan(sweep_of(models=[narrow], datasets=[{"name": "digits", "image_size": 4}]))
+    reason = r"\(kernel size can't be greater than input size\)$"
+    with pytest.raises(InputError, match=rf"^digits: model cnn cannot take its 1×4×4 images {reason}"):
         estimate(runs, protocol_sizes, {}, RATES)
-    with pytest.raises(InputError, match=r"model dss_v2 cannot take 4×4 images"):
-        step_memory(ModelSettings(name="dss_v2"), TrainingSettings(), side=4)
+    with pytest.raises(InputError, match=rf"^model cnn cannot take 4×4 images {reason}"):
+        step_memory(ModelSettings(**narrow), TrainingSettings(), side=4)
 
 
-def test_a_size_that_is_only_guessed_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "SIDE", 4)
-    (each,) = estimate(
-        plan(sweep_of(models=["dss_v2"], datasets=["folder-scale"])), protocol_sizes, {}, RATES
-    )
+def test_a_size_that_is_only_guessed_is_no_error(narrow: dict[str, Any]) -> None:
+    (each,) = estimate(plan(sweep_of(models=[narrow], datasets=["folder-scale"])), protocol_sizes, {}, RATES)
     assert (each.seconds, each.memory) == (None, None)
 
 
