@@ -186,7 +186,7 @@ def test_as_many_runs_as_may_be_are_counted_not_listed() -> None:
 
 
 def test_a_tap_that_a_network_has_not_is_refused() -> None:
-    result = swept(measure={"taps": ["conv1", "cnov2"]})
+    result = swept(measure={"taps": ["block1", "blcok2"]})
     assert result.exit_code == 2
-    assert "model cnn: measure.taps: unknown tap 'cnov2'" in result.stderr
-    assert swept(measure={"taps": ["conv*"]}).exit_code == 0
+    assert "model cnn: measure.taps: unknown tap 'blcok2'" in result.stderr
+    assert swept(measure={"taps": ["block*"]}).exit_code == 0
