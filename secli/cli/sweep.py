@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secli.cli.console import note, out, progress
+from secli.cli.console import note, progress
 
 if TYPE_CHECKING:
     from secli.experiments.engine import Engine
-    from secli.experiments.estimate import Estimate
-    from secli.experiments.jobs import Standing, SweepJob
+    from secli.experiments.jobs import SweepJob
     from secli.experiments.leading import Outcome
     from secli.experiments.plan import PlannedRun
     from secli.experiments.spec import Sweep
@@ -141,6 +140,7 @@ def sweep(
     given = parse_assignments(assignments or [], ["training"])["training"]
 
     # these bring torch, for which a mistake in the file does not wait
+    from secli.experiments.fitting import check_taps
     from secli.experiments.leading import chosen
     from secli.experiments.plan import plan
     from secli.experiments.prepare import Sources, check_sources, so_far, wanted_datasets
@@ -151,9 +151,12 @@ def sweep(
     place = directory or Path("sweeps") / wanted.name
     carrier = _engine(engine, address, jobs, runs)
     check_sources(wanted_datasets(runs), sources, place, writes=not dry_run)
+    check_taps(runs)
     if dry_run:
+        from secli.cli.sweep_plan import print_plan
+
         states = so_far(runs, sources, place)
-        _print_plan(wanted, runs, states, place, carrier.slots, retry_failed, format, quiet)
+        print_plan(wanted, runs, states, place, carrier.slots, retry_failed, format, quiet)
         return
     trackers = _trackers(track or [], place)
     command = _command(file, assignments or [])
@@ -352,128 +355,3 @@ def _failures(outcome: Outcome, count: int) -> str:
     if len(outcome.failed) > len(outcome.hopeless):
         told += "; --retry-failed tries them again"
     return told
-
-
-STATES = {
-    "todo": "to do",
-    "interrupted": "interrupted",
-    "trained": "to measure",
-    "failed": "failed",
-    "done": "finished",
-}
-
-
-def _print_plan(
-    wanted: Sweep,
-    runs: Sequence[PlannedRun],
-    states: Sequence[Standing],
-    place: Path,
-    slots: int,
-    retry_failed: bool,
-    format: str,
-    quiet: bool,
-) -> None:
-    """Print the runs with how far they have come and what they will cost."""
-    from secli.experiments.estimate import estimate, finished_seconds, protocol_sizes
-    from secli.experiments.leading import given_up, seconds_below
-
-    with progress(quiet) as display:
-        task = display.add_task("timing a step of each network", total=1, unit="networks", detail="")
-        finished = finished_seconds(runs, seconds_below(place))
-        estimates = estimate(
-            runs,
-            protocol_sizes,
-            finished,
-            lambda done, total: display.update(task, completed=done, total=total),
-        )
-    over = [state.state == "done" or given_up(state, retry_failed) for state in states]
-    left = [each for each, is_over in zip(estimates, over, strict=True) if not is_over]
-    words = [STATES[state.state] for state in states]
-    if format == "json":
-        out(_plan_json(wanted, estimates, left, words, slots))
-        return
-    from tabulate import tabulate
-
-    rows = [
-        (each.run.title, word, _time(each.seconds), f"{each.memory / 2**20:.0f}")
-        for each, word in zip(estimates, words, strict=True)
-    ]
-    heads = ("run", "state", "time", "memory (MiB)")
-    out(tabulate(rows, heads, colalign=("left", "left", "right", "right")))
-    out("\n" + _plan_words(wanted, estimates, left, words, slots))
-
-
-def _time(seconds: float | None) -> str:
-    from secli.cli.live import duration
-
-    return "?" if seconds is None else duration(seconds)
-
-
-def _plan_words(
-    wanted: Sweep, estimates: Sequence[Estimate], left: Sequence[Estimate], words: Sequence[str], slots: int
-) -> str:
-    """Say how many runs there are and what is left of them costs."""
-    from secli.cli.live import duration
-
-    known, begun = _total(estimates), [word for word in STATES.values() if word != "to do" and word in words]
-    counts = "".join(f", {words.count(word)} {word}" for word in begun)
-    told = f"{wanted.name}: {len(estimates)} run{'s' * (len(estimates) != 1)}{counts}"
-    if not left:
-        return f"{told}; nothing is left to do ({duration(known)} of work in all)"
-    if len(left) < len(estimates):
-        told += f"; {len(left)} left"
-    cost = f"about {duration(_wall(left, slots))} with {slots} at once ({duration(_total(left))} of work"
-    cost += f" left, {duration(known)} in all)" if begun else ")"
-    peak = max(each.memory for each in left)
-    unknown = sum(each.seconds is None for each in left)
-    more = f"; {unknown} of unknown size not counted" if unknown else ""
-    return f"{told}, {cost}, at most {peak / 2**20:.0f} MiB each{more}"
-
-
-def _total(estimates: Sequence[Estimate]) -> float:
-    return sum(each.seconds or 0.0 for each in estimates)
-
-
-def _wall(estimates: Sequence[Estimate], slots: int) -> float:
-    from secli.experiments.estimate import longest_path
-
-    return longest_path([each.seconds for each in estimates if each.seconds is not None], slots)
-
-
-def _plan_json(
-    wanted: Sweep, estimates: Sequence[Estimate], left: Sequence[Estimate], words: Sequence[str], slots: int
-) -> str:
-    from secli.tables.formats import dump_json
-
-    return dump_json(
-        {
-            "name": wanted.name,
-            "runs": [
-                {
-                    "model": each.run.model.name,
-                    "label": each.run.label,
-                    "tag": each.run.tag,
-                    "options": each.run.resolved.options,
-                    "training": each.run.resolved.training.model_dump(mode="json"),
-                    "dataset": each.run.data.name,
-                    "realisation": each.run.data.realisation,
-                    "seed": each.run.seed,
-                    "state": word,
-                    "seconds": each.seconds,
-                    "memory_mib": each.memory / 2**20,
-                    "from_finished_runs": each.measured,
-                }
-                for each, word in zip(estimates, words, strict=True)
-            ],
-            "estimate": {
-                "runs": len(estimates),
-                "runs_left": len(left),
-                "at_once": slots,
-                "seconds": _wall(left, slots),
-                "seconds_of_work": _total(left),
-                "seconds_of_work_in_all": _total(estimates),
-                "peak_memory_mib": max((each.memory for each in left), default=0.0) / 2**20,
-                "of_unknown_size": sum(each.seconds is None for each in left),
-            },
-        }
-    )

@@ -1,28 +1,26 @@
-"""What a sweep will cost: time and memory, from a training step of each of its networks and from finished runs."""
+"""What a sweep will cost: time and memory, from counted operations of its networks and from finished runs.
+
+No network is built with weights and nothing is computed: a step of each distinct network is counted by its shapes
+(:mod:`secli.experiments.counts`), and this machine's rates (:mod:`secli.experiments.rates`) turn counts into seconds.
+"""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from typing import NamedTuple
 
 from secli.catalogue import MODELS
 from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.protocols import DATASETS
 from secli.equivariance.factors import PROTOCOLS
+from secli.errors import InputError
+from secli.experiments.counts import Counted, Counts, Shapes, Unfit, shapes_of
 from secli.experiments.plan import PlannedRun, WantedDataset, known_shape
-from secli.models.building import build, resolve_options
-from secli.training.devices import cores
-from secli.training.recompute import recompute_activations, segments
+from secli.experiments.rates import Rates
+from secli.models.building import resolve_options
 
-TRIED = 8
-"""Images of the step that is timed."""
 SIDE = 28
 """Side of the images where neither the network nor the dataset says it."""
 MEASURING = 1.3
@@ -32,22 +30,19 @@ FACTORS = 14
 
 
 class Cost(NamedTuple):
-    """What one network costs on this machine, with this many threads.
+    """What a run's network costs on this machine, with the run's threads.
 
     Attributes
     ----------
     train, forward
         Seconds per image, of a training step and of a forward pass.
     memory
-        Bytes per image of a step that the backward pass needs.
-    state
-        Bytes of weights, gradients and Adam's two moments.
+        Bytes at the peak of a training step: weights, moments of the optimiser, images, activations, gradients.
     """
 
     train: float
     forward: float
     memory: float
-    state: int
 
 
 @dataclass(frozen=True)
@@ -61,14 +56,15 @@ class Estimate:
     seconds
         Training, validation, test and measuring together; None where the number of images is not known yet.
     memory
-        Bytes at the peak of a training step, the libraries themselves (some hundred MB) left out.
+        Bytes at the peak of a training step, the libraries themselves (some hundred MB) left out; None where the size
+        of the images is not known yet, and the network does not take the usual one.
     measured
         Whether the seconds of training are those of finished runs that differ in nothing but seed and realisation.
     """
 
     run: PlannedRun
     seconds: float | None
-    memory: float
+    memory: float | None
     measured: bool
 
 
@@ -76,9 +72,10 @@ def estimate(
     runs: Sequence[PlannedRun],
     sizes: Callable[[WantedDataset], tuple[int, int, int] | None],
     finished: Mapping[str, float],
+    rates: Mapping[int, Rates],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Estimate]:
-    """Estimate every run; each network is timed once, on a step of a few images.
+    """Estimate every run; each network is counted once.
 
     Parameters
     ----------
@@ -88,23 +85,32 @@ def estimate(
         Gives a dataset's images in train, val and test; None where nobody knows them yet.
     finished : mapping
         Seconds of training of runs that were finished before, by :func:`kindred`.
+    rates : mapping
+        What this machine does in a second, by the threads of the runs.
     on_progress : callable
-        Called with (networks timed, networks in all).
+        Called with (networks counted, networks in all).
+
+    Raises
+    ------
+    InputError
+        When a network cannot take its images.
     """
-    networks: dict[str, Cost] = {}
-    total = len({_network(run) for run in runs})
+    counts = Counts()
+    total = distinct(runs)
     estimates = []
     for run in runs:
-        name = _network(run)
-        if name not in networks:
-            networks[name] = cost_of(run)
-            on_progress(len(networks), total)
-        cost = networks[name]
+        cost = cost_of(run, counts, rates[run.resolved.training.threads])
+        on_progress(len(counts), total)
         known = finished.get(kindred(run))
-        seconds = _seconds(run, cost, sizes, known)
-        memory = cost.state + cost.memory * _at_once(run.resolved.training)
+        seconds = known if cost is None else _seconds(run, cost, sizes, known)
+        memory = None if cost is None else cost.memory
         estimates.append(Estimate(run, seconds, memory, known is not None))
     return estimates
+
+
+def distinct(runs: Sequence[PlannedRun]) -> int:
+    """Return how many networks the runs have that differ in their shapes."""
+    return len({_shapes(run) for run in runs})
 
 
 def kindred(run: PlannedRun) -> str:
@@ -115,18 +121,6 @@ def kindred(run: PlannedRun) -> str:
     return json.dumps({**identity, "training": training, "data": data}, sort_keys=True)
 
 
-def _network(run: PlannedRun) -> str:
-    options = json.dumps(run.resolved.options, sort_keys=True)
-    training = run.resolved.training
-    again = training.checkpoint_activations
-    return f"{run.model.name} {options} {_side(run)} {training.threads} {training.precision} {again}"
-
-
-def _at_once(training: TrainingSettings) -> int:
-    """Return how many images of a batch pass through together."""
-    return -(-training.batch // training.accumulate)
-
-
 def _side(run: PlannedRun) -> int:
     """Return the side of the images that a run's network will see."""
     shape = known_shape(run.data)
@@ -135,111 +129,57 @@ def _side(run: PlannedRun) -> int:
     return int(run.data.image_size or run.resolved.options.get("image_size") or SIDE)
 
 
-def cost_of(run: PlannedRun) -> Cost:
-    """Time one step and one forward pass of a run's network, and add up what the backward pass keeps."""
-    training = run.resolved.training
-    network, images, labels = _trial(run.model.name, run.resolved.options, _side(run))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(training.threads or cores())
-    once_more = _recomputing(network, images, labels) if training.checkpoint_activations else 0
+def _shapes(run: PlannedRun) -> Shapes:
+    return shapes_of(run.model.name, run.resolved.options, run.resolved.training, _side(run))
+
+
+def cost_of(run: PlannedRun, counts: Counts, rates: Rates) -> Cost | None:
+    """Return what a run's network costs; None where the size of its images is only guessed, and does not fit.
+
+    Raises
+    ------
+    InputError
+        When the network cannot take its images.
+    """
+    shapes = _shapes(run)
     try:
-        _step(network, images, labels)  # the first one also finds its algorithms
-        train = _timed(lambda: _step(network, images, labels)) / TRIED
-        kept = (_kept_bytes(network, images, labels) + once_more) / TRIED
-        network.eval()
-        with torch.no_grad():
-            forward = _timed(lambda: network(images)) / TRIED
-    finally:
-        torch.set_num_threads(threads)
-    return Cost(train, forward, kept, _state_bytes(network))
+        counted = counts.of(shapes)
+    except Unfit as error:
+        if known_shape(run.data) is None and run.data.image_size is None:
+            return None
+        size = f"{shapes.channels}×{shapes.side}×{shapes.side}"
+        raise InputError(
+            f"{run.data.name}: model {run.model.name} cannot take its {size} images ({error})"
+        ) from None
+    return Cost(
+        rates.seconds(counted.step) / shapes.images,
+        rates.seconds(counted.forward) / shapes.images,
+        _memory(counted, run.resolved.training),
+    )
+
+
+def _memory(counted: Counted, training: TrainingSettings) -> float:
+    """Return the bytes of weights, the optimiser's moments, and the step itself at its peak."""
+    moments = 2 if training.optimizer == "adam" else int(training.momentum > 0)
+    return counted.weights * (1 + moments) + counted.peak
 
 
 def step_memory(model: ModelSettings, training: TrainingSettings, side: int = SIDE) -> float:
-    """Return the bytes that one training step needs: weights, gradients, moments, and what the backward pass keeps.
+    """Return the bytes that one training step needs on a GPU: weights, moments, and what the step makes.
 
     ``side`` is that of the images, for a network that takes any.
+
+    Raises
+    ------
+    InputError
+        When the network cannot take such images.
     """
     options = resolve_options(MODELS[model.name], model.options)
-    network, images, labels = _trial(model.name, options, options.get("image_size", side))
-    once_more = _recomputing(network, images, labels) if training.checkpoint_activations else 0
-    kept = _kept_bytes(network, images, labels) + once_more
-    return _state_bytes(network) + kept / TRIED * _at_once(training)
-
-
-def _trial(model: str, options: Mapping[str, Any], side: int) -> tuple[nn.Module, Tensor, Tensor]:
-    """Return a network in training mode with a few images and labels."""
-    images = torch.rand(TRIED, options.get("in_channels", 1), side, side)
-    return build(model, options, seed=0), images, torch.arange(TRIED) % options.get("classes", 10)
-
-
-def _state_bytes(network: nn.Module) -> int:
-    return 4 * sum(p.numel() * p.element_size() for p in network.parameters())
-
-
-def _step(network: nn.Module, images: Tensor, labels: Tensor) -> None:
-    network.zero_grad()
-    functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
-
-
-def _timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-class _Kept(torch.autograd.graph.saved_tensors_hooks):
-    """Count the bytes of all activations that autograd keeps for the backward pass, each storage once."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__(self._pack, lambda tensor: tensor)
-        self.parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
-        self.kept: dict[int, int] = {}
-
-    def _pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self.parameters:
-            self.kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    @property
-    def bytes(self) -> int:
-        """What was kept so far."""
-        return sum(self.kept.values())
-
-
-def _kept_bytes(network: nn.Module, images: Tensor, labels: Tensor) -> int:
-    kept = _Kept(network)
-    with kept:
-        loss = functional.cross_entropy(network(images), labels)
-    del loss
-    return kept.bytes
-
-
-def _recomputing(network: nn.Module, images: Tensor, labels: Tensor) -> int:
-    """Let a network compute its activations again; return the most bytes that one segment then keeps for a while."""
-    counter = _Kept(network)
-    before, largest = 0, 0
-
-    def enter(*_: object) -> None:
-        nonlocal before
-        before = counter.bytes
-
-    def leave(*_: object) -> None:
-        nonlocal largest
-        largest = max(largest, counter.bytes - before)
-
-    hooks = [
-        hook
-        for segment in segments(network)
-        for hook in (segment.register_forward_pre_hook(enter), segment.register_forward_hook(leave))
-    ]
-    with counter:
-        loss = functional.cross_entropy(network(images), labels)
-    del loss
-    for hook in hooks:
-        hook.remove()
-    recompute_activations(network)
-    return largest
+    shapes = shapes_of(model.name, options, training, options.get("image_size", side), "cuda")
+    try:
+        return _memory(Counts().of(shapes), training)
+    except Unfit as error:
+        raise InputError(f"model {model.name} cannot take {side}×{side} images ({error})") from None
 
 
 def _seconds(

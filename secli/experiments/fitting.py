@@ -1,13 +1,16 @@
-"""Whether every network of a sweep takes its images: tried on one empty picture, before the first run starts."""
+"""Whether every network of a sweep takes its images, and has the taps that are to be measured: before the first run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 
-from secli.errors import InputError
+from secli.equivariance.curves import wanted_taps
+from secli.errors import InputError, UnknownNameError
 from secli.experiments.plan import PlannedRun, Shape, ShapeOf, check_options
 from secli.models.building import build
+from secli.models.contract import StagedModel
+from secli.models.outline import outline
 from secli.training.augment import augmentation_of
 from secli.training.plan import ImageShape, outputs
 
@@ -71,3 +74,31 @@ def _check(run: PlannedRun, shape: Shape) -> None:
     told = outputs(images, model, build(model, run.resolved.options))
     if told != classes:
         raise InputError(f"{run.data.name}: {classes} classes, but model {model} tells {told} apart")
+
+
+def check_taps(runs: Sequence[PlannedRun]) -> None:
+    """Check that every network has the taps that are measured of it; where all are, nothing is built.
+
+    Raises
+    ------
+    InputError
+        When one has not.
+    """
+    checked: set[str] = set()
+    for run in runs:
+        taps = None if run.measure is None else run.measure.settings.taps
+        name = json.dumps([run.model.name, run.resolved.options, taps], sort_keys=True)
+        if taps is None or name in checked:
+            continue
+        checked.add(name)
+        try:
+            wanted_taps(_unfilled(run), taps)
+        except UnknownNameError as error:
+            raise InputError(f"model {run.model.name}: measure.taps: {error}") from None
+
+
+def _unfilled(run: PlannedRun) -> StagedModel:
+    try:
+        return outline(run.model.name, run.resolved.options)
+    except (NotImplementedError, RuntimeError):  # one of another package may read the values of its tensors
+        return build(run.model.name, run.resolved.options)

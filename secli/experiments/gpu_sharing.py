@@ -34,5 +34,5 @@ def gpu_share(memory: float, total: float) -> float:
 
 
 def step_bytes(job: SweepJob) -> float:
-    """Return the bytes that a training step of a job needs, as autograd keeps them for a few images on this CPU."""
+    """Return the bytes that a training step of a job needs, at its peak, counted from shapes."""
     return step_memory(job.model, job.training)

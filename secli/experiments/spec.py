@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,12 @@ SECTIONS = ("model", "training")
 FACTS = ("model", "label", "dataset", "realisation", "seed")
 """What else than ``model.OPTION`` and ``training.SETTING`` an exclusion may name."""
 MOST_NUMBERS = 10_000
+"""Numbers that a list of seeds or realisations may hold."""
+MOST_RUNS = 10_000
+"""Runs that a sweep may have, before its exclusions; each of them is resolved before the first one starts."""
 _NUMBER = re.compile(r"\d+(-\d+)?|\d*\.\d+")
+_RANGE = re.compile(r"\s*([0-9]{1,18})\s*(?:-\s*([0-9]{1,18})\s*)?")
+"""One number or two, of so few digits that ``len`` of the range is a machine word."""
 
 
 def parse_numbers(value: Any) -> Any:
@@ -46,15 +52,30 @@ def parse_numbers(value: Any) -> Any:
         return (value,)
     if not isinstance(value, str):
         return value
-    numbers: list[int] = []
-    for part in value.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
-            raise ValueError("write numbers as 0-5, 0,2 or [0, 2]")
-        if dash and int(last) - int(first) >= MOST_NUMBERS:
-            raise ValueError(f"at most {MOST_NUMBERS} numbers")
-        numbers.extend(range(int(first), int(last if dash else first) + 1))
-    return tuple(numbers)
+    ranges = [_range(part) for part in value.split(",")]
+    count = sum(len(each) for each in ranges)
+    if count > MOST_NUMBERS:
+        raise ValueError(f"{amount(count)} numbers, at most {MOST_NUMBERS}")
+    return tuple(itertools.chain.from_iterable(ranges))
+
+
+def _range(text: str) -> range:
+    """Read ``3`` or ``2-5``; nothing is counted out."""
+    found = _RANGE.fullmatch(text)
+    if found is None or int(found[2] or found[1]) < int(found[1]):
+        raise ValueError("write numbers as 0-5, 0,2 or [0, 2]")
+    return range(int(found[1]), int(found[2] or found[1]) + 1)
+
+
+def amount(count: int) -> str:
+    """Write a count, however large.
+
+    Examples
+    --------
+    >>> amount(12000), amount(10**40)
+    ('12000', 'over a billion')
+    """
+    return str(count) if count <= 10**9 else "over a billion"
 
 
 Numbers = Annotated[
@@ -169,6 +190,12 @@ class Part(Settings):
     tag: str | None = Field(
         None, description="what the tables call this block; none where there is one block"
     )
+
+    def count(self) -> int:
+        """Return how many runs these are, those that are excluded among them."""
+        points = math.prod(len(values) for values in self.grid.values())
+        realisations = sum(len(dataset.realisations) for dataset in self.datasets)
+        return len(self.models) * realisations * points * len(self.seeds)
 
     @field_validator("grid", mode="before")
     @classmethod
@@ -299,6 +326,17 @@ class Sweep(Settings):
         if not isinstance(blocks, list | tuple) or not all(isinstance(block, Mapping) for block in blocks):
             return value
         return {**own, "parts": [_over(shared, block) for block in blocks]}
+
+    @model_validator(mode="after")
+    def _few_enough(self) -> Sweep:
+        """Refuse more runs than can be planned, before they are listed."""
+        count = sum(part.count() for part in self.parts)
+        if count > MOST_RUNS:
+            raise ValueError(
+                f"{amount(count)} runs before exclusions, at most {MOST_RUNS}; "
+                "take fewer values, seeds or realisations, or several files"
+            )
+        return self
 
 
 def _over(shared: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:

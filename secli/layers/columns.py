@@ -120,7 +120,10 @@ class ColumnKernels(nn.Module):
         for k, scale in enumerate(self.scales):
             if scale == 1 or self.side == 1:
                 continue
-            matrix = _cropped(column_matrix(size, self.side, scale))
+            with torch.device(
+                "cpu"
+            ):  # its values are read, also where the module is built on the meta device
+                matrix = _cropped(column_matrix(size, self.side, scale))
             # a single tap would be the corner's
             if resized(self.side, scale) < 2 or not matrix.any():
                 raise ValueError(f"nothing is left of a {size}×{size} kernel at scale {scale:g}")

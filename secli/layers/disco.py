@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import torch
 
 from secli.layers.cache import cached_array
 from secli.layers.disco_fit import CELLS, PICTURE_BLUR, Array, fit_proxies, is_integer
@@ -63,6 +64,7 @@ def disco_basis(
     The proxies κ depend on the size, the scales and e alone. They are fitted once, then kept in memory and on
     disk (in the folder ``disco`` of ``SECLI_CACHE``, else of the user's cache), the file named after the hash
     of what they depend on. Each scale is cropped to its support: e at scale 1, (e − 1)·s + 1 at an integer scale.
+    Under ``torch.device("meta")`` nothing is fitted: the functions are zeros of the right shapes.
 
     Examples
     --------
@@ -81,9 +83,13 @@ def disco_basis(
     # the functions at scale 1 are W itself, which is divided by its norms already
     mixing = grid.functions[0].reshape(grid.count, -1)
     steps = tuple(float(scale) for scale in scales)
+    if torch.get_default_device().type == "meta":  # only shapes are asked for: a fit takes seconds to minutes
+        kernels = np.zeros((len(steps), effective_size**2, size, size))
+    else:
+        kernels = proxies(size, steps, effective_size)
     functions = [
-        _cropped(np.tensordot(mixing, kernels, axes=1), scale, effective_size)
-        for scale, kernels in zip(steps, proxies(size, steps, effective_size), strict=True)
+        _cropped(np.tensordot(mixing, each, axes=1), scale, effective_size)
+        for scale, each in zip(steps, kernels, strict=True)
     ]
     return Basis(size, steps, tuple(functions))
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Form = Literal[
     "cropped-kernels",
@@ -39,6 +42,11 @@ _left_out: frozenset[str] = frozenset()  # of all threads: older compilers canno
 def in_use(form: Form) -> bool:
     """Whether a form is taken where it pays."""
     return form not in _left_out
+
+
+def on_cpu(x: Tensor) -> bool:
+    """Whether a tensor takes the forms that are for CPUs; one on the meta device does, so that they can be counted."""
+    return x.device.type in ("cpu", "meta")
 
 
 @contextmanager

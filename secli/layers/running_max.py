@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
-from secli.layers.forms import in_use
+from secli.layers.forms import in_use, on_cpu
 from secli.layers.transforms import transformed
 from secli.scaling import memory_order
 
@@ -89,7 +89,7 @@ def runs_here(x: Tensor) -> bool:
     """
     if not in_use("running-max"):
         return False
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()
+    return on_cpu(x) and not torch.compiler.is_compiling() and not transformed()
 
 
 def _dense(x: Tensor) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
 from secli.layers.bfloat16 import WIDE, may_transform_in_bfloat16, slow_in_bfloat16
-from secli.layers.forms import in_use
+from secli.layers.forms import in_use, on_cpu
 from secli.layers.fourier_conv import convolve, fourier_conv2d, pays, spectrum
 from secli.layers.transforms import transformed
 
@@ -73,7 +73,7 @@ def _may_transform(x: Tensor, kernel: Tensor) -> bool:
 def _is_plain(x: Tensor, kernel: Tensor, types: tuple[torch.dtype, ...]) -> bool:
     """Whether a CPU computes this at once and as it stands: compiler, autocast and vmap see torch's convolution."""
     return (
-        x.device.type == "cpu"
+        on_cpu(x)
         and x.dtype == kernel.dtype
         and x.dtype in types
         and not torch.compiler.is_compiling()

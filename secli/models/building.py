@@ -30,7 +30,18 @@ def builder_of(spec: ModelSpec) -> Builder:
 
 
 def options_schema(spec: ModelSpec) -> type[BaseModel]:
-    """Return the pydantic schema of a model's options, read from its builder's signature."""
+    """Return the pydantic schema of a model's options, read from its builder's signature; made once."""
+    known = _SCHEMAS.get(spec.name)
+    if known is None or known[0] is not spec:
+        known = _SCHEMAS[spec.name] = spec, _schema(spec)
+    return known[1]
+
+
+_SCHEMAS: dict[str, tuple[ModelSpec, type[BaseModel]]] = {}
+"""By the model's name; a specification that is replaced has another schema."""
+
+
+def _schema(spec: ModelSpec) -> type[BaseModel]:
     builder = builder_of(spec)
     hints = get_type_hints(builder, include_extras=True)
     fields: dict[str, Any] = {}

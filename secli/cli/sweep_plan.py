@@ -1,0 +1,245 @@
+"""``secli sweep --dry-run``: the runs with how far they have come, what they will cost, and on what that rests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+from secli.cli.console import out, progress
+
+if TYPE_CHECKING:
+    from secli.experiments.estimate import Estimate
+    from secli.experiments.jobs import Standing
+    from secli.experiments.plan import PlannedRun
+    from secli.experiments.rates import Rates
+    from secli.experiments.spec import Sweep
+
+STATES = {
+    "todo": "to do",
+    "interrupted": "interrupted",
+    "trained": "to measure",
+    "failed": "failed",
+    "done": "finished",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep's runs and what is known of them.
+
+    Attributes
+    ----------
+    name
+        Of the sweep.
+    estimates
+        One of each run.
+    words
+        How far each run has come.
+    left
+        Estimates of the runs that are not over.
+    slots
+        Runs at once.
+    networks
+        How many networks were counted.
+    rates
+        What this machine does in a second, by the threads of the runs.
+    """
+
+    name: str
+    estimates: Sequence[Estimate]
+    words: Sequence[str]
+    left: Sequence[Estimate]
+    slots: int
+    networks: int
+    rates: Mapping[int, Rates]
+
+
+def print_plan(
+    sweep: Sweep,
+    runs: Sequence[PlannedRun],
+    states: Sequence[Standing],
+    directory: Path,
+    slots: int,
+    retry_failed: bool,
+    format: str,
+    quiet: bool,
+) -> None:
+    """Print the runs with how far they have come and what they will cost."""
+    plan = _plan(sweep, runs, states, directory, slots, retry_failed, quiet)
+    if format == "json":
+        out(_as_json(plan))
+        return
+    from tabulate import tabulate
+
+    rows = [
+        (each.run.title, word, _time(each.seconds), _mebibytes(each.memory))
+        for each, word in zip(plan.estimates, plan.words, strict=True)
+    ]
+    heads = ("run", "state", "time", "memory (MiB)")
+    width = get_terminal_size((100, 24)).columns
+    out(tabulate(rows, heads, colalign=("left", "left", "right", "right")))
+    for text in (_in_words(plan), _basis_in_words(plan)):
+        out("\n" + fill(text, width, break_long_words=False, break_on_hyphens=False))
+
+
+def _plan(
+    sweep: Sweep,
+    runs: Sequence[PlannedRun],
+    states: Sequence[Standing],
+    directory: Path,
+    slots: int,
+    retry_failed: bool,
+    quiet: bool,
+) -> Plan:
+    from secli.experiments.estimate import distinct, estimate, finished_seconds, protocol_sizes
+    from secli.experiments.leading import given_up, seconds_below
+    from secli.experiments.rates import measured_rates
+
+    with progress(quiet) as display:
+        task = display.add_task("count the work of each network", total=1, unit="networks", detail="")
+        threads = {run.resolved.training.threads for run in runs}
+        rates = {count: measured_rates(count) for count in sorted(threads)}
+        estimates = estimate(
+            runs,
+            protocol_sizes,
+            finished_seconds(runs, seconds_below(directory)),
+            rates,
+            lambda done, total: display.update(task, completed=done, total=total),
+        )
+    over = [state.state == "done" or given_up(state, retry_failed) for state in states]
+    left = [each for each, is_over in zip(estimates, over, strict=True) if not is_over]
+    words = [STATES[state.state] for state in states]
+    return Plan(sweep.name, estimates, words, left, slots, distinct(runs), rates)
+
+
+def _time(seconds: float | None) -> str:
+    from secli.cli.live import duration
+
+    return "?" if seconds is None else duration(seconds)
+
+
+def _mebibytes(memory: float | None) -> str:
+    return "?" if memory is None else f"{memory / 2**20:.0f}"
+
+
+def _in_words(plan: Plan) -> str:
+    """Say how many runs there are and what is left of them costs."""
+    from secli.cli.live import duration
+
+    words, left = plan.words, plan.left
+    known, begun = _total(plan.estimates), [w for w in STATES.values() if w != "to do" and w in words]
+    counts = "".join(f", {words.count(word)} {word}" for word in begun)
+    told = f"{plan.name}: {len(plan.estimates)} run{'s' * (len(plan.estimates) != 1)}{counts}"
+    if not left:
+        return f"{told}; nothing is left to do ({duration(known)} of work in all)"
+    if len(left) < len(plan.estimates):
+        told += f"; {len(left)} left"
+    cost = f"about {duration(_wall(left, plan.slots))} with {plan.slots} at once ({duration(_total(left))} of work"
+    cost += f" left, {duration(known)} in all)" if begun else ")"
+    unknown = sum(each.seconds is None for each in left)
+    more = f"; {unknown} of unknown size not counted" if unknown else ""
+    return f"{told}, {cost}, at most {_mebibytes(_peak(left))} MiB each{more}"
+
+
+def _basis_in_words(plan: Plan) -> str:
+    """Say on what the estimate rests, and how far it can be off."""
+    speeds = "; ".join(f"{_threads(count)} {_speeds(rates)}" for count, rates in plan.rates.items())
+    networks = f"{plan.networks} network{'s' * (plan.networks != 1)}"
+    text = (
+        f"This rests on the operations of a training step, counted from the shapes of {networks} that differ (no step "
+        f"was run), and on the speed of this machine's CPU, measured just now: {speeds}. Half or twice the time is "
+        "possible, thrice for the smallest networks; augmentation and reading of images are not counted, and a GPU is "
+        "faster."
+    )
+    known = sum(each.measured for each in plan.estimates)
+    if known:
+        text += f" The training of {known} run{'s' * (known != 1)} is taken from finished runs of the same settings."
+    return text + " Memory is that of the step; the libraries take some hundred MiB more."
+
+
+def _threads(count: int) -> str:
+    return {0: "with a thread per core", 1: "with 1 thread"}.get(count, f"with {count} threads")
+
+
+def _speeds(rates: Rates) -> str:
+    return (
+        f"{rates.products / 1e9:.3g} GFLOP/s in convolutions and matrix products, "
+        f"{rates.samples / 1e9:.3g} in bilinear sampling, {rates.transforms / 1e9:.3g} in Fourier transforms, "
+        f"{rates.traffic / 1e9:.3g} GB/s in all else"
+    )
+
+
+def _total(estimates: Sequence[Estimate]) -> float:
+    return sum(each.seconds or 0.0 for each in estimates)
+
+
+def _peak(estimates: Sequence[Estimate]) -> float:
+    return max((each.memory or 0.0 for each in estimates), default=0.0)
+
+
+def _wall(estimates: Sequence[Estimate], slots: int) -> float:
+    from secli.experiments.estimate import longest_path
+
+    return longest_path([each.seconds for each in estimates if each.seconds is not None], slots)
+
+
+def _as_json(plan: Plan) -> str:
+    from secli.tables.formats import dump_json
+
+    rows = zip(plan.estimates, plan.words, strict=True)
+    return dump_json(
+        {
+            "name": plan.name,
+            "runs": [_row(each, word) for each, word in rows],
+            "estimate": {
+                "runs": len(plan.estimates),
+                "runs_left": len(plan.left),
+                "at_once": plan.slots,
+                "seconds": _wall(plan.left, plan.slots),
+                "seconds_of_work": _total(plan.left),
+                "seconds_of_work_in_all": _total(plan.estimates),
+                "peak_memory_mib": _peak(plan.left) / 2**20,
+                "of_unknown_size": sum(each.seconds is None for each in plan.left),
+                "basis": _basis(plan),
+            },
+        }
+    )
+
+
+def _row(each: Estimate, word: str) -> dict[str, Any]:
+    return {
+        "model": each.run.model.name,
+        "label": each.run.label,
+        "tag": each.run.tag,
+        "options": each.run.resolved.options,
+        "training": each.run.resolved.training.model_dump(mode="json"),
+        "dataset": each.run.data.name,
+        "realisation": each.run.data.realisation,
+        "seed": each.run.seed,
+        "state": word,
+        "seconds": each.seconds,
+        "memory_mib": None if each.memory is None else each.memory / 2**20,
+        "from_finished_runs": each.measured,
+    }
+
+
+def _basis(plan: Plan) -> dict[str, Any]:
+    """Return on what the estimate rests."""
+    return {
+        "networks_counted": plan.networks,
+        "runs_from_finished_runs": sum(each.measured for each in plan.estimates),
+        "cpu": [
+            {
+                "threads": threads,
+                "product_flops_per_second": rates.products,
+                "sampling_flops_per_second": rates.samples,
+                "transform_flops_per_second": rates.transforms,
+                "other_bytes_per_second": rates.traffic,
+            }
+            for threads, rates in plan.rates.items()
+        ],
+    }

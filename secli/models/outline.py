@@ -1,0 +1,54 @@
+"""A registered network without its numbers: every shape is right, no weight is drawn, no basis is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from secli.models.building import build
+from secli.models.contract import StagedModel
+
+
+def outline(name: str, options: Mapping[str, Any] | None = None) -> StagedModel:
+    """Build a registered model on torch's meta device, where tensors have a shape and no storage.
+
+    Parameters
+    ----------
+    name : str
+        Registry name.
+    options : mapping, optional
+        Options that differ from the defaults.
+
+    Returns
+    -------
+    StagedModel
+        In training mode; all its parameters and buffers are meta tensors.
+
+    Raises
+    ------
+    UnknownNameError, InputError, SecliError
+        As :func:`secli.models.building.build`.
+    NotImplementedError, RuntimeError
+        When the builder reads the values of a tensor, as one of another package may.
+    """
+    with torch.device("meta"), _Undrawn():
+        network = build(name, options)
+    # what was made from arrays of numpy lies on the CPU until now
+    return network.to("meta")
+
+
+class _Undrawn(TorchDispatchMode):
+    """Draw no random numbers on the meta device: there is nothing to fill, yet torch takes milliseconds for it."""
+
+    DRAWN = frozenset({torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default})
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation, or give the tensor that it would fill."""
+        if func in self.DRAWN and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
