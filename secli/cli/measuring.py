@@ -39,7 +39,8 @@ def write_results(
     subject: Subject, record: EquivarianceRecord, save: Path | None = None, quiet: bool = False
 ) -> None:
     """Write results into the ``--save`` directory, or else a run's into the run."""
-    from secli.records import write_record, write_text
+    from secli.records import write_record
+    from secli.storage.writing import write_text
     from secli.tables.curves import render_curves
     from secli.tables.plots import plot_curves
 

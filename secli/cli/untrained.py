@@ -64,7 +64,7 @@ def untrained(
 
     from secli.errors import InputError
     from secli.provenance import command_line
-    from secli.records import write_text
+    from secli.storage.writing import write_text
     from secli.tables.untrained import block, replaced
 
     if format not in ("markdown", "json"):

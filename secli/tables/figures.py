@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError
-from secli.records import EquivarianceRecord, atomic_path
+from secli.records import EquivarianceRecord
+from secli.storage.writing import atomic_path
 from secli.tables.naming import with_realisations
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from secli.errors import InputError
-from secli.records import atomic_path
+from secli.storage.writing import atomic_path
 from secli.tables.report.content import Report
 from secli.tables.report.html import to_html
 from secli.tables.report.markdown import to_markdown
