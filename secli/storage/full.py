@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from secli.errors import InputError, SecliError
 from secli.storage.leftovers import owned, remove
@@ -19,7 +20,25 @@ _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
 class FullError(SecliError, OSError):
-    """There is no room for a file: the disk or the quota is full, or the file is too large for a limit."""
+    """There is no room for a file: the disk or the quota is full, or the file is too large for a limit.
+
+    Attributes
+    ----------
+    filename
+        The file, or the folder that it belongs to.
+    reason
+        What is full, what was needed.
+    """
+
+    def __init__(self, filename: str, reason: str) -> None:
+        super().__init__(f"{filename}: {reason}")
+        self.filename, self.reason = filename, reason
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.reason}"  # OSError has a form of its own
+
+    def __reduce__(self) -> tuple[type[FullError], tuple[str, str]]:
+        return FullError, (self.filename, self.reason)
 
 
 @contextlib.contextmanager
@@ -42,17 +61,27 @@ def naming(path: Path, temporary: Path, needs: int | None = None) -> Iterator[No
     """
     try:
         yield
-    except SecliError:
-        raise
     except OSError as error:
-        ours = error.filename is None or os.fspath(error.filename).startswith(str(temporary))
-        if not ours:
+        known = _known_as(error.filename, path, temporary)
+        if isinstance(error, FullError):
+            raise FullError(known or error.filename, error.reason) from None
+        if error.filename is not None and known is None:
             raise
         if error.errno in _NO_ROOM or _SHORT_WRITE.search(str(error)):
-            raise FullError(_no_room(path, error.errno, needs, _size(temporary))) from None
-        if error.errno is None or (error.filename is None and error.errno != errno.EIO):
+            raise FullError(
+                known or str(path), _no_room(path, error.errno, needs, _size(temporary))
+            ) from None
+        if error.errno is None or (known is None and error.errno != errno.EIO):
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise OSError(error.errno, error.strerror, known or str(path)) from None
+
+
+def _known_as(filename: Any, path: Path, temporary: Path) -> str | None:
+    """Return what the user calls a file that is being made; None where it is none of these."""
+    if filename is None or isinstance(filename, int):
+        return None
+    name = os.fsdecode(filename)
+    return str(path) + name.removeprefix(str(temporary)) if name.startswith(str(temporary)) else None
 
 
 def check_room(path: Path, needs: int, largest: int | None = None) -> None:
@@ -74,9 +103,9 @@ def check_room(path: Path, needs: int, largest: int | None = None) -> None:
     """
     limit = file_limit()
     if limit is not None and (largest or needs) > limit:
-        raise FullError(_no_room(path, errno.EFBIG, largest or needs, 0))
+        raise FullError(str(path), _no_room(path, errno.EFBIG, largest or needs, 0))
     if needs > _free(path):
-        raise FullError(_no_room(path, errno.ENOSPC, needs, 0))
+        raise FullError(str(path), _no_room(path, errno.ENOSPC, needs, 0))
 
 
 def check_writable(directory: Path) -> None:
@@ -167,12 +196,10 @@ def _no_room(path: Path, number: int | None, needs: int | None, written: int) ->
     if number == errno.EFBIG:
         limit = file_limit()
         told = "" if limit is None else f", {size_text(limit)} are allowed (ulimit -f)"
-        return f"{path}: file too large: {amount} are needed{told}"
+        return f"file too large: {amount} are needed{told}"
     if number == errno.EDQUOT:
-        return f"{path}: disk quota exceeded: {amount} are needed"
-    return (
-        f"{path}: no space left on device: {amount} are needed, {size_text(_free(path) + written)} are free"
-    )
+        return f"disk quota exceeded: {amount} are needed"
+    return f"no space left on device: {amount} are needed, {size_text(_free(path) + written)} are free"
 
 
 def _free(path: Path) -> int:

@@ -109,7 +109,7 @@ def atomic_set(folder: Path, name: str) -> Iterator[Path]:
         return
     tidy(folder)
     together = folder / name
-    with owned(together) as temporary, owned(together, "set") as ready, naming(together, temporary):
+    with owned(together) as temporary, owned(together, "set") as ready, naming(folder, temporary):
         temporary.mkdir()
         yield temporary
         _check_replaceable(temporary, folder)

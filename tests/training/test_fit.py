@@ -230,8 +230,9 @@ def test_a_full_disk_stops_the_run_cleanly_and_it_can_go_on(
 
     def full(path: Path, data: Any) -> int:
         nonlocal states
-        states += path.name.startswith(".last.pt")
-        if states == 2:
+        state = path.name.startswith(".last.pt")
+        states += state
+        if state and states == 2:
             write(path, bytes(data)[:1000])
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return write(path, data)
