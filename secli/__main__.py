@@ -10,7 +10,7 @@ _SCRIPT = sys.argv[0].replace("\\", "/").rpartition("/")[2] in ("secli", "secli.
 if __name__ == "__main__" or (_SCRIPT and hasattr(sys.modules["__main__"], "__file__")):
     signals.install()
 
-from secli.cli.app import main
+from secli.cli.app import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

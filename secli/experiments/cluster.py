@@ -179,7 +179,10 @@ def _on_loopback() -> Iterator[None]:
     from ray._private import ray_constants
 
     before, known = os.environ.get(CLUSTERS), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[CLUSTERS], ray_constants.ENABLE_RAY_CLUSTER = "0", False  # its processes read the first, we the second
+    os.environ[CLUSTERS], ray_constants.ENABLE_RAY_CLUSTER = (
+        "0",
+        False,
+    )  # its processes read the first, we the second
     try:
         yield
     finally:
