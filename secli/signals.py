@@ -50,6 +50,15 @@ def at_end(undo: Callable[[], None]) -> Callable[[], None]:
     return take_back
 
 
+def undo_all() -> None:
+    """Undo what this process has begun, the last first."""
+    for undo in reversed(_undoing):
+        try:
+            undo()
+        except Exception:  # whatever it is, the rest is still to be undone
+            continue
+
+
 class advising:
     """Let the line that a signal's handler writes end in this advice, while the body runs."""
 
@@ -76,11 +85,7 @@ def install(quiet: bool = False) -> None:
         for each in CAUGHT:
             signal.signal(each, signal.SIG_IGN)
         note(number)
-        for undo in reversed(_undoing):
-            try:
-                undo()
-            except Exception:  # whatever it is, the rest is still to be undone
-                continue
+        undo_all()
         if quiet:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -11,21 +11,24 @@ from pathlib import Path
 from secli.signals import at_end
 from secli.storage.owners import Kind, Owned, is_dead, is_mine, owned_name, read_name
 
-_mine: dict[Path, None] = {}
-"""What this process is making; a signal's handler settles it."""
-
 
 @contextlib.contextmanager
 def owned(path: Path, kind: Kind = "tmp") -> Iterator[Path]:
     """Give a name beside ``path`` for what is made on the way to it; what is there at the end is settled."""
     suffix = path.suffix if kind == "tmp" and path.suffix[1:].isalnum() and len(path.suffix) <= 16 else ""
     temporary = path.with_name(owned_name(path.name, kind, suffix))
-    _mine[temporary] = None
+    pid = os.getpid()
+
+    def settle() -> None:
+        if os.getpid() == pid:  # a forked process has copied this from its parent
+            _settle(temporary)
+
+    take_back = at_end(settle)
     try:
         yield temporary
     finally:
-        _settle(temporary)
-        _mine.pop(temporary, None)
+        settle()
+        take_back()
 
 
 def tidy(folder: Path) -> None:
@@ -87,14 +90,3 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _settle_mine() -> None:
-    pid = os.getpid()
-    for temporary in reversed(list(_mine)):
-        owner = read_name(temporary.name)
-        if owner is not None and owner.pid == pid:  # a forked process has copied the list of its parent
-            _settle(temporary, owner)
-
-
-at_end(_settle_mine)

@@ -59,16 +59,15 @@ def _have(folder: Path, on_wait: Callable[[Path], None]) -> int | None:
     """Wait for a folder, and for the one of its name: who had it before may have removed it."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = hold(folder, wait=False)
-        except BlockingIOError:
-            on_wait(folder)
-            descriptor = hold(folder, wait=True)
-        except FileNotFoundError:
-            continue
-        if descriptor is None:
-            return None
         with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), folder.stat()):
-                return descriptor
-        os.close(descriptor)
+            try:
+                descriptor = hold(folder, wait=False)
+            except BlockingIOError:
+                on_wait(folder)
+                descriptor = hold(folder, wait=True)
+            if descriptor is None:
+                return None
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                    return descriptor
+            os.close(descriptor)

@@ -29,7 +29,7 @@ training: {epochs: 3, batch: 16, device: cpu, milestones: []}
 measure: {factors: [1, 0.5], images: 5}
 """
 TRAIN = "train cnn --data data/digits-scale-a9b85b40/r0 --out runs --epochs 4 --batch 16 --threads 1 --device cpu -q"
-TIMES = {"created", "seconds", "images_per_second", "train_seconds", "command"}
+TIMES = {"created", "seconds", "images_per_second", "train_seconds", "command", "commit"}
 
 
 @dataclass(frozen=True)
@@ -303,13 +303,13 @@ class Tally:
         self.tried += 1
         if faults:
             self.lost.append(what)
-            print(f"lost: {what}: {'; '.join(faults)}", flush=True)  # noqa: T201
+            sys.stdout.write(f"lost: {what}: {'; '.join(faults)}\n")
+            sys.stdout.flush()
 
     def conclude(self) -> int:
         """Print the last line, and return the exit code."""
-        print(
-            f"{self.name}: tried {self.tried}, survived {self.tried - len(self.lost)}, lost {len(self.lost)}"
-        )
+        survived = self.tried - len(self.lost)
+        sys.stdout.write(f"{self.name}: tried {self.tried}, survived {survived}, lost {len(self.lost)}\n")
         return 1 if self.lost else 0
 
 

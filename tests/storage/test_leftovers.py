@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from secli.signals import undo_all
 from secli.storage import owners
-from secli.storage.leftovers import _settle_mine, owned, tidy, tidy_below
+from secli.storage.leftovers import owned, tidy, tidy_below
 from secli.storage.locks import hold, in_turn
 from secli.storage.owners import Kind, final_path, is_dead, is_mine, owned_name, read_name
 from secli.storage.writing import atomic_path, replace_folder
@@ -164,7 +165,7 @@ def test_a_signals_handler_settles_what_this_process_makes(tmp_path: Path) -> No
     with owned(tmp_path / "a") as temporary, owned(tmp_path / "run", "old") as old:
         temporary.write_text("half")
         (tmp_path / "run").rename(old)
-        _settle_mine()
+        undo_all()
         assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
