@@ -219,7 +219,7 @@ def equivariance(
         own = settings.model_copy(update={"taps": None}) if subject.foreign else settings
         questions.append(Wanted(own, lie, local, kinds, controls))
     asked = list(zip(subjects, sets, questions, strict=True))
-    known = [None if force else left_over(subject, save, *rest) for subject, *rest in asked]
+    known = [None if force else left_over(each[0], save, each[1], each[2]) for each in asked]
     records = []
     for (subject, pictures, wanted), before in zip(asked, known, strict=True):
         record = before or measure_watched(subject, pictures, wanted, where, quiet)

@@ -59,10 +59,9 @@ def extract(content: bytes, directory: Path) -> None:
         raise InputError(f"{directory}: not a packed directory that can be unpacked ({error})") from None
 
 
-def _as_new_files(entry: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+def _as_new_files(entry: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
     """Refuse what leads out of the directory; permissions follow the umask, as those of any new file."""
-    safe = tarfile.data_filter(entry, path)
-    return safe and safe.replace(mode=None, deep=False)  # type: ignore[arg-type]
+    return tarfile.data_filter(entry, path).replace(mode=None, deep=False)  # type: ignore[arg-type]
 
 
 def unpack(content: bytes, directory: Path) -> None:
