@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 # A full disk, a full quota, a broken device: the work failed, the input was not at fault.
-_SYSTEM_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE}
+_SYSTEM_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EFBIG,
+}
 
 
 def out(text: str) -> None:
