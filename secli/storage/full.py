@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from secli.errors import InputError, SecliError
-from secli.storage.leftovers import owned, remove
+from secli.storage.leftovers import owned, remove, tidy
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
@@ -123,6 +123,7 @@ def check_writable(directory: Path) -> None:
         raise InputError(f"{standing}: is a file, not a directory to write into")
     if not os.access(standing, os.W_OK | os.X_OK):
         raise InputError(f"{standing}: this directory cannot be written")
+    tidy(standing)
     with owned(standing / "trial") as trial, naming(standing, trial):
         try:
             trial.mkdir()

@@ -77,7 +77,9 @@ def is_dead(path: Path, owned: Owned) -> bool:
     when nothing has changed in it for a day.
     """
     if owned.host == _host() and _can_ask():
-        return _start_of(owned.pid) != owned.start
+        start = _start_of(owned.pid)
+        if start is not None or not _exists(owned.pid):
+            return start != owned.start
     try:
         return time.time() - path.lstat().st_mtime > ABANDONED
     except OSError:
@@ -105,7 +107,10 @@ def _host() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    """Return when a process began, in a form of this system's own; None where there is none, or it is dead already."""
+    """Return when a process began, in a form of this system's own; empty of a dead one that nobody has waited for.
+
+    None where there is no such process, or it is another user's and hidden.
+    """
     try:
         told = Path(f"/proc/{pid}/stat").read_bytes()
     except FileNotFoundError:
@@ -115,7 +120,7 @@ def _start_of(pid: int) -> str | None:
     # the command's name, in brackets, may hold anything: fields are counted from its end
     fields = told.rpartition(b")")[2].split()
     if fields[0] in (b"Z", b"X"):
-        return None
+        return ""
     return f"{_boot()}{int(fields[19]):x}"
 
 
@@ -128,6 +133,17 @@ def _boot() -> str:
         return ""
 
 
+def _exists(pid: int) -> bool:
+    """Say whether there is such a process, hidden or not. Only asked on POSIX: elsewhere signal 0 is no question."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _start_by_ps(pid: int) -> str | None:
     if os.name != "posix":
         return None
@@ -138,6 +154,8 @@ def _start_by_ps(pid: int) -> str | None:
     except OSError:
         return None
     words = told.stdout.split()
-    if not words or words[-1].startswith(b"Z"):
+    if not words:
         return None
+    if words[-1].startswith(b"Z"):
+        return ""
     return hashlib.sha256(b" ".join(words[:-1])).hexdigest()[:8]

@@ -28,7 +28,7 @@ datasets: [{name: digits-scale, sizes: [64, 20, 30]}]
 training: {epochs: 3, batch: 16, device: cpu, milestones: []}
 measure: {factors: [1, 0.5], images: 5}
 """
-TRAIN = "train cnn --data data/digits-scale-a9b85b40/r0 --out runs --epochs 4 --batch 16 --threads 1 --device cpu -q"
+TRAIN = "train cnn --data DATA --out runs --epochs 4 --batch 16 --threads 1 --device cpu -q"
 TIMES = {"created", "seconds", "images_per_second", "train_seconds", "command", "commit"}
 
 
@@ -72,18 +72,15 @@ class Done:
         return [line for line in self.err.splitlines() if line.strip()]
 
 
-def commands(place: Path) -> dict[str, Command]:
-    """Return the commands, whose paths are those of the stock that :func:`stock` has made."""
-    (data,) = (path.parent.name for path in (place / "run").glob("data/digits-scale-*/r0"))
-    (run,) = (path.name for path in (place / "run").glob("runs/cnn/*"))
-    train = TRAIN.replace("digits-scale-a9b85b40", data)
-    measure = f"equivariance runs/cnn/{run} --data data/digits/r0 --images 5 --factors 1,0.5 --threads 1 -q"
+def commands() -> dict[str, Command]:
+    """Return all commands."""
+    measure = "equivariance RUN --data data/digits/r0 --images 5 --factors 1,0.5 --threads 1 -q"
     each = [
         Command(
             "make-data", "make-data digits-scale --sizes 300 50 50 --out made --jobs 2 -q", needs="nothing"
         ),
-        Command("train", train, "--resume"),
-        Command("force", f"{train} --force", needs="run"),
+        Command("train", TRAIN, "--resume"),
+        Command("force", f"{TRAIN} --force", needs="run"),
         Command("sweep", "sweep sweep.yaml --data data --jobs 1 -q"),
         Command("equivariance", measure, "--force", needs="run"),
         Command("report", "report runs -o results/report.md", "--force", needs="run"),
@@ -91,18 +88,29 @@ def commands(place: Path) -> dict[str, Command]:
     return {command.name: command for command in each}
 
 
-def stock(place: Path) -> None:
+NAMES = tuple(commands())
+
+
+def stock(place: Path, wanted: Sequence[Command]) -> None:
     """Make what the commands need, once: ``place/nothing``, ``place/data``, ``place/run``."""
-    data = place / "data"
-    for name in ("nothing", "data"):
-        (place / name).mkdir(parents=True)
-        (place / name / "sweep.yaml").write_text(SWEEP)
-    for dataset in ("digits", "digits-scale"):
-        sizes = "--sizes 64 20 30" if dataset == "digits-scale" else ""
-        expect(forked(f"make-data {dataset} {sizes} --out data --jobs 1 -q".split(), data))
-    shutil.copytree(data, place / "run")
-    (made,) = (path.parent.name for path in data.glob("data/digits-scale-*/r0"))
-    expect(forked(TRAIN.replace("digits-scale-a9b85b40", made).split(), place / "run"))
+    needs = {command.needs for command in wanted}
+    nothing, data = place / "nothing", place / "data"
+    nothing.mkdir(parents=True)
+    if needs & {"data", "run"}:
+        data.mkdir()
+        (data / "sweep.yaml").write_text(SWEEP)
+        for arguments in ("digits", "digits-scale --sizes 64 20 30"):
+            expect(forked(f"make-data {arguments} --out data --jobs 1 -q".split(), data))
+    if "run" in needs:
+        shutil.copytree(data, place / "run")
+        expect(forked(in_place(TRAIN.split(), place / "run"), place / "run"))
+
+
+def in_place(argv: Sequence[str], place: Path) -> list[str]:
+    """Return arguments with the names that the data and the run have there."""
+    named = {"DATA": "data/digits-scale-*/r0", "RUN": "runs/cnn/*"}
+    found = {word: next(place.glob(pattern), place) for word, pattern in named.items()}
+    return [str(found[word].relative_to(place)) if word in found else word for word in argv]
 
 
 def expect(done: Done) -> Done:
@@ -129,7 +137,7 @@ class Running:
 
     def __init__(self, argv: Sequence[str], place: Path, before: Callable[[], None] = lambda: None) -> None:
         self.streams = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]  # noqa: SIM115
-        self.pid = self._start(list(argv), place, before)
+        self.pid = self._start(in_place(argv, place), place, before)
 
     def _start(self, argv: list[str], place: Path, before: Callable[[], None]) -> int:
         """Fork: what takes seconds to import has been imported here."""

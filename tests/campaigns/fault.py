@@ -20,12 +20,12 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.campaigns.commands import (
-    Command,
+    NAMES,
     Done,
     Tally,
     commands,
@@ -58,15 +58,15 @@ class Trial:
 class Campaign:
     """The commands and the faults."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, trials: Sequence[Trial]) -> None:
         self.place, self.stock = place, place / "stock"
-        stock(self.stock)
-        self.commands = commands(self.stock)
+        self.commands = {trial.command: commands()[trial.command] for trial in trials}
+        stock(self.stock, list(self.commands.values()))
 
     def carry_out(self, trial: Trial) -> list[str]:
         """Return what was lost; nothing, if all went well."""
         command = self.commands[trial.command]
-        with self._file_system(trial, command) as inside, workplace(self.stock, command, inside) as place:
+        with self._file_system(trial) as inside, workplace(self.stock, command, inside) as place:
             before = content(place)
             with _read_only(place) if trial.fault == "read-only" else _leaving_room(place, trial):
                 done = forked(command.argv(), place, _limit(trial))
@@ -83,7 +83,7 @@ class Campaign:
             return faults
 
     @contextlib.contextmanager
-    def _file_system(self, trial: Trial, command: Command) -> Iterator[Path]:
+    def _file_system(self, trial: Trial) -> Iterator[Path]:
         """Give a file system of the trial's own, or the campaign's folder."""
         if trial.fault not in ("disk", "read-only") or not ROOT:
             yield self.place
@@ -176,9 +176,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=60, help="trials in all")
     parser.add_argument("--seed", type=int, default=0, help="of commands, faults and their sizes")
     parser.add_argument("--lanes", type=int, default=2, help="commands at once")
-    parser.add_argument(
-        "--only", default="make-data,train,force,sweep,equivariance,report", help="which commands"
-    )
+    parser.add_argument("--only", default=",".join(NAMES), help="which commands")
     given = parser.parse_args(argv)
     names, draw = given.only.split(","), random.Random(given.seed)
     kinds = [fault for fault in FAULTS if ROOT or fault != "disk"]
@@ -189,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     tally = Tally("fault")
     warm()
     with tempfile.TemporaryDirectory(prefix="fault-") as folder:
-        in_lanes(trials, Campaign(Path(folder)).carry_out, tally, given.lanes)
+        in_lanes(trials, Campaign(Path(folder), trials).carry_out, tally, given.lanes)
     return tally.conclude()
 
 

@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,6 @@ from tests.campaigns.commands import (
 )
 
 NUMBERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-FRESH = 0.3
-"""Share of trials in a fresh interpreter; the others begin where all is imported, and are hit at their work."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,16 @@ class Usual:
 class Campaign:
     """The commands, and what they make undisturbed."""
 
-    def __init__(self, place: Path, names: list[str]) -> None:
+    def __init__(self, place: Path, trials: Sequence[Trial]) -> None:
         self.stock = place / "stock"
-        stock(self.stock)
-        self.commands = {name: each for name, each in commands(self.stock).items() if name in names}
-        self.usual = {name: self._usual(command) for name, command in self.commands.items()}
+        self.commands = {trial.command: commands()[trial.command] for trial in trials}
+        stock(self.stock, list(self.commands.values()))
+        fresh = any(trial.fresh for trial in trials)
+        self.usual = {name: self._usual(command, fresh) for name, command in self.commands.items()}
 
-    def _usual(self, command: Command) -> Usual:
+    def _usual(self, command: Command, fresh: bool) -> Usual:
         seconds, made = {}, {}
-        for kind in (Running, Started):
+        for kind in (Running, Started) if fresh else (Running,):
             with workplace(self.stock, command) as place:
                 began = time.monotonic()
                 expect(kind(command.argv(), place).wait())
@@ -127,7 +127,11 @@ def _faults_of_replacing(place: Path) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Carry out the campaign; the exit code says whether anything was lost."""
+    """Carry out the campaign; the exit code says whether anything was lost.
+
+    Commands in a fresh interpreter are hit at any moment from start-up on; the others, which begin where all is
+    imported, at their work.
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns.kill", description=__doc__)
     parser.add_argument("--count", type=int, default=100, help="kills in all")
     parser.add_argument("--seed", type=int, default=0, help="of commands, signals and moments")
@@ -138,13 +142,13 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     names, draw = given.only.split(","), random.Random(given.seed)
     trials = [
-        Trial(names[i % len(names)], draw.choice(NUMBERS), draw.random() * 1.05, draw.random() < FRESH)
+        Trial(names[i % len(names)], draw.choice(NUMBERS), draw.random() * 1.05, draw.random() < given.fresh)
         for i in range(given.count)
     ]
     tally = Tally("kill")
     warm()
     with tempfile.TemporaryDirectory(prefix="kill-") as folder:
-        in_lanes(trials, Campaign(Path(folder), names).carry_out, tally, given.lanes)
+        in_lanes(trials, Campaign(Path(folder), trials).carry_out, tally, given.lanes)
     return tally.conclude()
 
 
