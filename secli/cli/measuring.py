@@ -42,7 +42,7 @@ def write_results(
     """Write results into the ``--save`` directory, or else a run's into the run: all files, or none."""
     from secli.errors import InputError
     from secli.records import write_record
-    from secli.storage.writing import atomic_set
+    from secli.storage.writing import atomic_set, write_text
     from secli.tables.curves import render_curves
     from secli.tables.plots import plot_curves
 
@@ -51,7 +51,7 @@ def write_results(
         return
     with atomic_set(place.parent, place.stem) as folder:
         write_record(folder / place.name, record)
-        (folder / f"{place.stem}.csv").write_text(render_curves([record], "csv"), encoding="utf-8")
+        write_text(folder / f"{place.stem}.csv", render_curves([record], "csv"))
         try:
             plot_curves([record], folder / f"{place.stem}.png")
         except InputError as error:  # nothing in it can be measured

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from secli.errors import InputError, SecliError
-from secli.storage.leftovers import owned, remove, tidy
+from secli.storage.leftovers import owned, tidy
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
@@ -126,14 +126,11 @@ def check_writable(directory: Path) -> None:
     tidy(standing)
     with owned(standing / "trial") as trial, naming(standing, trial):
         try:
-            trial.mkdir()
-            (trial / "x").write_bytes(b"x")
+            trial.write_bytes(b"x")
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise
             raise InputError(f"{standing}: this directory cannot be written ({error.strerror})") from None
-        finally:
-            remove(trial)
 
 
 def check_file(path: Path, option: str = "") -> None:

@@ -260,10 +260,10 @@ def test_what_cannot_be_written_is_refused_before_the_work(
     assert not (tmp_path / "new").exists()
     with pytest.raises(FullError, match=r"r0: no space left on device: 1024\.0 TiB are needed"):
         check_room(tmp_path / "new" / "r0", 2**50)
-    monkeypatch.setattr(Path, "mkdir", full(errno.EROFS))
+    monkeypatch.setattr(Path, "write_bytes", full(errno.EROFS))
     with pytest.raises(InputError, match="cannot be written"):
         check_writable(tmp_path)
-    monkeypatch.setattr(Path, "mkdir", full(errno.ENOSPC))
+    monkeypatch.setattr(Path, "write_bytes", full(errno.ENOSPC))
     with pytest.raises(FullError, match="no space left"):
         check_writable(tmp_path)
 

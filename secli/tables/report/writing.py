@@ -61,7 +61,7 @@ def write_report(report: Report, file: Path, force: bool = False) -> list[Path]:
         _refuse_existing(picture, force)
     text = to_markdown(report, [picture.name for picture in pictures])
     with atomic_set(file.parent, file.stem) as folder:
-        (folder / file.name).write_text(text, encoding="utf-8")
+        write_text(folder / file.name, text)
         for part, picture in zip(report.figures, pictures, strict=True):
             import matplotlib
 
