@@ -18,7 +18,7 @@ from secli.datasets.build import make_dataset, verify_dataset
 from secli.datasets.export import class_folders, export_png
 from secli.datasets.protocols import DATASETS
 from secli.datasets.rescaling import rescale
-from secli.datasets.store import open_dataset
+from secli.datasets.store import open_dataset, write_dataset
 from secli.errors import InputError, SecliError
 from secli.registry import Registry
 from secli.sources.contract import RawImages, Request
@@ -228,7 +228,7 @@ def test_of_two_that_need_one_dataset_the_second_waits_verifies_and_uses_it(tmp_
 def test_what_another_process_has_made_meanwhile_is_used_where_there_are_no_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, made = build.write_dataset, list[Path]()
+    write, made = write_dataset, list[Path]()
 
     def overtaken(path: Path, *rest: Any) -> None:
         write(path, *rest)

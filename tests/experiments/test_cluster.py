@@ -51,7 +51,7 @@ def test_on_one_machine_ray_is_told_to_listen_on_loopback_alone(monkeypatch: pyt
 
     def init(**options: Any) -> None:
         assert options["address"] == "local"
-        seen.append((os.environ.get(CLUSTERS), services.get_node_ip_address()))
+        seen.append((os.environ.get(CLUSTERS), str(services.get_node_ip_address())))  # type: ignore[no-untyped-call]
 
     engine = RayEngine()
     monkeypatch.delenv(CLUSTERS, raising=False)
