@@ -136,9 +136,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=100, help="kills in all")
     parser.add_argument("--seed", type=int, default=0, help="of commands, signals and moments")
     parser.add_argument("--lanes", type=int, default=2, help="commands at once")
-    parser.add_argument(
-        "--only", default="make-data,train,force,sweep,equivariance,report", help="which commands"
-    )
+    parser.add_argument("--only", default=",".join(NAMES), help="which commands")
+    parser.add_argument("--fresh", type=float, default=0.3, help="share of kills in a fresh interpreter")
     given = parser.parse_args(argv)
     names, draw = given.only.split(","), random.Random(given.seed)
     trials = [
