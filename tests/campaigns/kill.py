@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.campaigns.commands import (
+    NAMES,
     Command,
     Done,
     Running,
