@@ -19,6 +19,7 @@ INTERRUPTED = 130
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
 _first: list[int] = []
+_installed: list[bool] = []
 _undoing: list[Callable[[], None]] = []
 _advice: list[str] = []
 
@@ -94,11 +95,12 @@ def install(quiet: bool = False) -> None:
 
     for each in CAUGHT:
         signal.signal(each, leave)
+    _installed.append(True)
 
 
 def finish() -> None:
     """Ignore signals from here on: the command is over, and its exit code is known."""
-    if callable(signal.getsignal(signal.SIGTERM)):
+    if _installed:
         for each in CAUGHT:
             signal.signal(each, signal.SIG_IGN)
 

@@ -94,6 +94,18 @@ def test_a_zombie_is_dead(tmp_path: Path) -> None:
     process.wait()
 
 
+def test_a_process_that_is_hidden_is_not_taken_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's, where /proc shows everybody only his own."""
+    path = tmp_path / name_of(os.getppid(), "a")
+    path.write_text("being written")
+    shown = owners._start_of
+    monkeypatch.setattr(owners, "_start_of", lambda pid: shown(pid) if pid == os.getpid() else None)
+    tidy(tmp_path)
+    assert path.exists()
+
+
 def test_a_run_that_was_moved_out_of_the_way_is_put_back(tmp_path: Path, dead: int) -> None:
     old = tmp_path / "cnn" / name_of(dead, "r0-s0", "old")
     old.mkdir(parents=True)
