@@ -11,9 +11,11 @@ Public names are loaded when they are first used, so that ``import secli`` is ch
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # this is the first that a command imports, and typing takes its time
 if TYPE_CHECKING:
+    from typing import Any
+
     from secli.equivariance.measure import measure as measure
     from secli.training.loading import load_model as load_model
 

@@ -1,22 +1,19 @@
-"""Records: schema version 1 with a sentence per field, an atomic store, and migration on read.
+"""Records: schema version 1 with a sentence per field, written whole, and migrated on read.
 
 "Not measurable" is null with a reason, never 0. Errors and accuracies are fractions.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from secli.errors import InputError
+from secli.storage.writing import write_text
 
 SCHEMA_VERSION: Final = 1
 RECORD_FILE = "record.json"
@@ -326,50 +323,3 @@ def read_training_record(run: Path) -> TrainingRecord:
 def write_record(path: Path, record: TrainingRecord | EquivarianceRecord | SweepRecord) -> None:
     """Write a record atomically."""
     write_text(path, json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically (temporary file, fsync, rename)."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on success it is synced and renamed, on failure removed.
-
-    What stood at ``path`` before stays until the new file is whole.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """Give a temporary directory beside ``path``; on success it is renamed to ``path``, on failure removed.
-
-    Raises
-    ------
-    InputError
-        When ``path`` already stands.
-    """
-    if path.exists():
-        raise InputError(f"{path}: already exists")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    temporary.chmod(0o755)
-    try:
-        yield temporary
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -14,12 +14,11 @@ from secli.records import (
     DataInfo,
     ModelInfo,
     TrainingRecord,
-    atomic_directory,
-    atomic_path,
     read_record,
     read_training_record,
     write_record,
 )
+from secli.storage.writing import atomic_directory, atomic_path
 
 
 def make_record() -> TrainingRecord:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from secli import signals
 from secli.cli.bench import bench
 from secli.cli.compare import compare
 from secli.cli.console import OneLineErrors, out
@@ -69,4 +70,5 @@ def main() -> None:
     # Two processes whose threads wait by spinning stall each other (small networks: up to ten times slower);
     # short spinning costs nothing measurable when a process is alone. Read by OpenMP when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    signals.install()
     app()

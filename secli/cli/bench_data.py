@@ -26,20 +26,21 @@ def time_data(
     from secli.datasets.protocols import DATASETS
     from secli.datasets.store import open_dataset
     from secli.provenance import command_line
+    from secli.storage.writing import scratch_folder
     from secli.training.devices import cores, device_name
 
     name = DATASETS[dataset].name
     seconds: list[float] = []
     exported: list[float] = []
-    with progress(quiet) as display, tempfile.TemporaryDirectory() as folder:
+    with progress(quiet) as display, scratch_folder(Path(tempfile.gettempdir()) / "secli-bench") as folder:
         task = display.add_task(name, total=repeats, unit="rounds", detail="")
         for turn in range(repeats):
             start = time.perf_counter()
-            made = make_dataset(name, Path(folder) / str(turn), REALISATIONS, source)
+            made = make_dataset(name, folder / str(turn), REALISATIONS, source)
             seconds.append(time.perf_counter() - start)
             if export:
                 for each in made:
-                    export_png(open_dataset(each.path), Path(folder) / f"{turn}-png")
+                    export_png(open_dataset(each.path), folder / f"{turn}-png")
                 exported.append(time.perf_counter() - start)
             display.update(task, completed=turn + 1)
         images = sum(len(open_dataset(each.path).split(split).labels) for each in made for split in SPLITS)

@@ -11,14 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperGroup
 
-from secli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, SecliError
+from secli import signals
+from secli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, InterruptedRunError, SecliError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
 # A full disk, a full quota, a broken device: the work failed, the input was not at fault.
-_SYSTEM_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE}
+_SYSTEM_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EFBIG,
+}
 
 
 def out(text: str) -> None:
@@ -67,6 +76,22 @@ def progress(quiet: bool, count: bool = True) -> Iterator[Progress]:
         yield display
 
 
+@contextmanager
+def advice(text: str) -> Iterator[None]:
+    """Let the line that tells of a signal end in this advice, while the body runs.
+
+    Raises
+    ------
+    InterruptedRunError
+        In the place of a ``KeyboardInterrupt``, where the signals' own handler is not set.
+    """
+    with signals.advising(text):
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise InterruptedRunError(text) from None
+
+
 class OneLineErrors(TyperGroup):
     """A command group that turns every expected failure into one line on stderr and the right exit code."""
 
@@ -80,13 +105,16 @@ class OneLineErrors(TyperGroup):
         **extra: Any,
     ) -> Any:
         """Run the command line; with ``standalone_mode`` leave the process with the exit code."""
+        signals.forget()
         try:
             result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
             sys.stdout.flush()
+        except InterruptedRunError as error:
+            code = fail(str(error), signals.exit_code())
         except SecliError as error:
             code = fail(str(error), error.exit_code)
         except KeyboardInterrupt:
-            code = fail("", EXIT_INTERRUPTED)
+            code = fail("", signals.exit_code())
         except BrokenPipeError:
             # the reader (head, less) has gone: nothing to say, and nothing left to flush
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -101,15 +129,16 @@ class OneLineErrors(TyperGroup):
         else:
             code = result if isinstance(result, int) else 0
             if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C
-                fail("", code)
+                code = fail("", signals.exit_code())
         if not standalone_mode:
             return code
+        signals.finish()
         sys.exit(code)
 
 
 def fail(message: str, code: int) -> int:
     """Print one line, what happened and what to do next as far as that is known, and return the exit code."""
-    what = "interrupted" if code == EXIT_INTERRUPTED else "error"
+    what = "interrupted" if code in (EXIT_INTERRUPTED, signals.exit_code()) else "error"
     note(": ".join(part for part in (what, " ".join(message.split())) if part))
     return code
 

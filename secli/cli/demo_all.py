@@ -111,7 +111,7 @@ def draw_pictures(directory: Path, seed: int) -> None:
     import numpy as np
     from PIL import Image, ImageDraw
 
-    from secli.records import atomic_directory
+    from secli.storage.writing import atomic_directory
 
     if directory.exists():
         return

@@ -177,10 +177,11 @@ def equivariance(
     results are written into it as equivariance.csv, .json and .png, or into the --save directory; runs that differ
     only in seed or realisation are printed as one network, with intervals over them.
     """
-    from secli.cli.measuring import check_places, measure_watched, pooled, write_results
+    from secli.cli.measuring import check_places, left_over, measure_watched, pooled, write_results
     from secli.config import Config, parse_assignments, read_config
     from secli.errors import InputError
     from secli.experiments.measuring import Wanted, machine, pictures_for
+    from secli.storage.full import check_file
     from secli.tables.formats import check_format
     from secli.tables.plots import check_plot_path
 
@@ -188,6 +189,7 @@ def equivariance(
     for picture in (plot, heatmap, show_features):
         if picture is not None:
             check_plot_path(picture)
+            check_file(picture)
     file = Config() if config is None else read_config(config)
     given = parse_assignments(assignments or [], ["model", "measure"])
     flags: dict[str, Any] = {
@@ -211,14 +213,16 @@ def equivariance(
     if show_features is not None and len(subjects) > 1:
         raise InputError(f"--show-features draws one network, not {len(subjects)}")
     sets = [pictures_for(subject, data_of(subject, place), settings) for subject in subjects]
-    if save is not None:
-        save.mkdir(parents=True, exist_ok=True)
-    records = []
-    for subject, pictures in zip(subjects, sets, strict=True):
+    questions = []
+    for subject in subjects:
         # the taps of a foreign network are those it was loaded with
         own = settings.model_copy(update={"taps": None}) if subject.foreign else settings
-        wanted = Wanted(own, lie, local, kinds, controls)
-        record = measure_watched(subject, pictures, wanted, where, quiet)
+        questions.append(Wanted(own, lie, local, kinds, controls))
+    asked = list(zip(subjects, sets, questions, strict=True))
+    known = [None if force else left_over(each[0], save, each[1], each[2]) for each in asked]
+    records = []
+    for (subject, pictures, wanted), before in zip(asked, known, strict=True):
+        record = before or measure_watched(subject, pictures, wanted, where, quiet)
         records.append(record)
         write_results(subject, record, save, quiet)
     together = pooled(subjects, records)

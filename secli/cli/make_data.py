@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,9 +13,10 @@ import typer
 
 from secli.cli import console
 from secli.datasets.protocols import DATASETS
-from secli.errors import InputError, InterruptedRunError
+from secli.errors import InputError
 
 NAMES = ", ".join(DATASETS)
+KEPT = "what was whole is kept, the same command makes the rest"
 
 
 def make_data(
@@ -95,10 +95,14 @@ def make_data(
     from secli.datasets.build import make_dataset, verify_dataset
     from secli.datasets.preview import check_preview_path
     from secli.datasets.store import open_dataset
+    from secli.storage.full import check_file, check_writable
 
     spec = DATASETS[dataset]
     if preview is not None:
         check_preview_path(preview)
+        check_file(preview, "--preview")
+    if export_to is not None:
+        check_writable(export_to)
     if verify:
         folder = spec.folder(spec.parameters(factors, sizes, image_size))
         wanted = None if realisations is None else parse_realisations(realisations)
@@ -108,7 +112,7 @@ def make_data(
             console.note(f"{checked.name} r{checked.realisation}: verified")
     else:
         wanted = parse_realisations("0" if realisations is None else realisations)
-        with _stoppable(), _bar("images", quiet) as advance:
+        with console.advice(KEPT), _bar("images", quiet) as advance:
             show_download = not quiet and sys.stderr.isatty()
             results = make_dataset(
                 dataset,
@@ -122,6 +126,7 @@ def make_data(
                 jobs,
                 advance,
                 show_download,
+                _telling_of_waiting(quiet),
             )
         paths = [result.path for result in results]
         for result in results:
@@ -186,9 +191,17 @@ def _export(paths: list[Path], directory: Path, quiet: bool, jobs: int | None) -
     for path in paths:
         export_path(directory, path.parent.name, int(path.name[1:]))
     for path in paths:
-        with _stoppable(), _bar("PNG files", quiet) as advance:
+        with console.advice(KEPT), _bar("PNG files", quiet) as advance:
             tree = export_png(open_dataset(path), directory, advance, jobs)
         console.note(f"{path.parent.name} {path.name}: exported to {tree}")
+
+
+def _telling_of_waiting(quiet: bool) -> Callable[[Path], None]:
+    def tell(folder: Path) -> None:
+        if not quiet:
+            console.note(f"{folder}: another process is making data here; waiting for it")
+
+    return tell
 
 
 @contextmanager
@@ -206,19 +219,3 @@ def _bar(unit: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
             display.update(task, completed=done)
 
         yield advance
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, so that nothing half-made is left, and say so."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise InterruptedRunError("what was whole is kept, the same command makes the rest") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -11,6 +11,7 @@ from secli.cli.console import note, progress
 if TYPE_CHECKING:
     from secli.config import TrainingSettings
     from secli.datasets.pictures import Pictures
+    from secli.errors import InputError
     from secli.experiments.measuring import Wanted
     from secli.records import EquivarianceRecord
     from secli.training.loading import Subject
@@ -38,17 +39,24 @@ def measure_watched(
 def write_results(
     subject: Subject, record: EquivarianceRecord, save: Path | None = None, quiet: bool = False
 ) -> None:
-    """Write results into the ``--save`` directory, or else a run's into the run."""
-    from secli.records import write_record, write_text
+    """Write results into the ``--save`` directory, or else a run's into the run: all files, or none."""
+    from secli.errors import InputError
+    from secli.records import write_record
+    from secli.storage.writing import atomic_set, write_text
     from secli.tables.curves import render_curves
     from secli.tables.plots import plot_curves
 
     place = _place(subject, save)
     if place is None:
         return
-    write_record(place, record)
-    write_text(place.with_suffix(".csv"), render_curves([record], "csv"))
-    plot_curves([record], place.with_suffix(".png"))
+    with atomic_set(place.parent, place.stem) as folder:
+        write_record(folder / place.name, record)
+        write_text(folder / f"{place.stem}.csv", render_curves([record], "csv"))
+        try:
+            plot_curves([record], folder / f"{place.stem}.png")
+        except InputError as error:  # nothing in it can be measured
+            place.with_suffix(".png").unlink(missing_ok=True)
+            note(f"{place.with_suffix('.png')}: {error}")
     if not quiet:
         note(f"results: {place} (and .csv, .png)")
 
@@ -63,22 +71,71 @@ def _place(subject: Subject, save: Path | None) -> Path | None:
 
 
 def check_places(subjects: Sequence[Subject], save: Path | None, force: bool) -> None:
-    """Refuse to replace a measurement that stands, unless ``--force`` asks for it.
+    """Refuse what cannot be written, and to replace a measurement that stands, unless ``--force`` asks for it.
+
+    What a process that was killed has left of one is no measurement that stands; see :func:`left_over`.
 
     Raises
     ------
     InputError
         Before anything is measured; the message names the file.
     """
-    from secli.errors import InputError
+    from secli.storage.full import check_file
+    from secli.storage.leftovers import tidy
 
     for subject in subjects:
         place = _place(subject, save)
-        if place is not None and place.exists() and not force:
-            elsewhere = "" if save is not None else ", or --save DIR to put the new one elsewhere"
-            raise InputError(
-                f"{place}: a measurement stands here already; add --force to replace it{elsewhere}"
-            )
+        if place is None:
+            continue
+        tidy(place.parent)
+        check_file(place)
+        if not force and all(place.with_suffix(end).exists() for end in (".json", ".csv", ".png")):
+            raise _stands(place, save)
+
+
+def left_over(
+    subject: Subject, save: Path | None, pictures: Pictures, wanted: Wanted
+) -> EquivarianceRecord | None:
+    """Return the record of a measurement whose other files are missing, if it is the one that is asked for.
+
+    Raises
+    ------
+    InputError
+        When the record is of another measurement: it must not be lost.
+    """
+    from secli.errors import InputError
+    from secli.records import EquivarianceRecord, read_record
+
+    place = _place(subject, save)
+    if place is None or not place.exists():
+        return None
+    try:
+        record = read_record(place)
+    except InputError:  # half a record
+        return None
+    if not isinstance(record, EquivarianceRecord) or not _answers(record, subject, pictures, wanted):
+        raise _stands(place, save)
+    return record
+
+
+def _answers(record: EquivarianceRecord, subject: Subject, pictures: Pictures, wanted: Wanted) -> bool:
+    settings = wanted.settings.model_dump(mode="json", exclude={"batch"})
+    kinds = {row.kind for row in record.local} - {"stage"}
+    return (
+        {key: record.measure.get(key, value) for key, value in settings.items()} == settings
+        and (record.model, record.seed) == (subject.info, subject.seed)
+        and (record.data.digest, record.data.order) == (pictures.info.digest, pictures.order)
+        and bool(record.lie) == wanted.lie
+        and (bool(record.local), kinds) == (wanted.local or bool(wanted.kinds), set(wanted.kinds))
+        and bool(record.controls) == wanted.controls
+    )
+
+
+def _stands(place: Path, save: Path | None) -> InputError:
+    from secli.errors import InputError
+
+    elsewhere = "" if save is not None else ", or --save DIR to put the new one elsewhere"
+    return InputError(f"{place}: a measurement stands here already; add --force to replace it{elsewhere}")
 
 
 def _file_name(subject: Subject) -> str:

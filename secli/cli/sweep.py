@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secli.cli.console import note, progress
+from secli.cli.console import advice, note, progress
 
 if TYPE_CHECKING:
     from secli.experiments.engine import Engine
@@ -161,10 +161,11 @@ def sweep(
     trackers = _trackers(track or [], place)
     command = _command(file, assignments or [])
     try:
-        listed, mine = prepare_jobs(wanted, everything, runs, sources, place, quiet, command)
+        with advice(f"sweep {wanted.name}: repeat the command to go on"):
+            listed, mine = prepare_jobs(wanted, everything, runs, sources, place, quiet, command)
         mine = [job.model_copy(update={"trackers": trackers, "tracked_in": place}) for job in mine]
         outcome = carry_out_jobs(mine, carrier, retry_failed, quiet)
-    except KeyboardInterrupt:  # while the datasets were made, or a second time
+    except KeyboardInterrupt:  # a second time
         raise InterruptedRunError(f"sweep {wanted.name}: repeat the command to go on") from None
     _finish(wanted, place, outcome, listed, format, quiet)
 

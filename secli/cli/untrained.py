@@ -64,13 +64,16 @@ def untrained(
 
     from secli.errors import InputError
     from secli.provenance import command_line
-    from secli.records import write_text
+    from secli.storage.full import check_file
+    from secli.storage.writing import write_text
     from secli.tables.untrained import block, replaced
 
     if format not in ("markdown", "json"):
         raise InputError(f"--format {format}: known: markdown, json")
     if (data is None) == (not rows):
         raise InputError("--data or --rows: give the pictures to measure on, or what was measured")
+    if page is not None:
+        check_file(page, "--page")
     if rows:
         found = [row for file in rows for row in _read(file)]
     else:

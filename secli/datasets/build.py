@@ -20,6 +20,9 @@ from secli.provenance import library_versions
 from secli.sources.contract import RawImages, Request
 from secli.sources.registry import SOURCES, read_source
 from secli.sources.resizing import resize_all
+from secli.storage.full import check_room, check_writable
+from secli.storage.leftovers import tidy
+from secli.storage.locks import in_turn
 
 MAX_REALISATION = 2**32 - 1  # what NumPy's generator takes as a seed
 WORTH_A_PROCESS = 8_000  # images: starting a worker takes as long as rescaling about so many
@@ -64,6 +67,7 @@ def make_dataset(
     jobs: int | None = None,
     on_progress: Progress | None = None,
     show_download: bool = False,
+    on_wait: Callable[[Path], None] = lambda folder: None,
 ) -> list[Result]:
     """Make realisations of a dataset, or verify those that stand there already.
 
@@ -87,6 +91,9 @@ def make_dataset(
         Called with (images done, images in all) from this thread.
     show_download : bool
         Let a download draw its progress on stderr.
+    on_wait : callable, optional
+        Called with a dataset's folder while another process makes something in it; what that one makes is verified
+        and used.
 
     Returns
     -------
@@ -114,14 +121,27 @@ def make_dataset(
         digest = "".join(raw.info.digests.values())
     home = out / spec.folder(parameters, digest)
     paths = {realisation: home / f"r{realisation}" for realisation in realisations}
-    missing = [realisation for realisation in realisations if not os.path.lexists(paths[realisation])]
-    for realisation in realisations:
-        if realisation not in missing:
-            _check_asked(verify_dataset(paths[realisation]), spec, parameters, realisation)
-    if missing:
-        raw = _canvas(raw or read_source(spec.source, request), parameters)
-        _build(spec, parameters, raw, {r: paths[r] for r in missing}, jobs, on_progress)
-    return [Result(paths[realisation], realisation in missing) for realisation in realisations]
+    for folder in (home, *paths.values()):
+        tidy(folder)
+    verified = _verify(paths, spec, parameters)
+    made: set[int] = set()
+    if len(verified) < len(paths):
+        with in_turn(home, on_wait):
+            # what another process has made meanwhile is taken as it is
+            missing = {r: path for r, path in paths.items() if not os.path.lexists(path)}
+            if missing:
+                raw = _canvas(raw or read_source(spec.source, request), parameters)
+                made = _build(spec, parameters, raw, missing, jobs, on_progress)
+        _verify({r: path for r, path in paths.items() if r not in verified | made}, spec, parameters)
+    return [Result(paths[realisation], realisation in made) for realisation in realisations]
+
+
+def _verify(paths: dict[int, Path], spec: DatasetSpec, parameters: Parameters) -> set[int]:
+    """Check those directories that are there; return which they are."""
+    there = {realisation for realisation, path in paths.items() if os.path.lexists(path)}
+    for realisation in sorted(there):
+        _check_asked(verify_dataset(paths[realisation]), spec, parameters, realisation)
+    return there
 
 
 def verify_dataset(path: Path) -> ScaleDataset:
@@ -144,23 +164,6 @@ def verify_dataset(path: Path) -> ScaleDataset:
                     f"r{dataset.realisation}; remove {path} and make it again"
                 )
     return dataset
-
-
-def check_writable(directory: Path) -> None:
-    """Refuse, before any work, a directory that cannot be written or made.
-
-    Raises
-    ------
-    InputError
-        When it, or the first directory above it that exists, is a file or may not be written.
-    """
-    standing = directory
-    while not standing.exists() and standing != standing.parent:
-        standing = standing.parent
-    if not standing.is_dir():
-        raise InputError(f"{standing}: is a file, not a directory to write into")
-    if not os.access(standing, os.W_OK | os.X_OK):
-        raise InputError(f"{standing}: this directory cannot be written")
 
 
 def _check_realisations(realisations: Sequence[int]) -> None:
@@ -202,9 +205,10 @@ def _build(
     paths: dict[int, Path],
     jobs: int | None,
     on_progress: Progress | None,
-) -> None:
-    """Make the realisations; while one is written the workers are busy with the next."""
+) -> set[int]:
+    """Make the realisations; while one is written the workers are busy with the next. Return those made here."""
     plans = {realisation: plan(spec, parameters, raw, realisation) for realisation in paths}
+    _check_room(plans, raw, paths)
     total = sum(len(part.indices) for splits in plans.values() for part in splits.values())
     done = 0
 
@@ -216,14 +220,26 @@ def _build(
 
     wanted = jobs if jobs is not None else min(os.cpu_count() or 1, total // WORTH_A_PROCESS)
     with workers(wanted if parameters.factors is not None else 1) as pool:
+        made: set[int] = set()
         waiting: list[_Job] = []
         for realisation, splits in plans.items():
             waiting.append(_Job(realisation, splits, _rescaled(spec, raw, splits, pool)))
             if len(waiting) > 1:
                 job = waiting.pop(0)
-                _finish(spec, parameters, raw, job, paths[job.realisation], advance)
+                made |= _finish(spec, parameters, raw, job, paths[job.realisation], advance)
         for job in waiting:
-            _finish(spec, parameters, raw, job, paths[job.realisation], advance)
+            made |= _finish(spec, parameters, raw, job, paths[job.realisation], advance)
+    return made
+
+
+def _check_room(plans: dict[int, dict[SplitName, Plan]], raw: RawImages, paths: dict[int, Path]) -> None:
+    """Refuse, before any image is rescaled, what has no room on the disk."""
+    image, beside = raw.images[:1].nbytes, np.dtype(np.int64).itemsize + np.dtype(np.float32).itemsize
+    needs = 0
+    for realisation, splits in plans.items():
+        counts = [len(part.indices) for part in splits.values()]
+        needs += sum(counts) * (image + beside)
+        check_room(paths[realisation], needs, max(counts) * image)
 
 
 def _rescaled(
@@ -252,8 +268,14 @@ def _finish(
     job: _Job,
     path: Path,
     advance: Callable[[int], None],
-) -> None:
-    """Collect the images of a realisation, check them against the published digests, and write them."""
+) -> set[int]:
+    """Collect the images of a realisation, check them against the published digests, and write them.
+
+    Returns
+    -------
+    set of int
+        The realisation; empty where another process has written it meanwhile, on a file system without locks.
+    """
     splits: dict[SplitName, Split] = {}
     for name, part in job.plans.items():
         images = raw.images[part.indices]
@@ -266,23 +288,26 @@ def _finish(
     if parameters == spec.standard:
         _check_published(spec, job.realisation, splits)
     height, width = raw.images.shape[1:3]
-    write_dataset(
-        path,
-        splits,
-        {
-            "name": path.parent.name,
-            "protocol": spec.name,
-            "realisation": job.realisation,
-            "parameters": parameters.as_dict(),
-            "scaled": parameters.factors is not None,
-            "lossy": raw.lossy,
-            "classes": raw.classes,
-            "channels": 1 if raw.images.ndim == 3 else raw.images.shape[3],
-            "image_size": (height, width),
-            "source": raw.info,
-            "libraries": library_versions(),
-        },
-    )
+    description = {
+        "name": path.parent.name,
+        "protocol": spec.name,
+        "realisation": job.realisation,
+        "parameters": parameters.as_dict(),
+        "scaled": parameters.factors is not None,
+        "lossy": raw.lossy,
+        "classes": raw.classes,
+        "channels": 1 if raw.images.ndim == 3 else raw.images.shape[3],
+        "image_size": (height, width),
+        "source": raw.info,
+        "libraries": library_versions(),
+    }
+    try:
+        write_dataset(path, splits, description)
+    except InputError:
+        if os.path.lexists(path):
+            return set()
+        raise
+    return {job.realisation}
 
 
 def _check_published(spec: DatasetSpec, realisation: int, splits: dict[SplitName, Split]) -> None:

@@ -13,7 +13,7 @@ from secli.datasets.manifest import SPLITS
 from secli.datasets.store import ScaleDataset
 from secli.datasets.workers import Batch, InProcess, Workers, workers
 from secli.errors import InputError
-from secli.records import atomic_directory
+from secli.storage.writing import atomic_directory
 
 BLOCK = 500
 """Pictures that are encoded, and told of, at once."""

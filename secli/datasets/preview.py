@@ -13,7 +13,7 @@ from secli.datasets.manifest import SPLITS
 from secli.datasets.protocols import DATASETS
 from secli.datasets.store import ScaleDataset, Split
 from secli.errors import InputError
-from secli.records import atomic_path
+from secli.storage.writing import atomic_path
 
 FORMATS = (".png", ".pdf", ".svg")
 COLUMNS = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
@@ -21,7 +21,8 @@ from secli.datasets.manifest import (
 )
 from secli.errors import InputError
 from secli.provenance import sha256_file
-from secli.records import DataInfo, atomic_directory, write_text
+from secli.records import DataInfo
+from secli.storage.writing import atomic_directory, write_text
 
 _DTYPES = {"images": np.dtype(np.uint8), "labels": np.dtype(np.int64), "factors": np.dtype(np.float32)}
 
@@ -176,17 +177,26 @@ def write_dataset(path: Path, splits: Mapping[SplitName, Split], description: Ma
     InputError
         When ``path`` already stands.
     """
-    with atomic_directory(path) as temporary:
+    needs = sum(getattr(splits[name], array).nbytes for name in SPLITS for array in ARRAYS)
+    with atomic_directory(path, needs) as temporary:
         files = {}
         for name in SPLITS:
             for array in ARRAYS:
                 file = temporary / array_file(name, array)
-                np.save(file, np.ascontiguousarray(getattr(splits[name], array)))
+                with file.open("wb") as opened:
+                    np.save(_Plain(opened), np.ascontiguousarray(getattr(splits[name], array)))
                 files[file.name] = sha256_file(file)
         sizes = {name: len(splits[name]) for name in SPLITS}
         manifest = Manifest.model_validate({**description, "sizes": sizes, "files": files})
         write_text(temporary / MANIFEST_FILE, manifest.model_dump_json(indent=1) + "\n")
     return manifest
+
+
+class _Plain:
+    """A file of which numpy knows ``write`` alone: into a true one it writes past Python, and tells no reason."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write = file.write
 
 
 def _read_array(file: Path, array: str) -> np.ndarray:

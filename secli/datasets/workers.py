@@ -20,6 +20,7 @@ import numpy as np
 import secli
 from secli.datasets.worker import TASKS
 from secli.errors import SecliError
+from secli.signals import at_end
 
 CHUNK = 2_000  # images per message: some milliseconds of transport to a tenth of a second of work
 COMMAND = "from secli.datasets.worker import main; main()"
@@ -50,6 +51,7 @@ class Workers:
         for process in self._processes:
             self._idle.put(process)
         self._threads = ThreadPoolExecutor(count)
+        self._end_with_us = at_end(self._kill)
 
     def rescale(self, images: np.ndarray, factors: np.ndarray) -> Batch[np.ndarray]:
         """Hand a batch to the next idle worker, to be rescaled."""
@@ -76,13 +78,17 @@ class Workers:
     def stop(self) -> None:
         """Kill the workers; unfinished batches fail."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for process in self._processes:
-            process.kill()
+        self._kill()
+        self._end_with_us()
         self._threads.shutdown(wait=True)
         for process in self._processes:
             process.wait()
             for stream in (process.stdin, process.stdout, process.stderr):
                 _close(stream)
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            process.kill()
 
 
 class InProcess:

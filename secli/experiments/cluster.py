@@ -48,6 +48,10 @@ QUIET = {
 """What Ray must be told before it is imported, to send nothing away, to print nothing, and not to wait for long."""
 
 
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Whether Ray's processes may be reached from other machines, on any system."""
+
+
 def _ray() -> Any:
     """Import Ray, or say how to install it."""
     for name, value in QUIET.items():
@@ -138,7 +142,8 @@ class RayEngine:
         if self.address is not None:
             check_address(self.address)
         here = {"num_cpus": max(self.cores, threads * (self.jobs or 1)), "include_dashboard": False}
-        with _own_signals():
+        alone = _on_loopback() if self.address is None else contextlib.nullcontext()
+        with alone, _own_signals():
             try:
                 self.ray.init(
                     address=self.address or "local",
@@ -162,6 +167,29 @@ class RayEngine:
             f"--address {self.address}: not to be reached from here ({reason}); this machine must belong to the "
             "cluster: ray start --address=HOST:PORT, then --address auto"
         )
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that is started while the body runs listen on the loopback address alone.
+
+    Given as ``_node_ip_address``, Ray would replace that address by one that others can reach. It leaves it where
+    clusters are switched off, as they are by default on macOS and Windows.
+    """
+    from ray._private import ray_constants
+
+    before, known = os.environ.get(CLUSTERS), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[CLUSTERS], ray_constants.ENABLE_RAY_CLUSTER = (
+        "0",
+        False,
+    )  # its processes read the first, we the second
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = known
+        del os.environ[CLUSTERS]
+        if before is not None:
+            os.environ[CLUSTERS] = before
 
 
 @contextlib.contextmanager

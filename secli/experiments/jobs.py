@@ -25,8 +25,8 @@ from secli.records import (
     read_record,
     read_training_record,
     write_record,
-    write_text,
 )
+from secli.storage.writing import write_text
 from secli.trackers.following import following
 from secli.training.events import Report
 from secli.training.loading import load_subject

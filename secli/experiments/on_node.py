@@ -33,10 +33,10 @@ from secli.records import (
     RECORD_FILE,
     EquivarianceRecord,
     TrainingRecord,
-    atomic_directory,
     read_record,
     write_record,
 )
+from secli.storage.writing import atomic_directory
 from secli.training.checkpoint import STATE_FILE
 
 BETWEEN_QUESTIONS = 0.5

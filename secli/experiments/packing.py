@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from secli.errors import InputError
-from secli.records import RECORD_FILE, atomic_directory
+from secli.records import RECORD_FILE
+from secli.storage.writing import atomic_directory, scratch_folder, sync_folder, sync_tree
 
 
 def _visible(directory: Path) -> list[str]:
@@ -55,9 +54,14 @@ def extract(content: bytes, directory: Path) -> None:
     """
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            archive.extractall(directory, filter="data")
+            archive.extractall(directory, filter=_as_new_files)
     except tarfile.TarError as error:
         raise InputError(f"{directory}: not a packed directory that can be unpacked ({error})") from None
+
+
+def _as_new_files(entry: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+    """Refuse what leads out of the directory; permissions follow the umask, as those of any new file."""
+    return tarfile.data_filter(entry, path).replace(mode=None, deep=False)  # type: ignore[arg-type]
 
 
 def unpack(content: bytes, directory: Path) -> None:
@@ -71,36 +75,24 @@ def unpack(content: bytes, directory: Path) -> None:
     InputError
         As :func:`extract`; the directory is then untouched.
     """
-    incoming = directory.with_name(f".{directory.name}.incoming")
-    shutil.rmtree(incoming, ignore_errors=True)  # of a process that was killed here
-    try:
-        with atomic_directory(incoming) as temporary:
+    if not directory.exists():
+        with atomic_directory(directory) as temporary:
             extract(content, temporary)
-            names = _visible(temporary)
-            for name in names:
-                _sync(temporary / name)
-        if not directory.exists():
-            incoming.rename(directory)
-            return
+        return
+    with scratch_folder(directory) as incoming:
+        extract(content, incoming)
+        sync_tree(incoming)
+        names = _visible(incoming)
         for name in reversed(names):
             if name == RECORD_FILE:
                 _remove_others(directory, names)
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (incoming / name).replace(directory / name)
+            sync_folder((directory / name).parent)
         if RECORD_FILE not in names:
             _remove_others(directory, names)
-    finally:
-        shutil.rmtree(incoming, ignore_errors=True)
 
 
 def _remove_others(directory: Path, names: list[str]) -> None:
     for name in set(_visible(directory)) - set(names):
         (directory / name).unlink()
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from secli.datasets.build import check_writable, make_dataset
+from secli.datasets.build import make_dataset
 from secli.datasets.manifest import read_manifest
 from secli.datasets.protocols import DATASETS
 from secli.datasets.store import ScaleDataset, open_dataset
@@ -15,6 +15,7 @@ from secli.experiments.jobs import Standing, SweepJob, standing
 from secli.experiments.leading import data_before
 from secli.experiments.plan import PlannedRun, Shape, ShapeOf, WantedDataset, known_shape, run_folder
 from secli.sources.registry import SOURCES
+from secli.storage.full import check_writable
 
 
 @dataclass(frozen=True)

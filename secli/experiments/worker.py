@@ -14,6 +14,7 @@ import threading
 import time
 from typing import TextIO
 
+from secli import signals
 from secli.errors import HeldRunError, InterruptedRunError, SecliError
 from secli.experiments.jobs import SweepJob, carry_out
 from secli.experiments.wire import Ended, Note, Progress, Ready, relays
@@ -22,6 +23,7 @@ from secli.provenance import COMMAND
 
 def main() -> None:
     """Work until stdin ends or a signal asks to stop."""
+    signals.install(quiet=True)
     # what a library prints must not stand between the messages
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secli.records import atomic_path
 from secli.sources.files import cache_directory
+from secli.storage.writing import write_bytes
 
 Array = NDArray[np.float64]
 
@@ -61,8 +61,7 @@ def _write(path: Path, parameters: str, array: Array) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     content = buffer.getvalue()
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(_digest(parameters, content) + b"\n" + content)
+    write_bytes(path, _digest(parameters, content) + b"\n" + content)
 
 
 def _digest(parameters: str, content: bytes) -> bytes:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from secli.errors import InputError, SecliError
+from secli.storage.writing import scratch_folder, sync_file, sync_folder
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net")
 """Keys under which training scripts put a state dict."""
@@ -107,8 +108,11 @@ def fetch(url: str, offline: bool) -> Path:
         r"-([a-f0-9]{8,})\.", name
     )  # torch.hub's convention: the name carries its sha256's start
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        download_url_to_file(url, str(place), match[1] if match else None, progress=False)
+        with scratch_folder(place) as folder:
+            download_url_to_file(url, str(folder / name), match[1] if match else None, progress=False)
+            sync_file(folder / name)
+            (folder / name).replace(place)
+            sync_folder(place.parent)
     except (OSError, HTTPException, RuntimeError, ValueError) as error:  # RuntimeError: another checksum
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SecliError(

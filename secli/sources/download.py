@@ -6,13 +6,13 @@ import contextlib
 import io
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
 from secli.errors import SecliError
 from secli.sources.files import Download, Published, PublishedFile, unpack
+from secli.storage.writing import scratch_folder, sync_file, sync_folder
 
 TIMEOUT_SECONDS = 30.0
 
@@ -27,18 +27,19 @@ def download(
     SecliError
         When no address gives the file, or what it gives has another checksum.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     wanted = {published.archive} if published.archive else {f"{file.name}.gz" for file in missing}
     for item in published.downloads():
         if item.filename not in wanted:
             continue
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
-            _fetch(published.source, item, Path(temporary), folder, show_progress)
-            whole = Path(temporary) / item.filename
+        with scratch_folder(folder / "download") as temporary:
+            _fetch(published.source, item, temporary, folder, show_progress)
+            whole = temporary / item.filename
             if published.archive:
                 unpack(whole, [file.name for file in missing], folder)
             else:
+                sync_file(whole)
                 whole.replace(folder / item.filename)
+                sync_folder(folder)
 
 
 def _fetch(source: str, item: Download, temporary: Path, home: Path, show_progress: bool) -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secli.errors import InputError
-from secli.records import atomic_path
 from secli.sources.contract import Request, SourceInfo
+from secli.storage.locks import in_turn
+from secli.storage.writing import write_bytes
 
 UNPACK_ERRORS = (OSError, EOFError, zlib.error, tarfile.TarError)
 
@@ -106,8 +107,11 @@ def obtain(published: Published, request: Request) -> tuple[dict[str, bytes], So
             raise InputError(_missing(published, missing[0], request, cache))
         from secli.sources.download import download
 
-        download(published, missing, folder, request.show_progress)
-        folder, found = _locate(published, cache)
+        with in_turn(folder):
+            folder, found = _locate(published, cache)  # another process may have fetched them meanwhile
+            if missing := _absent(published, found):
+                download(published, missing, folder, request.show_progress)
+                folder, found = _locate(published, cache)
     return _read(published, found)
 
 
@@ -221,5 +225,4 @@ def members(archive: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
 def unpack(archive: Path, names: Iterable[str], folder: Path) -> None:
     """Write the named files of a tar archive into a folder, each of them atomically."""
     for name, content in members(archive, names):
-        with atomic_path(folder / name) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(folder / name, content)

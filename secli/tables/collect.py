@@ -23,6 +23,7 @@ from secli.records import (
     read_sweep_record,
     read_training_record,
 )
+from secli.storage.leftovers import tidy, tidy_below
 
 Name = tuple[str, str | None]
 """What a sweep calls a run in its tables: its label, and the tag of its block."""
@@ -156,13 +157,16 @@ def collect(paths: Sequence[Path]) -> tuple[list[Run], list[SetAside]]:
 
 def _expand(path: Path) -> tuple[bool, list[Path]]:
     """Return whether the path names one result, and the run directories and record files that it stands for."""
+    tidy(path.parent)  # a run may have been moved out of the way by a process that was killed
     if path.is_file():
         in_run = path.name in (RECORD_FILE, CURVES_FILE) and (path.parent / RECORD_FILE).is_file()
         return True, [path.parent if in_run else path]
     if (path / RECORD_FILE).is_file():
+        tidy(path)
         return True, [path]
     if not path.is_dir():
         raise InputError(f"{path}: no such run directory or record file")
+    tidy_below(path)
     found = sorted(set(_below(path)))
     if not found:
         raise InputError(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError
-from secli.records import EquivarianceRecord, atomic_path
+from secli.records import EquivarianceRecord
+from secli.storage.writing import atomic_path
 from secli.tables.naming import with_realisations
 
 if TYPE_CHECKING:
@@ -87,11 +88,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     suffix = path.suffix.lower()
     # the date would make two figures of the same records differ
     metadata: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix, {})
-    try:
-        with matplotlib.rc_context(STYLE), atomic_path(path) as temporary:
-            figure.savefig(temporary, format=suffix[1:], dpi=300, metadata=metadata)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    with matplotlib.rc_context(STYLE), atomic_path(path) as temporary:
+        figure.savefig(temporary, format=suffix[1:], dpi=300, metadata=metadata)
 
 
 def check_one_metric(records: Sequence[EquivarianceRecord]) -> None:

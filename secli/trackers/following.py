@@ -9,6 +9,7 @@ from pathlib import Path
 
 from secli.errors import UnknownNameError
 from secli.records import CURVES_FILE, EquivarianceRecord, read_record, read_training_record
+from secli.storage.writing import scratch_folder
 from secli.tables.plots import plot_curves
 from secli.trackers.contract import Tracker
 from secli.trackers.mlflow_tracker import MLflowTracker
@@ -109,8 +110,8 @@ class Follower:
         with contextlib.ExitStack() as until_told:
             picture = None
             try:
-                folder = until_told.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-                picture = _picture(curves, Path(folder))
+                picture_in = Path(tempfile.gettempdir()) / "secli-curves"
+                picture = _picture(curves, until_told.enter_context(scratch_folder(picture_in)))
             except Exception as error:
                 self._remark("the picture of the curves is left out", error)
             self._each(lambda tracker: tracker.finish(run, record, curves, picture), among)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from secli.errors import InputError
-from secli.records import EquivarianceRecord, TrainingRecord, read_training_record, write_text
+from secli.records import EquivarianceRecord, TrainingRecord, read_training_record
+from secli.storage.owners import final_path
+from secli.storage.writing import write_text
 from secli.trackers.contract import epoch_metrics, parameters, result_metrics
 from secli.training.events import EpochEnded
 
@@ -71,8 +74,9 @@ class MLflowTracker:
             self.id = known.info.run_id
             self.client.update_run(self.id, status="RUNNING")
             return
-        name = f"{record.model.name} {run.name}"
-        self.id = self.client.create_run(self.experiment, run_name=name, tags={"run": str(run)}).info.run_id
+        home = final_path(run)
+        name, tags = f"{record.model.name} {home.name}", {"run": str(home)}
+        self.id = self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
         write_text(run / RUN_FILE, f"{self.id}\n")
         for key, value in parameters(record).items():
             self.client.log_param(self.id, _name(key), str(value)[:LONGEST])
@@ -117,7 +121,9 @@ class MLflowTracker:
     def close(self) -> None:
         """Say that a run which did not finish failed, or was stopped."""
         if self.id is not None:
-            failed = read_training_record(self.run).status == "failed"
+            failed = False
+            with contextlib.suppress(InputError):  # a replacement that did not come about is gone
+                failed = read_training_record(self.run).status == "failed"
             self.client.set_terminated(self.id, "FAILED" if failed else "KILLED")
             self.id = None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from secli.errors import InputError
 from secli.records import EquivarianceRecord, TrainingRecord
+from secli.storage.owners import final_path
 from secli.trackers.contract import epoch_metrics, parameters, result_metrics
 from secli.training.events import EpochEnded
 
@@ -37,7 +38,7 @@ class TensorBoardTracker:
 
     def begin(self, run: Path, record: TrainingRecord) -> None:
         """Open the run's folder; a resumed run adds to it."""
-        self.writer = self._writer_of(str(self.home / record.model.name / run.name))
+        self.writer = self._writer_of(str(self.home / record.model.name / final_path(run).name))
         self.writer.add_text(
             "settings", f"```json\n{json.dumps(parameters(record), indent=1, ensure_ascii=False)}\n```"
         )

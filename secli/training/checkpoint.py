@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from secli.errors import InputError
-from secli.records import ModelInfo, atomic_path
+from secli.records import ModelInfo
+from secli.storage.writing import write_bytes
 
 WEIGHTS_FILE = "model.safetensors"
 STATE_FILE = "state/last.pt"
@@ -37,9 +38,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], model: ModelInfo) ->
     written in random order).
     """
     described = json.dumps({"model": model.name, "options": model.options}, sort_keys=True)
-    content = safetensors.torch.save(dict(weights), metadata={"secli": described})
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, safetensors.torch.save(dict(weights), metadata={"secli": described}))
 
 
 def load_weights(path: Path, network: nn.Module, model: ModelInfo) -> None:
@@ -87,8 +86,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     # through memory: a full disk is then an OSError that names its reason, not an error of torch's zip writer
     buffer = io.BytesIO()
     torch.save({"version": STATE_VERSION, **state}, buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    write_bytes(path, buffer.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

@@ -39,13 +39,27 @@ STEPS_BETWEEN_QUESTIONS = 20
 
 
 class Job(NamedTuple):
-    """All that a training process needs; it can be sent to another process."""
+    """All that a training process needs; it can be sent to another process.
+
+    Attributes
+    ----------
+    run
+        The directory to write in.
+    replaces
+        A finished run whose directory that one will replace; none: it is in its place already.
+    """
 
     run: Path
     model: ModelInfo
     dataset: ScaleDataset
     training: TrainingSettings
     resume: bool
+    replaces: Path | None = None
+
+    @property
+    def home(self) -> Path:
+        """The run directory as the user knows it."""
+        return self.replaces or self.run
 
 
 class Outcome(NamedTuple):

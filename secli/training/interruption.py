@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from secli.signals import note as signals_seen
+
 
 class Interruption:
     """Whether a signal has asked the work to stop, and which."""
@@ -44,6 +46,7 @@ def catching_signals(
     interruption = Interruption()
 
     def handle(number: int, frame: FrameType | None) -> None:
+        signals_seen(number)
         if interruption.requested:
             raise KeyboardInterrupt
         interruption.signal = signal.Signals(number)

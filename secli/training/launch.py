@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.queues import Queue
@@ -30,8 +30,17 @@ else:  # Python 3.10 cannot write the type of its contents at run time
     Events = Queue
 
 
-def launch(job: Job, report: Report) -> Outcome:
+def launch(job: Job, report: Report, asked: Callable[[], bool] = lambda: False) -> Outcome:
     """Train as the job says; the events reach ``report`` in this process.
+
+    Parameters
+    ----------
+    job : Job
+        What to train.
+    report : callable
+        Receives the events.
+    asked : callable
+        Whether a signal that came before the loop's own handler was set has asked it to stop.
 
     Raises
     ------
@@ -42,8 +51,8 @@ def launch(job: Job, report: Report) -> Outcome:
     """
     try:
         if job.training.devices == 1:
-            return _alone(job, report)
-        return _together(job, report)
+            return _alone(job, report, asked)
+        return _together(job, report, asked)
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise SecliError(
@@ -56,19 +65,21 @@ def launch(job: Job, report: Report) -> Outcome:
         raise
 
 
-def _alone(job: Job, report: Report) -> Outcome:
+def _alone(job: Job, report: Report, asked: Callable[[], bool]) -> Outcome:
     with reproducible(job.training), catching_signals() as interruption:
         fabric = make_fabric(job.training)
         fabric.launch()
-        return Fit(fabric, job, report, lambda: interruption.requested).run()
+        return Fit(fabric, job, report, lambda: interruption.requested or asked()).run()
 
 
-def _together(job: Job, report: Report) -> Outcome:
+def _together(job: Job, report: Report, asked: Callable[[], bool]) -> Outcome:
     context = multiprocessing.get_context("spawn")
     events: Events = context.Queue()
     stop = context.Event()
     others = set(multiprocessing.active_children())
     with catching_signals(on_first=stop.set), _relaying(events, report):
+        if asked():
+            stop.set()
         try:
             outcome = make_fabric(job.training).launch(partial(_work, job=job, events=events, stop=stop))
         except ProcessException as error:

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from secli.records import ModelInfo, TrainingResults, write_text
+from secli.records import ModelInfo, TrainingResults
+from secli.storage.writing import write_text
 from secli.training.checkpoint import WEIGHTS_FILE, Weights, save_weights
 from secli.training.events import EpochEnded
 

@@ -14,6 +14,7 @@ from secli.models.contract import Model
 from secli.models.external import is_external, load_external
 from secli.models.weights import load_weights, names_a_file, read_state_dict
 from secli.records import RECORD_FILE, ModelInfo, TrainingRecord
+from secli.storage.leftovers import tidy
 from secli.training.run import load_model as load_run
 
 
@@ -109,6 +110,7 @@ def load_subject(
         if options:
             raise InputError(f"{target}: --set model.… is for networks of the registry")
         return _foreign(target, seed, foreign)
+    tidy(run.parent)  # it may have been moved out of the way by a process that was killed
     if not run.is_dir():
         if target.endswith(".py"):
             raise InputError(f"'{target}': name the function that builds the network, {target}:FUNCTION")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,18 +17,16 @@ from secli.errors import HeldRunError, InputError, InterruptedRunError, SecliErr
 from secli.models.building import build
 from secli.models.contract import StagedModel
 from secli.provenance import gather, library_versions
-from secli.records import (
-    RECORD_FILE,
-    TrainingRecord,
-    atomic_directory,
-    read_training_record,
-    write_record,
-    write_text,
-)
+from secli.records import RECORD_FILE, TrainingRecord, read_training_record, write_record
+from secli.storage.full import FullError
+from secli.storage.leftovers import owned, tidy
+from secli.storage.locks import hold
+from secli.storage.writing import atomic_directory, replace_folder, write_text
 from secli.training.checkpoint import STATE_FILE, WEIGHTS_FILE, load_state, load_weights
 from secli.training.devices import device_name, on_this_machine
 from secli.training.events import Remark, Report, silent
 from secli.training.fit import Job, Outcome
+from secli.training.interruption import catching_signals
 from secli.training.launch import launch
 from secli.training.plan import Resolved, as_recorded, build_for, model_info, resolve, run_directory
 
@@ -65,7 +62,8 @@ def train(
     resume : bool
         Go on with the run that stands there; a finished one is left as it is, a missing one is started.
     force : bool
-        Replace the run that stands there, once the new one is ready to start.
+        Replace the run that stands there: a finished one when the new one is finished, so that one of both is there
+        at every moment; another one once the new one is ready to start.
     run : Path, optional
         The run directory itself, in place of the one that ``run_directory`` names below ``out``.
     on_event : callable, optional
@@ -95,11 +93,11 @@ def train(
     if intent.finished:
         report(Remark(f"{intent.run}: finished already, nothing to do"))
         return intent.run, intent.record
-    with contextlib.ExitStack() as locks:
+    with contextlib.ExitStack() as locks, catching_signals() as interruption:
         job = begin(intent, locks, report)
         with accounting([job], [intent.record]) as accounts:
-            accounts.close(0, launch(job, report))
-    return intent.run, or_raise(intent.run, accounts.records[0])
+            accounts.close(0, launch(job, report, lambda: interruption.requested))
+    return intent.run, or_raise(intent.run, accounts.records[0], job.replaces is not None)
 
 
 @dataclass(frozen=True)
@@ -144,6 +142,8 @@ def intended(
     """Check all that can be checked before a run begins; arguments and errors are those of :func:`train`."""
     resolved = resolve(model, training)
     run = run or run_directory(out, resolved.model, dataset, resolved)
+    for folder in (run.parent, run, (run / STATE_FILE).parent):
+        tidy(folder)
     going_on = _may_go_on(run, resume, force)
     settings = resolved.training
     if going_on:
@@ -166,9 +166,23 @@ def begin(intent: Intent, locks: contextlib.ExitStack, report: Report) -> Job:
     usable = intent.going_on and _inspect_state(run, report)
     if intent.going_on:
         write_record(run / RECORD_FILE, record)
-    else:
-        _create(run, record, locks)
-    return Job(run, record.model, intent.dataset, intent.training, resume=usable)
+        return Job(run, record.model, intent.dataset, intent.training, resume=usable)
+    if not run.exists():
+        _create(run, run, record, locks)
+        return Job(run, record.model, intent.dataset, intent.training, resume=False)
+    fresh = locks.enter_context(owned(run))
+    _create(fresh, run, record, locks)
+    if _is_finished(run):  # it goes when the new one is finished, too
+        return Job(fresh, record.model, intent.dataset, intent.training, resume=False, replaces=run)
+    replace_folder(fresh, run)
+    return Job(run, record.model, intent.dataset, intent.training, resume=False)
+
+
+def _is_finished(run: Path) -> bool:
+    try:
+        return read_training_record(run).status == "finished"
+    except InputError:  # damaged: it is no loss
+        return False
 
 
 def load_model(run: Path) -> tuple[StagedModel, TrainingRecord]:
@@ -232,7 +246,10 @@ class Accounts:
         """Write down how a run ended."""
         changes = {"status": outcome.status, "reason": outcome.reason, "results": outcome.results}
         self.records[which] = self.records[which].model_copy(update=changes)
-        write_record(self.jobs[which].run / RECORD_FILE, self.records[which])
+        job = self.jobs[which]
+        write_record(job.run / RECORD_FILE, self.records[which])
+        if job.replaces is not None and outcome.status == "finished":
+            replace_folder(job.run, job.replaces)
 
     def close_rest(self, status: Literal["failed", "interrupted"], reason: str) -> None:
         """Write down how those ended that are still running, as far as the disk allows."""
@@ -261,20 +278,22 @@ def accounting(jobs: Sequence[Job], records: Sequence[TrainingRecord]) -> Iterat
         reason = _in_one_line(error)
         accounts.close_rest("failed", reason)
         if isinstance(error, OSError) and jobs:
-            raise SecliError(
-                f"{jobs[0].run}: the run stopped: {reason}; what was saved before stands: add --resume to go on"
-            ) from None
+            stands = "what was saved before stands: add --resume to go on"
+            if jobs[0].replaces is not None:
+                stands = "the run that it was to replace stands"
+            where = "" if isinstance(error, FullError) else f"{jobs[0].home}: "  # it names the file
+            raise SecliError(f"{where}the run stopped: {reason}; {stands}") from None
         raise
 
 
-def or_raise(run: Path, record: TrainingRecord) -> TrainingRecord:
-    """Return the record of a finished run; raise the error of another."""
+def or_raise(run: Path, record: TrainingRecord, replacing: bool = False) -> TrainingRecord:
+    """Return the record of a finished run; raise the error of another, which may have been to replace one."""
+    stands = "; the run that it was to replace stands" if replacing else ""
     if record.status == "interrupted":
-        raise InterruptedRunError(
-            f"{run}: {record.reason}; the state is saved: repeat the command with --resume to go on"
-        )
+        again = stands or "; the state is saved: repeat the command with --resume to go on"
+        raise InterruptedRunError(f"{run}: {record.reason}{again}")
     if record.status == "failed":
-        raise SecliError(f"{run}: {record.reason}; a lower --lr may help")
+        raise SecliError(f"{run}: {record.reason}; a lower --lr may help{stands}")
     return record
 
 
@@ -299,28 +318,17 @@ def _inspect_state(run: Path, report: Report) -> bool:
     return True
 
 
-def _create(run: Path, record: TrainingRecord, locks: contextlib.ExitStack) -> None:
-    """Make the run directory, whole from the start; a run that stands there is removed only after."""
-    replaced = run.exists()
-    fresh = run.with_name(f".{run.name}.{os.getpid()}.new") if replaced else run
+def _create(place: Path, run: Path, record: TrainingRecord, locks: contextlib.ExitStack) -> None:
+    """Make a run directory, whole from the start, and hold it."""
     try:
-        with atomic_directory(fresh) as temporary:
+        with atomic_directory(place) as temporary:
             write_text(temporary / CONFIG_FILE, _config(record))
             write_record(temporary / RECORD_FILE, record)
-            locks.enter_context(alone_in(temporary))
+            locks.enter_context(alone_in(temporary, run))
     except (InputError, OSError):
-        if not replaced and run.exists():  # another process was quicker
+        if place == run and run.exists():  # another process was quicker
             raise HeldRunError(f"{run}: another process is training here") from None
         raise
-    if replaced:
-        old = run.with_name(f".{run.name}.{os.getpid()}.old")
-        run.rename(old)
-        try:
-            fresh.rename(run)
-        except OSError:
-            old.rename(run)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _config(record: TrainingRecord) -> str:
@@ -334,28 +342,20 @@ def _config(record: TrainingRecord) -> str:
 
 
 @contextlib.contextmanager
-def alone_in(run: Path) -> Iterator[None]:
+def alone_in(run: Path, known_as: Path | None = None) -> Iterator[None]:
     """Hold a run directory, so that no second process trains in it; the system lets go when this one dies.
 
     Raises
     ------
-    InputError
-        When another process holds it.
+    HeldRunError
+        When another process holds it; naming it, or what it will be known as.
     """
     try:
-        import fcntl
-    except ImportError:  # Windows has no such lock
-        yield
-        return
-    descriptor = os.open(run, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = hold(run, wait=False)
     except BlockingIOError:
-        os.close(descriptor)
-        raise HeldRunError(f"{run}: another process is training here") from None
-    except OSError:
-        pass  # a file system without locks
+        raise HeldRunError(f"{known_as or run}: another process is training here") from None
     try:
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)

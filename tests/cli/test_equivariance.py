@@ -1,5 +1,6 @@
 """``secli equivariance``: runs and registry names, results written into the run, bad input refused in one line."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -203,3 +204,74 @@ def test_rescaled_images_are_remarked_upon(measure: Measure) -> None:
     result = measure("cnn", "--data", "data/digits-scale/r0", *FEW)
     assert result.exit_code == 0
     assert "remark: the images of data/digits-scale/r0 are rescaled already" in result.stderr
+
+
+@pytest.fixture
+def measured(measure: Measure, place: Path, tmp_path: Path) -> Path:
+    """A run with a whole measurement."""
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    result = measure(str(run), "--data", "data/digits/r0", *FEW, "--force")
+    assert result.exit_code == 0, result.stderr
+    return run
+
+
+@pytest.mark.parametrize("missing", [["csv", "png"], ["png"], ["json"], ["json", "csv"]])
+def test_what_a_killed_command_left_does_not_block_the_next(
+    measure: Measure, measured: Path, missing: list[str]
+) -> None:
+    for end in missing:
+        (measured / f"equivariance.{end}").unlink()
+    again = measure(str(measured), "--data", "data/digits/r0", *FEW)
+    assert again.exit_code == 0, again.stderr
+    assert sorted(path.name for path in measured.glob("*equivariance*")) == [
+        f"equivariance.{end}" for end in ("csv", "json", "png")
+    ]
+    refused(measure(str(measured), "--data", "data/digits/r0", *FEW), "a measurement stands here already")
+
+
+def test_half_a_record_does_not_block_the_next_either(measure: Measure, measured: Path) -> None:
+    (measured / "equivariance.json").write_text('{"schema_version": 1, ')
+    (measured / "equivariance.png").unlink()
+    again = measure(str(measured), "--data", "data/digits/r0", *FEW)
+    assert again.exit_code == 0, again.stderr
+    assert isinstance(read_record(measured / "equivariance.json"), EquivarianceRecord)
+
+
+def test_a_record_of_another_measurement_is_not_lost(measure: Measure, measured: Path) -> None:
+    """As a sweep writes it: without a table and a picture."""
+    for end in ("csv", "png"):
+        (measured / f"equivariance.{end}").unlink()
+    before = (measured / "equivariance.json").read_bytes()
+    other = measure(str(measured), "--data", "data/digits/r0", *FEW, "--metric", "relative")
+    refused(other, "a measurement stands here already; add --force")
+    assert (measured / "equivariance.json").read_bytes() == before
+
+
+def test_a_measurement_without_room_leaves_the_old_one_whole(
+    measure: Measure, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in measured.glob("*") if path.is_file()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    result = measure(str(measured), "--data", "data/digits/r0", *FEW, "--force")
+    assert result.exit_code == 1
+    assert f"{measured}/equivariance.png: no space left on device" in result.stderr
+    assert {path.name: path.read_bytes() for path in measured.glob("*") if path.is_file()} == before
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_anything_is_measured(
+    measure: Measure, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object, **__: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("secli.cli.measuring.measure_watched", measured)
+    (tmp_path / "file").write_text("")
+    for option, path in (("--plot", "a.png"), ("--heatmap", "a.png"), ("--save", "there")):
+        at = str(tmp_path / "file" / path)
+        refused(measure("run", *FEW, "--force", option, at), "file: is a file, not a directory to write into")
+    refused(measure("run", *FEW, "--force", "--plot", f"{tmp_path / ('n' * 300)}.png"), "too long")

@@ -2,23 +2,27 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from secli.datasets import build, workers
-from secli.datasets.build import check_writable, make_dataset, verify_dataset
+from secli.datasets.build import make_dataset, verify_dataset
 from secli.datasets.export import class_folders, export_png
 from secli.datasets.protocols import DATASETS
 from secli.datasets.rescaling import rescale
-from secli.datasets.store import open_dataset
+from secli.datasets.store import open_dataset, write_dataset
 from secli.errors import InputError, SecliError
 from secli.registry import Registry
 from secli.sources.contract import RawImages, Request
+from secli.storage.full import check_writable
 
 RawMaker = Callable[..., RawImages]
 SMALL = (50, 20, 60)
@@ -189,6 +193,66 @@ def test_unwritable_places_are_refused_before_any_work(
         check_writable(tmp_path / "new" / "out")
 
 
+def test_of_two_that_need_one_dataset_the_second_waits_verifies_and_uses_it(tmp_path: Path) -> None:
+    """The first one is another process, which begins as soon as this one has it wait."""
+    pytest.importorskip("fcntl")
+    code = (
+        "import sys; from pathlib import Path; from secli.datasets.build import make_dataset\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        f"(made,) = make_dataset('digits', Path({str(tmp_path)!r}), sizes={SMALL}, jobs=1, "
+        "on_wait=lambda folder: print('waits', flush=True))\n"
+        "print(made.made, flush=True)\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    said: list[str] = []
+
+    def let_the_other_come(done: int, total: int) -> None:
+        if not said:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            other.stdin.write("go\n")
+            other.stdin.flush()
+            said.extend((other.stdout.readline(), other.stdout.readline()))
+
+    (mine,) = make_dataset("digits", tmp_path, sizes=SMALL, jobs=1, on_progress=let_the_other_come)
+    out, _ = other.communicate(timeout=60)
+    assert said == ["ready\n", "waits\n"]
+    assert (mine.made, out) == (True, "False\n")
+    assert [path.name for path in mine.path.parent.iterdir()] == ["r0"]
+
+
+def test_what_another_process_has_made_meanwhile_is_used_where_there_are_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, made = write_dataset, list[Path]()
+
+    def overtaken(path: Path, *rest: Any) -> None:
+        write(path, *rest)
+        made.append(path)
+        write(path, *rest)
+
+    monkeypatch.setattr(build, "write_dataset", overtaken)
+    (result,) = make_dataset("digits", tmp_path, sizes=SMALL, jobs=1)
+    assert (made, result.made) == ([result.path], False)
+
+
+def test_a_dataset_without_room_is_refused_before_an_image_is_rescaled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rescaled(*_: object) -> None:
+        raise AssertionError("rescaled")
+
+    monkeypatch.setattr(build, "_rescaled", rescaled)
+    monkeypatch.setattr("secli.storage.full._free", lambda path: 1000)
+    with pytest.raises(SecliError, match=r"r0: no space left on device: .* needed, 1000 bytes are free"):
+        make_dataset("digits-scale", tmp_path, sizes=SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[workers.Workers] = []
 
@@ -259,7 +323,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         export_png(open_dataset(result.path), tmp_path / "png", interrupt)
-    assert list((tmp_path / "png" / "digits").iterdir()) == []
+    assert not (tmp_path / "png").exists()
 
 
 def test_class_folders_keep_the_labels_in_order() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +17,7 @@ from typing import Any
 import pytest
 
 from secli.errors import InputError
-from secli.experiments.cluster import RayEngine, check_address
+from secli.experiments.cluster import CLUSTERS, RayEngine, check_address
 from secli.experiments.engine import Done, Failed, Left, Progressed, Started, SweepEvent
 from secli.experiments.gpu_sharing import gpu_share, step_bytes
 from secli.experiments.jobs import SweepJob, standing
@@ -38,6 +41,48 @@ EPOCHS = 40
 """So many that a node can be taken away in the middle; they are short."""
 
 Jobs = Callable[..., list[SweepJob]]
+
+
+def test_on_one_machine_ray_is_told_to_listen_on_loopback_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its processes read is set while they are started, and only then."""
+    from ray._private import ray_constants, services
+
+    seen: list[tuple[str | None, str]] = []
+
+    def init(**options: Any) -> None:
+        assert options["address"] == "local"
+        seen.append((os.environ.get(CLUSTERS), str(services.get_node_ip_address())))  # type: ignore[no-untyped-call]
+
+    engine = RayEngine()
+    monkeypatch.delenv(CLUSTERS, raising=False)
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    monkeypatch.setattr(engine.ray, "init", init)
+    monkeypatch.setattr(engine.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(engine.ray, "shutdown", lambda: None)
+    with engine._connected():
+        assert seen == [("0", "127.0.0.1")]
+    assert CLUSTERS not in os.environ
+    assert ray_constants.ENABLE_RAY_CLUSTER is True
+
+
+@pytest.mark.slow
+def test_a_local_ray_listens_on_loopback_alone(tmp_path: Path) -> None:
+    if shutil.which("ss") is None:
+        pytest.skip("needs ss")
+    code = (
+        "import subprocess, time\n"
+        "from secli.experiments.cluster import RayEngine\n"
+        "with RayEngine()._connected():\n"
+        "    time.sleep(20)\n"
+        "    print(subprocess.run(['ss', '-ltnpH'], capture_output=True, text=True).stdout)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    listening = [
+        line.split()[3] for line in done.stdout.splitlines() if re.search("gcs_server|raylet|ray::", line)
+    ]
+    assert listening
+    assert [each for each in listening if not re.match(r"127\.|\[::1\]|\[::ffff:127\.", each)] == []
 
 
 @pytest.fixture(scope="module")

@@ -301,7 +301,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(
     ("function", "told", "calls"),
     [
         ("plot_curves", "the picture of the curves is left out", ["finish", "close"]),
-        ("tempfile.TemporaryDirectory", "the picture of the curves is left out", ["finish", "close"]),
+        ("scratch_folder", "the picture of the curves is left out", ["finish", "close"]),
         ("_curves", "the results are left out", ["close"]),
     ],
 )

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +17,12 @@ import yaml
 
 from secli.config import ModelSettings, TrainingSettings, read_config
 from secli.datasets.store import ScaleDataset
-from secli.errors import InputError
+from secli.errors import InputError, InterruptedRunError, SecliError
 from secli.records import RECORD_FILE, read_training_record
-from secli.training.events import Event, Remark
+from secli.storage.owners import owned_name
+from secli.tables.collect import collect
+from secli.training import run as run_module
+from secli.training.events import Begun, EpochEnded, Event, Remark
 from secli.training.run import load_model, train
 
 Quick = Callable[..., TrainingSettings]
@@ -115,6 +122,91 @@ def test_force_replaces_a_run_only_when_the_new_one_can_start(
     assert "notes.txt" not in after
     assert after["model.safetensors"] == before["model.safetensors"]
     assert not list(finished.parent.glob(".*"))
+
+
+def test_a_finished_run_stands_until_the_one_that_replaces_it_is_finished(
+    finished: Path, tiny: ScaleDataset, quick: Quick, tmp_path: Path
+) -> None:
+    before = files(finished)
+    seen: list[bool] = []
+
+    def watch(event: Event) -> None:
+        seen.append(files(finished) == before)
+        if isinstance(event, EpochEnded):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(
+        InterruptedRunError, match=f"{finished.name}: .*; the run that it was to replace stands"
+    ):
+        train(CNN, tiny, quick(epochs=1), tmp_path / "runs", force=True, on_event=watch)
+    assert len(seen) > 1
+    assert all(seen)
+    assert files(finished) == before
+    assert [path.name for path in finished.parent.iterdir()] == [finished.name]
+
+
+def test_a_run_that_fails_does_not_replace_a_finished_one(
+    finished: Path, tiny: ScaleDataset, quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(finished)
+    monkeypatch.setattr("secli.training.fit.divergence", lambda *_: "the loss is not finite")
+    with pytest.raises(SecliError, match=r"not finite; .*; the run that it was to replace stands"):
+        train(CNN, tiny, quick(epochs=1), tmp_path / "runs", force=True)
+    assert files(finished) == before
+    assert [path.name for path in finished.parent.iterdir()] == [finished.name]
+
+
+def test_an_unfinished_run_is_replaced_at_once_and_the_new_one_can_be_gone_on_with(
+    finished: Path, tiny: ScaleDataset, quick: Quick, tmp_path: Path, digest: Digest
+) -> None:
+    expected = digest(finished)
+    rewrite(finished, lambda content: content.update(status="failed", results=None, reason="of old"))
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Begun):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(InterruptedRunError, match="--resume to go on"):
+        train(CNN, tiny, quick(epochs=1), tmp_path / "runs", force=True, on_event=stop)
+    assert read_training_record(finished).status == "interrupted"
+    _, record = train(CNN, tiny, quick(epochs=1), tmp_path / "runs", resume=True)
+    assert (record.status, digest(finished)) == ("finished", expected)
+
+
+@pytest.mark.parametrize("moment", ["before the swap", "between the renames", "after them"])
+def test_a_killed_replacement_hides_no_finished_run(
+    finished: Path, tiny: ScaleDataset, quick: Quick, tmp_path: Path, moment: str
+) -> None:
+    """What a process leaves that is killed at these moments, by its names."""
+    expected = files(finished)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    mark = owned_name("x", "tmp").removeprefix(".x.").replace(f"{os.getpid()}-", f"{process.pid}-", 1)
+    fresh = finished.with_name(f".{finished.name}.{mark}")
+    shutil.copytree(finished, fresh)
+    if moment != "before the swap":
+        finished.rename(fresh.with_name(fresh.name.replace(".tmp", ".old")))
+    if moment == "after them":
+        fresh.rename(finished)
+    runs, _ = collect([tmp_path / "runs"])
+    assert [run.path for run in runs] == [finished]
+    train(CNN, tiny, quick(epochs=1), tmp_path / "runs", resume=True)
+    assert files(finished) == expected
+    assert [path.name for path in finished.parent.iterdir()] == [finished.name]
+
+
+def test_a_signal_while_the_run_is_being_made_is_not_lost(
+    tiny: ScaleDataset, quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = run_module._create
+
+    def interrupted(*arguments: Any) -> None:
+        create(*arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(run_module, "_create", interrupted)
+    with pytest.raises(InterruptedRunError, match="stopped in epoch 1 of 3, after step 0"):
+        train(CNN, tiny, quick(epochs=3), tmp_path / "runs")
 
 
 def test_a_directory_that_is_no_run_is_never_removed(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from secli.errors import InputError
-from secli.records import atomic_path
+from secli.storage.full import check_file
+from secli.storage.leftovers import tidy
+from secli.storage.writing import atomic_set, write_text
 from secli.tables.report.content import Report
 from secli.tables.report.html import to_html
 from secli.tables.report.markdown import to_markdown
@@ -35,7 +35,9 @@ def report_file(path: Path, force: bool = False) -> Path:
     for part in file.parents:
         if part.exists() and not part.is_dir():
             raise InputError(f"{file}: {part} is a file, not a directory; choose another place")
+    tidy(file.parent)
     _refuse_existing(file, force)
+    check_file(file)
     return file
 
 
@@ -52,43 +54,24 @@ def write_report(report: Report, file: Path, force: bool = False) -> list[Path]:
         When a file cannot be written; it names that file.
     """
     if file.suffix.lower() != ".md":
-        text = to_html(report)
-        with _written(file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(file, to_html(report))
         return [file]
     pictures = [file.with_name(f"{file.stem}-{part.key}.png") for part in report.figures]
     for picture in pictures:
         _refuse_existing(picture, force)
     text = to_markdown(report, [picture.name for picture in pictures])
-    # entered first, so renamed last: a new text never links to old pictures
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_written(file)).write_text(text, encoding="utf-8")
+    with atomic_set(file.parent, file.stem) as folder:
+        write_text(folder / file.name, text)
         for part, picture in zip(report.figures, pictures, strict=True):
             import matplotlib
 
             from secli.tables.figures import STYLE
 
-            temporary = stack.enter_context(_written(picture))
-            with matplotlib.rc_context(STYLE), _named(picture):
-                part.draw().savefig(temporary, format="png", dpi=DPI)
+            with matplotlib.rc_context(STYLE):
+                part.draw().savefig(folder / picture.name, format="png", dpi=DPI)
     return [file, *pictures]
 
 
 def _refuse_existing(file: Path, force: bool) -> None:
     if file.exists() and not force:
         raise InputError(f"{file}: already there; add --force to replace it")
-
-
-@contextlib.contextmanager
-def _written(file: Path) -> Iterator[Path]:
-    with _named(file), atomic_path(file) as temporary:
-        yield temporary
-
-
-@contextlib.contextmanager
-def _named(file: Path) -> Iterator[None]:
-    """Let a failure name the file that the user knows, not the temporary one."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(file)) from None

@@ -89,7 +89,7 @@ class StackedFit:
         some, _ = self.train.take(two.unsqueeze(0))
         remark = allow_what_must_be(fabric, self.stack, pixels(some))
         if remark is not None:
-            report(jobs[0].run, Remark(f"weights will not repeat bit for bit on this device: {remark}"))
+            report(jobs[0].home, Remark(f"weights will not repeat bit for bit on this device: {remark}"))
         optimizer = make_optimizer(self.stack.parameters(), self.training)
         self.model, self.optimizer = fabric.setup(self.stack, optimizer)
 
@@ -109,7 +109,7 @@ class StackedFit:
             self._restore()
         epochs, name = self.training.epochs, device_name(self.training.device)
         for job in self.jobs:
-            self.report(job.run, Begun(job.run, self.epoch, self.step, epochs, len(self.bounds), name))
+            self.report(job.home, Begun(job.run, self.epoch, self.step, epochs, len(self.bounds), name))
         try:
             while self.epoch <= epochs:
                 self._train_epoch()
@@ -188,7 +188,7 @@ class StackedFit:
         rate = (seen - self.bounds[first][0]) / seconds
         errors = (self.wrong / seen).tolist()
         for which, loss, error in zip(self.live, losses, errors, strict=True):
-            self.report(self.jobs[which].run, Stepped(self.epoch, self.step, loss, error, rate))
+            self.report(self.jobs[which].home, Stepped(self.epoch, self.step, loss, error, rate))
 
     def _leave_out_diverged(self) -> None:
         """Let the replicas whose loss is not finite end as failed, and go on with the others."""
@@ -205,7 +205,7 @@ class StackedFit:
         if not lost:
             return
         for which in lost:
-            run, reason = self.jobs[which].run, self.outcomes[which].reason
+            run, reason = self.jobs[which].home, self.outcomes[which].reason
             self.report(run, Remark(f"{run}: {reason}; the other replicas go on"))
         self._keep(kept)
 
@@ -250,7 +250,7 @@ class StackedFit:
         self._save_states()
         for which, event in zip(self.live, ended, strict=True):
             self.ledgers[which].write(weights=event.best)
-            self.report(self.jobs[which].run, event)
+            self.report(self.jobs[which].home, event)
 
     def _test(self) -> None:
         for place, which in enumerate(self.live):

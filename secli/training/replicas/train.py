@@ -92,15 +92,15 @@ def train_replicas(
             report(intent.run, Remark(f"{intent.run}: finished already, nothing to do"))
     open_ones = [intent for intent in intents if not intent.finished]
     records = {intent.run: intent.record for intent in intents}
+    jobs: list[Job] = []
     if open_ones:
-        with contextlib.ExitStack() as locks:
-            jobs: list[Job] = []
-            with accounting(jobs, [intent.record for intent in open_ones]) as accounts:
-                for intent in open_ones:
-                    jobs.append(_begin(intent, locks, report))
-                _carry_out(jobs, accounts, at_once, report)
-        records |= {job.run: record for job, record in zip(jobs, accounts.records, strict=True)}
-    _raise_if_interrupted(records)
+        accounts = accounting(jobs, [intent.record for intent in open_ones])
+        with contextlib.ExitStack() as locks, accounts as kept:
+            for intent in open_ones:
+                jobs.append(_begin(intent, locks, report))
+            _carry_out(jobs, kept, at_once, report)
+        records |= {job.home: record for job, record in zip(jobs, kept.records, strict=True)}
+    _raise_if_interrupted(records, replacing=any(job.replaces is not None for job in jobs))
     return [(intent.run, records[intent.run]) for intent in intents]
 
 
@@ -158,14 +158,15 @@ def _begin(intent: Intent, locks: contextlib.ExitStack, report: ReplicaReport) -
     return begin(intent, locks, lambda event: report(intent.run, event))
 
 
-def _raise_if_interrupted(records: dict[Path, TrainingRecord]) -> None:
+def _raise_if_interrupted(records: dict[Path, TrainingRecord], replacing: bool) -> None:
     stopped = [(run, record) for run, record in records.items() if record.status == "interrupted"]
     if stopped:
         run, record = stopped[0]
         others = f" and {len(stopped) - 1} more" if len(stopped) > 1 else ""
-        raise InterruptedRunError(
-            f"{run}{others}: {record.reason}; the states are saved: repeat the command with --resume to go on"
-        )
+        again = "the states are saved: repeat the command with --resume to go on"
+        if replacing:
+            again = "the runs that were to be replaced stand"
+        raise InterruptedRunError(f"{run}{others}: {record.reason}; {again}")
 
 
 # ---- the work
@@ -179,7 +180,7 @@ def _carry_out(jobs: Sequence[Job], accounts: Accounts, at_once: bool | None, re
             if stopped or interruption.requested:
                 outcomes = [Outcome("interrupted", NOT_BEGUN, None)] * len(group)
             elif len(group) == 1:
-                outcomes = [_alone(jobs[group[0]], report)]
+                outcomes = [_alone(jobs[group[0]], report, interruption)]
             else:
                 outcomes = _together([jobs[which] for which in group], report, interruption)
             for which, outcome in zip(group, outcomes, strict=True):
@@ -187,8 +188,8 @@ def _carry_out(jobs: Sequence[Job], accounts: Accounts, at_once: bool | None, re
             stopped = stopped or outcomes[0].status == "interrupted"
 
 
-def _alone(job: Job, report: ReplicaReport) -> Outcome:
-    return launch(job, lambda event: report(job.run, event))
+def _alone(job: Job, report: ReplicaReport, interruption: Interruption) -> Outcome:
+    return launch(job, lambda event: report(job.home, event), lambda: interruption.requested)
 
 
 def _together(jobs: Sequence[Job], report: ReplicaReport, interruption: Interruption) -> list[Outcome]:
@@ -221,7 +222,7 @@ def _groups(jobs: Sequence[Job], at_once: bool | None, report: ReplicaReport) ->
         with reproducible(jobs[0].training, strict=False):
             reason = cannot_stack([_network(job) for job in jobs[:2]], shape, device)
     if reason is not None:
-        report(jobs[0].run, Remark(f"the replicas are trained one after the other: {reason}"))
+        report(jobs[0].home, Remark(f"the replicas are trained one after the other: {reason}"))
         return singly
     alike: dict[Hashable, list[int]] = {}
     for which, job in enumerate(jobs):
