@@ -124,6 +124,8 @@ def make_data(
                 show_download,
             )
         paths = [result.path for result in results]
+        for text in dict.fromkeys(text for result in results for text in result.remarks):
+            console.note(f"remark: {text}")
         for result in results:
             state = "made" if result.made else "complete, verified"
             console.note(f"{result.path.parent.name} {result.path.name}: {state}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from secli.datasets.manifest import SPLITS, SplitName
 from secli.datasets.protocols import DATASETS, DatasetSpec, Factors, Parameters, Sizes
 from secli.datasets.published import first_difference, is_standard, published_digests
-from secli.datasets.splitting import Plan, plan
+from secli.datasets.splitting import Plan, drawn_remarks, plan
 from secli.datasets.store import ScaleDataset, Split, open_dataset, write_dataset
 from secli.datasets.workers import CHUNK, Batch, InProcess, Workers, workers
 from secli.errors import InputError, SecliError
@@ -37,10 +37,13 @@ class Result:
         Its directory.
     made
         True when it was made now, False when it stood there and was verified.
+    remarks
+        What the user must know of how the source was read and split, one line each.
     """
 
     path: Path
     made: bool
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +124,8 @@ def make_dataset(
     if missing:
         raw = _canvas(raw or read_source(spec.source, request), parameters)
         _build(spec, parameters, raw, {r: paths[r] for r in missing}, jobs, on_progress)
-    return [Result(paths[realisation], realisation in missing) for realisation in realisations]
+    remarks = () if raw is None else (*raw.remarks, *drawn_remarks(spec, parameters, raw))
+    return [Result(paths[realisation], realisation in missing, remarks) for realisation in realisations]
 
 
 def verify_dataset(path: Path) -> ScaleDataset:
@@ -192,7 +196,7 @@ def _canvas(raw: RawImages, parameters: Parameters) -> RawImages:
     if parameters.image_size is None:
         return raw
     images = resize_all(raw.images, parameters.image_size)
-    return RawImages(images, raw.labels, raw.classes, raw.parts, raw.lossy, raw.info)
+    return replace(raw, images=images)
 
 
 def _build(
