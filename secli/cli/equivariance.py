@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secli.cli.console import note, out
+from secli.cli.limits import SEED, THREADS
 
 if TYPE_CHECKING:
     from secli.config import MeasureSettings
@@ -156,9 +157,9 @@ def equivariance(
         ),
     ] = None,
     config: Annotated[Path | None, _option("YAML with data and measure; flags win.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of fresh weights.")] = 0,
+    seed: Annotated[int, typer.Option(**SEED, help="Seed of fresh weights.")] = 0,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads, recorded; 0: one per core.")] = 0,
+    threads: Annotated[int, typer.Option(**THREADS, help="CPU threads, recorded; 0: one per core.")] = 0,
     format: Annotated[
         str,
         typer.Option(

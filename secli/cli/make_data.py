@@ -162,6 +162,8 @@ def parse_realisations(text: str) -> tuple[int, ...]:
         if last < first or last - first >= 10_000:
             raise InputError(f"--realisations {text}: the range {part.strip()} runs backwards or is too long")
         numbers += range(first, last + 1)
+        if len(numbers) > 10_000:
+            raise InputError(f"--realisations {text}: more than 10000 realisations")
     if len(set(numbers)) < len(numbers):
         raise InputError(f"--realisations {text}: a realisation is given twice")
     return tuple(numbers)

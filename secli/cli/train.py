@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secli.cli.console import note, out, progress
+from secli.cli.limits import PROCESSES
 
 if TYPE_CHECKING:
     from secli.config import Config, ModelSettings, TrainingSettings
@@ -124,7 +125,7 @@ def train(
     replicas: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            **PROCESSES,
             metavar="R",
             help="Train R networks in this process, a run directory each: on one --data seeds SEED, SEED+1, …; on R of "
             "them, or on a directory that holds r0, r1, …, a realisation each.",

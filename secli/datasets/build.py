@@ -22,6 +22,7 @@ from secli.sources.registry import SOURCES, read_source
 from secli.sources.resizing import resize_all
 
 MAX_REALISATION = 2**32 - 1  # what NumPy's generator takes as a seed
+MAX_JOBS = 1024
 WORTH_A_PROCESS = 8_000  # images: starting a worker takes as long as rescaling about so many
 
 Progress = Callable[[int, int], None]
@@ -108,6 +109,8 @@ def make_dataset(
     _check_realisations(realisations)
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}: at least one process is needed")
+    if jobs is not None and jobs > MAX_JOBS:
+        raise InputError(f"--jobs {jobs}: at most {MAX_JOBS} processes are started")
     check_writable(out)
     request = Request(source, offline, parameters.image_size, show_download)
     raw: RawImages | None = None

@@ -111,8 +111,8 @@ def read_layout(directory: Path, option: str) -> FolderLayout:
     for folder, any_picture in filled.items():
         if not any_picture:
             raise no_pictures(folder)
-    names = tuple(folder.name for folder in with_pictures)
-    return FolderLayout({"all": directory}, names, tuple(_loops(directory)))
+    classes = tuple(folder.name for folder in with_pictures)
+    return FolderLayout({"all": directory}, classes, tuple(_loops(directory)))
 
 
 def class_folders(root: Path) -> list[Path]:
