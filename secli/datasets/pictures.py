@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,11 +122,12 @@ def _from_dataset(path: Path, shape: Shape | None, images: int) -> Pictures:
     chosen = chosen[:images]
     arrays = [_shaped(Image.fromarray(array), shape) for array in split.images[chosen]]
     protocol = dataset.manifest.protocol
+    resized = None if shape is None or shape[1:] == split.images.shape[1:3] else shape[1:]
     return Pictures(
         images=_stacked(arrays),
         labels=torch.from_numpy(split.labels[chosen]),
         classes=dataset.classes,
-        info=dataset.info(),
+        info=dataset.info().model_copy(update={"resized": resized}),
         on_black=protocol in DATASETS and DATASETS[protocol].on_black,
         scaled=dataset.scaled,
         order=order,
@@ -154,13 +156,13 @@ def _from_folder(path: Path, shape: Shape | None, images: int) -> Pictures:
             f"--data {root}: neither a dataset ({MANIFEST_FILE}) nor pictures ({', '.join(sorted(SUFFIXES))})"
         )
     chosen = [found[k] for k in order[:images]]
-    arrays, digest, lossy = _read(root, [file for file, _ in chosen], shape)
+    arrays, info = _read(root, [file for file, _ in chosen], shape)
     said = SHUFFLED if classes else f"shuffled, seed {ORDER_SEED}"
     return Pictures(
         images=_stacked(arrays),
         labels=torch.tensor([label for _, label in chosen]) if classes else None,
         classes=classes,
-        info=DataInfo(name=path.resolve().name, realisation=0, digest=digest, path=str(path), lossy=lossy),
+        info=DataInfo(name=path.resolve().name, realisation=0, path=str(path), **info),
         on_black=False,
         scaled=False,
         order=said if split == "all" else f"{said}, of {root.name}",
@@ -179,10 +181,10 @@ def _split_remarks(split: PartName, root: Path) -> list[str]:
     return []
 
 
-def _read(root: Path, files: Sequence[Path], shape: Shape | None) -> tuple[list[np.ndarray], str, bool]:
-    """Return the pictures, the sha256 over the names and digests of their files, and whether any is lossy."""
+def _read(root: Path, files: Sequence[Path], shape: Shape | None) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Return the pictures, and of ``DataInfo`` the sha256 over their names and digests, ``lossy`` and ``resized``."""
     digest = hashlib.sha256()
-    lossy = False
+    lossy = resized = False
     arrays: list[np.ndarray] = []
     for file in files:
         image, file_digest, format_name = open_picture(file)
@@ -194,8 +196,10 @@ def _read(root: Path, files: Sequence[Path], shape: Shape | None) -> tuple[list[
             )
         digest.update(f"{file.relative_to(root).as_posix()} {file_digest}\n".encode())
         lossy |= format_name in LOSSY_FORMATS
+        resized |= image.size != array.shape[1::-1]
         arrays.append(array)
-    return arrays, digest.hexdigest(), lossy
+    size = arrays[0].shape[:2] if resized else None
+    return arrays, {"digest": digest.hexdigest(), "lossy": lossy, "resized": size}
 
 
 def _shaped(image: Image.Image, shape: Shape | None) -> np.ndarray:
