@@ -147,7 +147,7 @@ def compare(
         out(render([comparison.main, *comparison.others, *aside], format, width))
         return
     # one table only on stdout, for programs; the rest is for the person at the terminal
-    out(dump_json(comparison.as_json()) if format == "json" else render(comparison.main, format))
+    out(dump_json(comparison.as_json()) if format == "json" else render(comparison.main, format), format)
     for line in comparison.main.notes:
         note(line)
     for table in (*comparison.others, *aside):

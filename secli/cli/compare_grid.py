@@ -108,14 +108,14 @@ def print_grid(
     left: list[SetAside] = list(dict.fromkeys(aside))
     if format == "json":
         apart = [{"path": one.path, "reason": one.reason} for one in left]
-        out(dump_json({**document(tables), "set_aside": apart}))
+        out(dump_json({**document(tables), "set_aside": apart}), "json")
         return
     rest = aside_table(grouped_aside(left))
     width = get_terminal_size((100, 24)).columns
     if format != "csv":
         out(render([*tables, *([rest] if rest is not None else [])], format, width))
         return
-    out(csv_document(tables) if len(tables) > 1 else render(tables, format))
+    out(csv_document(tables) if len(tables) > 1 else render(tables, format), "csv")
     for line in dict.fromkeys(line for table in tables for line in table.notes):
         note(line)
     if rest is not None:

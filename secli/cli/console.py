@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperGroup
 
+from secli.cli.streams import prepare_streams, write_utf8
 from secli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, SecliError
 
 if TYPE_CHECKING:
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
 _SYSTEM_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE}
 
 
-def out(text: str) -> None:
-    """Write data to stdout."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+def out(text: str, format: str = "table") -> None:
+    """Write data to stdout; json and csv, for programs, are UTF-8 whatever the encoding of stdout is."""
+    line = text if text.endswith("\n") else text + "\n"
+    if format in ("json", "csv"):
+        write_utf8(line)
+    else:
+        sys.stdout.write(line)
 
 
 def note(text: str) -> None:
@@ -80,6 +85,7 @@ class OneLineErrors(TyperGroup):
         **extra: Any,
     ) -> Any:
         """Run the command line; with ``standalone_mode`` leave the process with the exit code."""
+        prepare_streams()
         try:
             result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
             sys.stdout.flush()

@@ -499,7 +499,7 @@ def _print(records: Sequence[EquivarianceRecord], format: str) -> None:
 
     from secli.tables.curves import render_curves
 
-    out(render_curves(records, format, get_terminal_size((100, 24)).columns))
+    out(render_curves(records, format, get_terminal_size((100, 24)).columns), format)
 
 
 def _draw(

@@ -392,7 +392,7 @@ def _print_plan(
     left = [each for each, is_over in zip(estimates, over, strict=True) if not is_over]
     words = [STATES[state.state] for state in states]
     if format == "json":
-        out(_plan_json(wanted, estimates, left, words, slots))
+        out(_plan_json(wanted, estimates, left, words, slots), "json")
         return
     from tabulate import tabulate
 

@@ -87,7 +87,7 @@ def untrained(
             raise InputError(f"--page {page}: {error}") from None
         write_text(page, text)
     elif format == "json":
-        out(json.dumps(found, indent=1, ensure_ascii=False))
+        out(json.dumps(found, indent=1, ensure_ascii=False), "json")
     else:
         out(block(found, command_line()))
 
