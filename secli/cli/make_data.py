@@ -72,7 +72,9 @@ def make_data(
     export_to: Annotated[
         Path | None,
         typer.Option(
-            "--export-png", metavar="DIR", help="Also write DIR/DATASET/r<k>/<split>/<class>/<index>.png."
+            "--export-png",
+            metavar="DIR",
+            help="Also write pictures to DIR/DATASET/r<k>/, as <split>/<class>/<index>.png.",
         ),
     ] = None,
     verify: Annotated[

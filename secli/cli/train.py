@@ -31,7 +31,7 @@ def train(
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Dataset directory that 'secli make-data' wrote, e.g. data/mnist-scale/r0; "
+            help="Dataset directory that 'secli make-data' wrote, e.g. data/mnist/r0; "
             "repeatable with --replicas.",
             show_default=False,
         ),
@@ -149,7 +149,7 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="TRACKER",
-            help="Also tell mlflow or tensorboard, in OUT (MLflow: or at MLFLOW_TRACKING_URI); repeatable.",
+            help="Also tell mlflow or tensorboard, in OUT (MLflow: or at its tracking URI); repeatable.",
             show_default=False,
         ),
     ] = None,
