@@ -469,7 +469,7 @@ def data_of(subject: Subject, given: Path | None) -> Path:
     InputError
         When there is no twin.
     """
-    from secli.datasets.protocols import DATASETS, unscaled_twin
+    from secli.cli.twins import twin_of
     from secli.errors import InputError
 
     if given is not None:
@@ -478,20 +478,7 @@ def data_of(subject: Subject, given: Path | None) -> Path:
         raise InputError(
             f"--data: give the images to measure {subject.info.name} on, for example data/mnist/r0"
         )
-    trained = Path(subject.record.data.path)
-    name = subject.record.data.name
-    own_scale = unscaled_twin(name) if name in DATASETS else None
-    if own_scale is None:
-        raise InputError(
-            f"--data: {trained} is not of standard size, so say which unscaled images are its twins"
-        )
-    twin = trained.parent.parent / own_scale / trained.name
-    if not twin.is_dir():
-        raise InputError(
-            f"--data: {twin}, the pictures of {trained} at their own scale, does not exist; make it with "
-            f"'secli make-data {twin.parent.name}' or give another"
-        )
-    return twin
+    return twin_of(subject.record.data)
 
 
 def _print(records: Sequence[EquivarianceRecord], format: str) -> None:
