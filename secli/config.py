@@ -318,7 +318,7 @@ def parse_assignments(texts: Sequence[str], sections: Sequence[str]) -> dict[str
         try:
             values[section][key] = load_yaml(raw)
         except yaml.YAMLError as error:
-            raise InputError(f"--set {text}: the value is {yaml_problem(error)}") from None
+            raise InputError(f"--set {text}: {yaml_problem(error)}") from None
     return values
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from typer.core import TyperGroup
 
 from secli.cli.streams import prepare_streams, write_utf8
-from secli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, SecliError
+from secli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, InputError, SecliError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +29,20 @@ def out(text: str, format: str = "table") -> None:
         write_utf8(line)
     else:
         sys.stdout.write(line)
+
+
+def names(option: str, text: str) -> tuple[str, ...]:
+    """Read names separated by commas, each once.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not found:
+        raise InputError(f"{option} '{text}': names nothing; give a name, or leave {option} out")
+    return found
 
 
 def note(text: str) -> None:

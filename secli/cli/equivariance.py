@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from secli.cli.addressing import Shape, shapes_of
-from secli.cli.console import note, out
+from secli.cli.console import names, note, out
 from secli.cli.limits import MOST, MOST_SIDE, SEED, THREADS
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def equivariance(
     flags: dict[str, Any] = {
         "factors": factors,
         "protocol": protocol,
-        "taps": _names("--taps", taps),
+        "taps": None if taps is None else _texts("--taps", taps),
         "images": images,
         "batch": batch,
     }
@@ -254,21 +254,13 @@ def equivariance(
 
 
 def _names(option: str, text: str | None) -> tuple[str, ...] | None:
-    """Read names separated by commas.
+    return None if text is None else names(option, text)
 
-    Raises
-    ------
-    InputError
-        When there is none.
-    """
-    from secli.errors import InputError
 
-    if text is None:
-        return None
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names:
-        raise InputError(f"{option} '{text}': names nothing; give a name, or leave {option} out")
-    return names
+def _texts(option: str, text: str) -> list[str]:
+    """Return all names, those given twice too: that is said when they are merged."""
+    names(option, text)
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def measure_settings(
@@ -350,8 +342,10 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         return None
     try:
         numbers = tuple(float(part) for part in text.split(","))
-        if any(not abs(number) <= MOST for number in numbers):
-            raise InputError(f"{option} {text}: the values must be finite numbers, at most {MOST} in size")
+        if any(not abs(number) <= MOST or 0 < abs(number) < 1 / MOST for number in numbers):
+            raise InputError(
+                f"{option} {text}: the values must be finite numbers, from {1 / MOST:g} to {MOST} in size"
+            )
         return numbers
     except ValueError:
         raise InputError(
