@@ -80,7 +80,7 @@ def equivariance(
     taps: Annotated[
         str | None,
         _option(
-            "Taps, separated by commas: names or shell globs, name@k for the k-th call. "
+            "Taps, separated by commas: names or shell globs, name@k for the k-th call, NET:NAME for one network. "
             "\\[default: all declared, or the outermost]",
             MEASURE,
         ),
@@ -134,7 +134,7 @@ def equivariance(
     shape: Annotated[
         str | None,
         _option(
-            "Resize the pictures to it. \\[default: what the network or its weights want, else as they are]",
+            "Resize the pictures to it; NET:CxHxW for one network. \\[default: what the network or its weights want, else as they are]",
             NETWORK,
             "CxHxW",
             "--input",
