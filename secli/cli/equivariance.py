@@ -134,7 +134,8 @@ def equivariance(
     shape: Annotated[
         str | None,
         _option(
-            "Resize the pictures to it; NET:CxHxW for one network. \\[default: what the network or its weights want, else as they are]",
+            "Resize the pictures to it; NET:CxHxW for one network. \\[default: what the network or its weights want, "
+            "else as they are]",
             NETWORK,
             "CxHxW",
             "--input",
