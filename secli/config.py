@@ -5,13 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from secli.errors import InputError, suggestion
 
@@ -21,10 +30,42 @@ Precision = Literal["32", "tf32", "bf16", "16"]
 Augmentation = Literal["none", "scale", "stl10"]
 
 
+MOST = 1_000_000
+"""The most images, epochs or pixels that a setting may ask for: far beyond use, and still counted at once."""
+MOST_THREADS = 1024
+MOST_SEED = 2**32 - 1  # what NumPy's global generator takes; torch's takes more
+LOWEST_FACTOR, HIGHEST_FACTOR = 1 / 64, 64.0
+"""Between these lie scale factors: beyond, nothing is left of a picture, and operators grow with 1/s."""
+MOST_FACTORS = 1000
+
+
 class Settings(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
+    """A frozen group of settings that refuses unknown keys, and truth values for numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse ``images: on``, which YAML reads as true and pydantic as 1."""
+        assert info.field_name is not None
+        if _numeric(cls.model_fields[info.field_name].annotation) and _holds_truth(value):
+            raise ValueError(
+                "a number is needed; YAML reads on, yes and true (off, no, false) as truth values"
+            )
+        return value
+
+
+def _numeric(annotation: Any) -> bool:
+    """Say whether a type holds numbers and no truth values."""
+    inner = get_args(annotation)
+    if not inner or annotation is bool:
+        return annotation in (int, float)
+    return bool not in inner and any(_numeric(each) for each in inner)
+
+
+def _holds_truth(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_holds_truth, value)))
 
 
 class ModelSettings(Settings):
@@ -37,14 +78,14 @@ class ModelSettings(Settings):
 class TrainingSettings(Settings):
     """How a network is trained; each model's catalogue entry sets its published values."""
 
-    epochs: int = Field(60, ge=1, description="passes over the training images")
-    batch: int = Field(128, ge=1, description="images per optimiser step, over all devices")
+    epochs: int = Field(60, ge=1, le=MOST, description="passes over the training images")
+    batch: int = Field(128, ge=1, le=MOST, description="images per optimiser step, over all devices")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="Adam, or SGD with momentum")
-    lr: float = Field(0.01, gt=0, description="initial learning rate")
+    lr: float = Field(0.01, gt=0, le=1000, description="initial learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD (Adam ignores it)")
     nesterov: bool = Field(False, description="Nesterov's momentum (SGD only)")
-    weight_decay: float = Field(0.0, ge=0, description="L2 penalty on all parameters")
-    milestones: tuple[int, ...] = Field(
+    weight_decay: float = Field(0.0, ge=0, le=1000, description="L2 penalty on all parameters")
+    milestones: tuple[Annotated[int, Field(ge=1, le=MOST)], ...] = Field(
         (20, 40), description="epochs after which the rate is multiplied by gamma"
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of the learning rate at each milestone")
@@ -56,11 +97,15 @@ class TrainingSettings(Settings):
         "black", description="what augment=stl10 pads with: black (as published) or the mean colour"
     )
     seed: int = Field(
-        0, ge=0, description="seed of the initial weights, the order of images, dropout, augmentation"
+        0,
+        ge=0,
+        le=MOST_SEED,
+        description="seed of the initial weights, the order of images, dropout, augmentation",
     )
     accumulate: int = Field(
         1,
         ge=1,
+        le=MOST,
         description="parts in which a batch is passed through, their gradients added; batch norms see the parts",
     )
     checkpoint_activations: bool = Field(
@@ -72,13 +117,15 @@ class TrainingSettings(Settings):
     )
     precision: Precision = Field("32", description="arithmetic of the forward and backward pass")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the work runs")
-    devices: int = Field(1, ge=1, description="number of devices that share each batch")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 takes one per core; recorded as resolved")
+    devices: int = Field(1, ge=1, le=MOST_THREADS, description="number of devices that share each batch")
+    threads: int = Field(
+        0, ge=0, le=MOST_THREADS, description="CPU threads; 0 takes one per core; recorded as resolved"
+    )
 
     @field_validator("milestones")
     @classmethod
     def _increasing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(m < 1 for m in value) or list(value) != sorted(set(value)):
+        if list(value) != sorted(set(value)):
             raise ValueError("milestones must be positive epochs in increasing order")
         return value
 
@@ -90,7 +137,7 @@ class MeasureSettings(Settings):
         None,
         description="scale factors s; none: nine from 1/3 to 1, their inverses up to 1.5, the model's lattice",
     )
-    taps: tuple[str, ...] | None = Field(
+    taps: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
         None, description="taps to measure; none: all that the model declares"
     )
     metric: Metric = Field("squared", description="squared (the equivariance error Δ), relative, or absolute")
@@ -103,24 +150,33 @@ class MeasureSettings(Settings):
     border: float | None = Field(
         None,
         ge=0,
+        le=MOST,
         description="pixels left out along the edges of picture and canvas; none: 0 for pictures on black, "
         "the tap's receptive-field radius for others",
     )
     smallest_plane: float = Field(
-        4.0, ge=1, description="cells that the picture must cover; a map of fewer has no scale to compare"
+        4.0,
+        ge=1,
+        le=MOST,
+        description="cells that the picture must cover; a map of fewer has no scale to compare",
     )
     per: tuple[Literal["level", "channel"], ...] = Field(
         (), description="also each scale level, each channel by itself"
     )
-    images: int = Field(1000, ge=1, description="images of the test split, from its start")
+    images: int = Field(1000, ge=1, le=MOST, description="images of the test split, from its start")
     batch: int | None = Field(
-        None, ge=1, description="images per forward pass; none: as many as measured memory allows"
+        None, ge=1, le=MOST, description="images per forward pass; none: as many as measured memory allows"
     )
 
     @field_validator("factors")
     @classmethod
     def _factors(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        return None if value is None else check_factors(value)
+        return None if value is None else merged(check_factors(value))
+
+    @field_validator("taps", "per")
+    @classmethod
+    def _once(cls, value: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        return None if value is None else merged(value)
 
     @model_validator(mode="after")
     def _one_list_of_factors(self) -> MeasureSettings:
@@ -183,13 +239,30 @@ def first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
 
 
 def check_factors(factors: Sequence[float]) -> tuple[float, ...]:
-    """Return the scale factors as floats, or raise ``ValueError`` on one that is not finite and positive."""
+    """Return the scale factors as floats, or raise ``ValueError`` on one that is not between 1/64 and 64."""
     if not factors:
         raise ValueError("at least one scale factor is needed")
+    if len(factors) > MOST_FACTORS:
+        raise ValueError(f"{len(factors)} scale factors; at most {MOST_FACTORS} are measured")
     for factor in factors:
         if not (math.isfinite(factor) and factor > 0):
             raise ValueError(f"a scale factor must be finite and greater than 0, not {factor:g}")
+        if not LOWEST_FACTOR <= factor <= HIGHEST_FACTOR:
+            raise ValueError(f"a scale factor must be between 1/64 and 64, not {factor:g}")
     return tuple(float(factor) for factor in factors)
+
+
+H = TypeVar("H", bound=Hashable)
+
+
+def merged(values: Sequence[H]) -> tuple[H, ...]:
+    """Return the values, each once, in the order of their first appearance."""
+    return tuple(dict.fromkeys(values))
+
+
+def repeated(values: Sequence[H]) -> tuple[H, ...]:
+    """Return those of the values that come more than once."""
+    return tuple(value for value in merged(values) if list(values).count(value) > 1)
 
 
 def parse_factors(text: str) -> tuple[float, ...]:
@@ -198,7 +271,7 @@ def parse_factors(text: str) -> tuple[float, ...]:
     Raises
     ------
     InputError
-        When the text has neither form, or a factor is zero, negative, NaN or infinite.
+        When the text has neither form, or a factor is not between 1/64 and 64.
 
     Examples
     --------
@@ -212,8 +285,8 @@ def parse_factors(text: str) -> tuple[float, ...]:
             low_text, high_text, count_text = text.split(":")
             low, high = check_factors([float(low_text), float(high_text)])
             count = int(count_text)
-            if count < 2 or low >= high:
-                raise ValueError("a range needs LOW < HIGH and at least 2 factors")
+            if low >= high or not 2 <= count <= MOST_FACTORS:
+                raise ValueError(f"a range needs LOW < HIGH and at least 2 factors, at most {MOST_FACTORS}")
             ratio = (high / low) ** (1 / (count - 1))
             return (*(low * ratio**i for i in range(count - 1)), high)
         return check_factors([float(part) for part in text.split(",")])
@@ -243,15 +316,82 @@ def parse_assignments(texts: Sequence[str], sections: Sequence[str]) -> dict[str
         if section not in values:
             raise InputError(f"--set {text}: unknown section '{section}'{suggestion(section, sections)}")
         try:
-            values[section][key] = yaml.safe_load(raw)
-        except yaml.YAMLError:
-            raise InputError(f"--set {text}: the value is not valid YAML") from None
+            values[section][key] = load_yaml(raw)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {text}: {yaml_problem(error)}") from None
     return values
 
 
 def _example(sections: Sequence[str]) -> str:
     examples = {"model": "model.channels=32", "training": "training.lr=0.1", "measure": "measure.images=100"}
     return next((examples[section] for section in sections if section in examples), "section.key=1")
+
+
+class RepeatedKeyError(yaml.MarkedYAMLError):
+    """A mapping has one key twice: of two values, YAML silently keeps the last."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which refuses a key that stands twice and reads numbers and dates as YAML 1.2 does.
+
+    Of YAML 1.1 it keeps on, off, yes, no, y and n as truth values (see ``Settings``), not 1:30 (90), 010 (8) and dates;
+    1e-3 is a number.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Return the node of a mapping, its keys compared as they are written."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                where = f"in line {line}" if lines[name] == line else f"in lines {lines[name]} and {line}"
+                raise RepeatedKeyError(
+                    problem=f"key '{key.value}' stands twice, {where}", problem_mark=key.start_mark
+                )
+            lines[name] = line
+        return node
+
+
+_REPLACED = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$"),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))$"
+        r"|\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def load_yaml(text: str) -> Any:
+    """Return what a YAML text holds; every YAML file of secli is read by this.
+
+    Raises
+    ------
+    yaml.YAMLError
+        When it is not valid, or a mapping has a key twice; :func:`yaml_problem` says it in one line.
+    """
+    return yaml.load(text, _Loader)
+
+
+def yaml_problem(error: Exception) -> str:
+    """Say in one line why a text is not read as YAML, with the line of it."""
+    if isinstance(error, RepeatedKeyError):
+        return f"{error.problem}; leave one of them"
+    mark = getattr(error, "problem_mark", None)
+    return "not valid YAML" + (f" (line {mark.line + 1})" if mark is not None else "")
 
 
 def read_config(path: Path) -> Config:
@@ -263,13 +403,11 @@ def read_config(path: Path) -> Config:
         When the file is missing, is not YAML, or holds an unknown key or a wrong value.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"--config {path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" (line {mark.line + 1})" if mark is not None else ""
-        raise InputError(f"--config {path}: not valid YAML{line}") from None
+        raise InputError(f"--config {path}: {yaml_problem(error)}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):

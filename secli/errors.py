@@ -33,6 +33,15 @@ class UnknownNameError(InputError):
         super().__init__(f"unknown {kind} '{name}'{suggestion(name, known)}")
 
 
+class UnmatchedPatternError(InputError):
+    """Patterns of an option (``--taps``, ``--field``) that no tap of a network matches."""
+
+    def __init__(self, message: str, option: str, patterns: Iterable[str]) -> None:
+        super().__init__(message)
+        self.option = option
+        self.patterns = tuple(patterns)
+
+
 class HeldRunError(InputError):
     """Another process is at work in the run directory; that is no failure of the run."""
 

@@ -57,6 +57,11 @@ class DataInfo(Part):
     order: str | None = Field(
         default=None, description="the order in which the images were taken; null in training"
     )
+    resized: tuple[int, int] | None = Field(
+        default=None,
+        description="height and width in pixels that the images were brought to; null where they were taken as they "
+        "are, and in older records",
+    )
     lossy: bool = Field(
         default=False, description="whether the source was lossy (JPEG), so not the canonical images"
     )

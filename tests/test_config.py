@@ -8,11 +8,14 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from secli.catalogue import MODELS
 from secli.config import (
     Config,
     MeasureSettings,
     TrainingSettings,
+    load_yaml,
     parse_assignments,
     parse_factors,
     read_config,
@@ -20,9 +23,11 @@ from secli.config import (
     validated,
 )
 from secli.errors import InputError
+from secli.experiments.spec import Sweep, read_sweep
+from secli.models.building import options_schema, resolve_options
 
 
-@given(low=st.floats(0.01, 0.9), count=st.integers(2, 20))
+@given(low=st.floats(0.02, 0.9), count=st.integers(2, 20))
 def test_a_range_of_factors_is_geometric_and_ends_where_it_says(low: float, count: int) -> None:
     factors = parse_factors(f"{low!r}:1:{count}")
     assert len(factors) == count
@@ -158,3 +163,137 @@ def test_the_example_of_an_assignment_is_one_that_may_be_given() -> None:
         parse_assignments(["lr=3"], ["training"])
     with pytest.raises(InputError, match=r"for example model.channels=32"):
         parse_assignments(["lr=3"], ["model", "training"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "epochs: 2\nbatch: 8\nepochs: 3\n",
+        "{epochs: 2, epochs: 3}\n",
+        'a: {x: 1}\nb:\n  - {"y": 1,\n     y: 2}\n',
+    ],
+)
+def test_a_key_that_stands_twice_is_an_error_with_both_lines(tmp_path: Path, text: str) -> None:
+    lines = {"epochs: 2": "in lines 1 and 3", "{epochs": "in line 1", "a: {x": "in lines 3 and 4"}
+    where = next(where for start, where in lines.items() if text.startswith(start))
+    for read in (read_config, read_sweep):
+        file = tmp_path / "a.yaml"
+        file.write_text(text)
+        with pytest.raises(InputError, match=rf"a\.yaml: key '(epochs|y)' stands twice, {where}") as caught:
+            read(file)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"--set model\.a=.*: key 'b' stands twice, in line 1"):
+        parse_assignments(["model.a={b: 1, b: 2}"], ["model"])
+
+
+def test_anchors_may_be_merged_and_overridden() -> None:
+    text = "base: &base {lr: 0.1, epochs: 2}\nown:\n  <<: *base\n  lr: 0.2\n"
+    assert load_yaml(text)["own"] == {"lr": 0.2, "epochs": 2}
+
+
+@pytest.mark.parametrize("word", ["on", "yes", "true", "off", "No", "FALSE"])
+def test_a_truth_value_is_no_number(word: str) -> None:
+    for kind, key in ((MeasureSettings, "images"), (MeasureSettings, "border"), (TrainingSettings, "lr")):
+        with pytest.raises(
+            InputError, match=f"here: {key} = (True|False): a number is needed; YAML reads on"
+        ):
+            validated(kind, load_yaml(f"{key}: {word}"), "here")
+    with pytest.raises(InputError, match="a number is needed"):
+        validated(MeasureSettings, load_yaml(f"factors: [0.5, {word}]"), "here")
+    with pytest.raises(InputError, match="a number is needed"):
+        resolve_options(MODELS["dss_v1"], load_yaml(f"base: {word}"))
+    assert validated(TrainingSettings, load_yaml(f"nesterov: {word}"), "here").nesterov == (
+        word in ("on", "yes", "true")
+    )
+
+
+def test_numbers_are_read_as_they_are_written() -> None:
+    numbers = "[1e-3, 1E5, 1.5e+2, .5, 3., -7, +8, 0x1F, 1_000, 010, 0]"
+    assert load_yaml(numbers) == [1e-3, 1e5, 150.0, 0.5, 3.0, -7, 8, 31, 1000, "010", 0]
+    assert load_yaml("[1:30, 1:30.5, 2024-01-02, 0.33:1:9, 12e4x]") == [
+        "1:30",
+        "1:30.5",
+        "2024-01-02",
+        "0.33:1:9",
+        "12e4x",
+    ]
+    assert load_yaml("[.inf, -.INF]") == [math.inf, -math.inf]
+    assert validated(TrainingSettings, load_yaml("lr: 1e-3\nepochs: 010"), "here").epochs == 10
+    with pytest.raises(InputError, match="epochs = '1:30'"):
+        validated(TrainingSettings, load_yaml("epochs: 1:30"), "here")
+    for text in ("lr: .nan", "lr: .inf", "lr: 1e999"):
+        with pytest.raises(InputError, match="lr = "):
+            validated(TrainingSettings, load_yaml(text), "here")
+
+
+def test_repeated_factors_and_taps_are_one() -> None:
+    settings = validated(MeasureSettings, {"factors": [0.5, 1, 0.5], "taps": ["a", "b", "a"]}, "here")
+    assert settings.factors == (0.5, 1.0)
+    assert settings.taps == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"factors": []},
+        {"taps": []},
+        {"factors": [1e-7]},
+        {"factors": [65]},
+        {"factors": [0.5 + k / 4000 for k in range(1001)]},
+        {"border": math.inf},
+        {"images": 10**30},
+    ],
+)
+def test_settings_out_of_bounds(values: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        validated(MeasureSettings, values, "here")
+
+
+@pytest.mark.parametrize("text", ["1e-7", "0.5,1e9", "0.5:1:100000000", "0.5:1:1" + "0" * 400, ",", "0.5,,1"])
+def test_factors_out_of_bounds_are_refused_before_they_are_made(text: str) -> None:
+    with pytest.raises(InputError, match="--factors"):
+        parse_factors(text)
+
+
+def unbounded(schema: object, path: str = "") -> list[str]:
+    """Return the numbers of a JSON schema that lack a bound on either side."""
+    found = []
+    if isinstance(schema, dict):
+        if schema.get("type") in ("integer", "number"):
+            low = {"minimum", "exclusiveMinimum"} & schema.keys()
+            high = {"maximum", "exclusiveMaximum"} & schema.keys()
+            found += [] if low and high else [path]
+        for key, value in schema.items():
+            if key != "default":
+                found += unbounded(value, f"{path}.{key}")
+    elif isinstance(schema, list):
+        for index, value in enumerate(schema):
+            found += unbounded(value, f"{path}.{index}")
+    return found
+
+
+CHECKED = {  # numbers whose bounds a validator holds, see the tests above and below
+    ".properties.factors.anyOf.0.items",
+    ".$defs.SweptTable.properties.factors.anyOf.0.items",
+    ".properties.mean.anyOf.0",
+    ".properties.mean.anyOf.1.items",
+    ".properties.std.anyOf.0",
+    ".properties.std.anyOf.1.items",
+}
+
+
+@pytest.mark.parametrize("kind", [TrainingSettings, MeasureSettings, Config, Sweep])
+def test_every_number_of_a_file_has_bounds(kind: type[BaseModel]) -> None:
+    assert set(unbounded(kind.model_json_schema())) <= CHECKED
+
+
+def test_every_number_among_the_options_of_models_has_bounds() -> None:
+    for name in MODELS.own:
+        schema = options_schema(MODELS[name])
+        assert set(unbounded(schema.model_json_schema())) <= CHECKED, name
+        for key in {"mean", "std"} & schema.model_fields.keys():
+            for value in (math.nan, math.inf, 1e7, [1e300], True, [True]):
+                with pytest.raises(InputError):
+                    resolve_options(MODELS[name], {key: value})
+    with pytest.raises(InputError, match="at least 1e-06"):
+        resolve_options(MODELS["cnn"], {"std": 1e-30})

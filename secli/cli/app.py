@@ -27,7 +27,7 @@ app = typer.Typer(
     help="Measure how well vision networks keep their promise under change of scale.",
     pretty_exceptions_enable=False,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secli.cli.bench_rows import Asked
+from secli.cli.limits import COUNT, MOST_SIDE, PROCESSES, ROUNDS, THREADS
 
 if TYPE_CHECKING:
     from secli.training.speed import Mode
@@ -42,7 +43,7 @@ def bench(
     replicas: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            **PROCESSES,
             metavar="R",
             help="Instead, time training steps of R networks at once beside R one after the other.",
             show_default=False,
@@ -50,7 +51,9 @@ def bench(
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(min=16, help="Side of the pictures in pixels.", show_default="each network's own"),
+        typer.Option(
+            min=16, max=MOST_SIDE, help="Side of the pictures in pixels.", show_default="each network's own"
+        ),
     ] = None,
     equivariance: Annotated[
         str | None,
@@ -71,19 +74,19 @@ def bench(
         Path | None,
         typer.Option(metavar="DIR", help="Its raw pictures.", show_default="the cache, then a download"),
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Pictures of the curve.")] = 1000,
-    factors: Annotated[int, typer.Option(min=1, help="Scale factors below 1 of the curve.")] = 9,
+    images: Annotated[int, typer.Option(**COUNT, help="Pictures of the curve.")] = 1000,
+    factors: Annotated[int, typer.Option(min=1, max=1000, help="Scale factors below 1 of the curve.")] = 9,
     repeats: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            **ROUNDS,
             help="How often all are timed, in turn; the medians count.",
             show_default="5; curve 3, data 1",
         ),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Pictures per pass.", show_default="32; curve: from measured memory"),
+        typer.Option(**COUNT, help="Pictures per pass.", show_default="32; curve: from measured memory"),
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
     precision: Annotated[
@@ -94,7 +97,7 @@ def bench(
             "any other.",
         ),
     ] = "32",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
+    threads: Annotated[int, typer.Option(**THREADS, help="CPU threads; 0: one per core.")] = 0,
     format: Annotated[str, typer.Option(metavar="table|json", help="What is printed.")] = "table",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:

@@ -60,7 +60,7 @@ def time_curve(
         **zoom,
         "command": command_line(),
     }
-    out(json.dumps(row, indent=1, ensure_ascii=False) if format == "json" else _table(row))
+    out(json.dumps(row, indent=1, ensure_ascii=False) if format == "json" else _table(row), format)
 
 
 def _noise(count: int, options: dict[str, Any]) -> Tensor:

@@ -57,7 +57,7 @@ def time_data(
         "command": command_line(),
     }
     if format == "json":
-        out(json.dumps([row], indent=1, ensure_ascii=False))
+        out(json.dumps([row], indent=1, ensure_ascii=False), "json")
         return
     out(
         f"{name}, {len(REALISATIONS)} realisations, {images} images: {median(seconds):.2f} s "

@@ -94,7 +94,10 @@ def print_rows(asked: Asked, rows: Sequence[Row], table: Callable[[Sequence[Row]
     from shutil import get_terminal_size
 
     width = get_terminal_size((100, 24)).columns
-    out(json.dumps(rows, indent=1, ensure_ascii=False) if asked.format == "json" else table(rows, width))
+    out(
+        json.dumps(rows, indent=1, ensure_ascii=False) if asked.format == "json" else table(rows, width),
+        asked.format,
+    )
     noisy = [
         " ".join(row[key] for key in ("model", "mode", "form") if key in row) for row in rows if row["noisy"]
     ]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from secli.cli.console import note, out
+from secli.cli.console import names, note, out
 
 PIVOT = "Rows and columns"
 
@@ -123,22 +123,22 @@ def compare(
     """
     from shutil import get_terminal_size
 
-    from secli.config import parse_factors
+    from secli.config import merged, parse_factors
     from secli.tables.aggregate import summarise
     from secli.tables.comparison import compare as lay_out
     from secli.tables.formats import check_format, dump_json, render
     from secli.tables.published import load_published
 
     check_format(format)
-    chosen = None if factors is None else parse_factors(factors)
-    if rows or columns or value or ranks or ablate or curves or test != "t":
+    chosen = None if factors is None else merged(parse_factors(factors))
+    if any(text is not None for text in (rows, columns, value, ablate)) or ranks or curves or test != "t":
         from secli.cli.compare_grid import print_grid, refuse_mixtures, wanted_table
 
         refuse_mixtures(by, sort, accuracy, columns, value, ablate, curves, published, ranks)
         wanted = wanted_table(rows, columns, value, tap, chosen, ranks, test)
         print_grid(paths, wanted, ablate, curves, published, format)
         return
-    groups = [key.strip() for key in by.split(",") if key.strip()]
+    groups = names("--by", by)
     summary = summarise(paths, groups, chosen, tap)
     comparison = lay_out(summary, load_published() if published else None, sort, accuracy)
     width = get_terminal_size((100, 24)).columns
@@ -147,7 +147,7 @@ def compare(
         out(render([comparison.main, *comparison.others, *aside], format, width))
         return
     # one table only on stdout, for programs; the rest is for the person at the terminal
-    out(dump_json(comparison.as_json()) if format == "json" else render(comparison.main, format))
+    out(dump_json(comparison.as_json()) if format == "json" else render(comparison.main, format), format)
     for line in comparison.main.notes:
         note(line)
     for table in (*comparison.others, *aside):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secli.cli.console import note, out
+from secli.cli.console import names, note, out
 
 if TYPE_CHECKING:
     from secli.tables.formats import Table
     from secli.tables.pivot import Wanted
 
 
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(key.strip() for key in (text or "").split(",") if key.strip())
+def _words(option: str, text: str | None) -> tuple[str, ...]:
+    return () if text is None else names(option, text)
 
 
 def wanted_table(
@@ -40,9 +40,9 @@ def wanted_table(
     if test not in known:
         raise UnknownNameError("test --test", test, TESTS)
     return Wanted(
-        rows=_words(rows) or ("model",),
-        columns=_words(columns),
-        values=_words(value) or ("test_error",),
+        rows=_words("--rows", rows) or ("model",),
+        columns=_words("--columns", columns),
+        values=_words("--value", value) or ("test_error",),
         tap=tap,
         factors=factors,
         ranks=ranks,
@@ -100,7 +100,7 @@ def print_grid(
     figures = load_published() if published else None
     tables: list[Table]
     if ablate:
-        tables = ablation_tables(runs, aside, _words(ablate), wanted)
+        tables = ablation_tables(runs, aside, _words("--ablate", ablate), wanted)
     elif curves:
         tables = curve_tables(runs, aside, wanted, figures)
     else:
@@ -108,14 +108,14 @@ def print_grid(
     left: list[SetAside] = list(dict.fromkeys(aside))
     if format == "json":
         apart = [{"path": one.path, "reason": one.reason} for one in left]
-        out(dump_json({**document(tables), "set_aside": apart}))
+        out(dump_json({**document(tables), "set_aside": apart}), "json")
         return
     rest = aside_table(grouped_aside(left))
     width = get_terminal_size((100, 24)).columns
     if format != "csv":
         out(render([*tables, *([rest] if rest is not None else [])], format, width))
         return
-    out(csv_document(tables) if len(tables) > 1 else render(tables, format))
+    out(csv_document(tables) if len(tables) > 1 else render(tables, format), "csv")
     for line in dict.fromkeys(line for table in tables for line in table.notes):
         note(line)
     if rest is not None:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from typer.core import TyperGroup
 
 from secli import signals
-from secli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, InterruptedRunError, SecliError
+from secli.cli.streams import prepare_streams, write_utf8
+from secli.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    InputError,
+    InterruptedRunError,
+    SecliError,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,9 +38,27 @@ _SYSTEM_ERRORS = {
 }
 
 
-def out(text: str) -> None:
-    """Write data to stdout."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+def out(text: str, format: str = "table") -> None:
+    """Write data to stdout; json and csv, for programs, are UTF-8 whatever the encoding of stdout is."""
+    line = text if text.endswith("\n") else text + "\n"
+    if format in ("json", "csv"):
+        write_utf8(line)
+    else:
+        sys.stdout.write(line)
+
+
+def names(option: str, text: str) -> tuple[str, ...]:
+    """Read names separated by commas, each once.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not found:
+        raise InputError(f"{option} '{text}': names nothing; give a name, or leave {option} out")
+    return found
 
 
 def note(text: str) -> None:
@@ -106,6 +132,7 @@ class OneLineErrors(TyperGroup):
     ) -> Any:
         """Run the command line; with ``standalone_mode`` leave the process with the exit code."""
         signals.forget()
+        prepare_streams()
         try:
             result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
             sys.stdout.flush()

@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from secli.cli.console import note, out
+from secli.cli.limits import SEED, THREADS
 
 
 class DemoRun(NamedTuple):
@@ -33,8 +34,8 @@ def demo(
             help="Every network of the registry instead: one epoch, measured, one table. Half an hour on 2 cores.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the runs.")] = 0,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
+    seed: Annotated[int, typer.Option(**SEED, help="Seed of the runs.")] = 0,
+    threads: Annotated[int, typer.Option(**THREADS, help="CPU threads; 0: one per core.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")] = False,
 ) -> None:
     """Build a dataset, train four networks, draw their equivariance curves, print the table (a few minutes).

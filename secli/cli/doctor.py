@@ -27,7 +27,7 @@ def doctor(
     report = dict(findings())
     problems = report["problems"]
     if format == "json":
-        out(json.dumps(report, indent=1))
+        out(json.dumps(report, indent=1), "json")
     else:
         show(_table(report))
     if problems:

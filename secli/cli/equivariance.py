@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from secli.cli.console import note, out
+from secli.cli.addressing import Shape, shapes_of
+from secli.cli.console import names, note, out
+from secli.cli.limits import MOST, MOST_SIDE, SEED, THREADS
 
 if TYPE_CHECKING:
     from secli.config import MeasureSettings
@@ -17,6 +19,24 @@ if TYPE_CHECKING:
     from secli.training.loading import Foreign, Subject
 
 MEASURE, NETWORK, OUTPUT = "Measure", "Networks outside the registry", "Output"
+
+
+class Chosen(NamedTuple):
+    """One of the networks of a call.
+
+    Attributes
+    ----------
+    subject
+        The network.
+    taps
+        Which taps of a registered network are measured; None: all, or those that a foreign network was loaded with.
+    remark
+        What the user must know of them; empty where there is nothing.
+    """
+
+    subject: Subject
+    taps: tuple[str, ...] | None
+    remark: str
 
 
 def _option(text: str, panel: str | None = None, metavar: str | None = None, *names: str) -> Any:
@@ -60,7 +80,7 @@ def equivariance(
     taps: Annotated[
         str | None,
         _option(
-            "Taps, separated by commas: names or shell globs, name@k for the k-th call. "
+            "Taps, separated by commas: names or shell globs, name@k for the k-th call, NET:NAME for one network. "
             "\\[default: all declared, or the outermost]",
             MEASURE,
         ),
@@ -114,7 +134,8 @@ def equivariance(
     shape: Annotated[
         str | None,
         _option(
-            "Resize the pictures to it. \\[default: what the network or its weights want, else as they are]",
+            "Resize the pictures to it; NET:CxHxW for one network. \\[default: what the network or its weights want, "
+            "else as they are]",
             NETWORK,
             "CxHxW",
             "--input",
@@ -156,9 +177,9 @@ def equivariance(
         ),
     ] = None,
     config: Annotated[Path | None, _option("YAML with data and measure; flags win.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of fresh weights.")] = 0,
+    seed: Annotated[int, typer.Option(**SEED, help="Seed of fresh weights.")] = 0,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads, recorded; 0: one per core.")] = 0,
+    threads: Annotated[int, typer.Option(**THREADS, help="CPU threads, recorded; 0: one per core.")] = 0,
     format: Annotated[
         str,
         typer.Option(
@@ -195,28 +216,32 @@ def equivariance(
     flags: dict[str, Any] = {
         "factors": factors,
         "protocol": protocol,
-        "taps": _names(taps),
+        "taps": None if taps is None else _texts("--taps", taps),
         "images": images,
         "batch": batch,
     }
-    flags |= {"metric": metric, "background": background, "border": border, "per": _names(per)}
+    flags |= {"metric": metric, "background": background, "border": border, "per": _names("--per", per)}
+    kinds = _names("--attribute", attribute) or ()
     settings = measure_settings(file.measure, f"--config {config}", given["measure"], flags)
     where = machine(device, threads)
-    foreign = foreign_of(settings.taps, fields, shape, mean, std, weights, offline)
+    shapes = {only: _shape(text) for only, text in shapes_of(shape, targets).items()}
+    foreign = foreign_of(settings.taps, fields, shapes.get(None), mean, std, weights, offline)
     place = data or (Path(file.data) if file.data else None)
-    subjects = load_subjects(targets, given["model"], seed, foreign, place)
+    chosen = load_subjects(targets, given["model"], seed, foreign, place, shapes)
+    subjects = [each.subject for each in chosen]
     if list_taps:
         out(tap_table(subjects))
         return
-    kinds = _names(attribute) or ()
+    for each in chosen:
+        if each.remark and not quiet:
+            note(f"remark: {each.remark}")
     check_places(subjects, save, force)
     if show_features is not None and len(subjects) > 1:
         raise InputError(f"--show-features draws one network, not {len(subjects)}")
     sets = [pictures_for(subject, data_of(subject, place), settings) for subject in subjects]
     questions = []
-    for subject in subjects:
-        # the taps of a foreign network are those it was loaded with
-        own = settings.model_copy(update={"taps": None}) if subject.foreign else settings
+    for subject, own_taps, _ in chosen:
+        own = settings.model_copy(update={"taps": own_taps})
         questions.append(Wanted(own, lie, local, kinds, controls))
     asked = list(zip(subjects, sets, questions, strict=True))
     known = [None if force else left_over(each[0], save, each[1], each[2]) for each in asked]
@@ -229,17 +254,27 @@ def equivariance(
     _print(together, format)
     _draw(together, plot, heatmap, quiet)
     if show_features is not None:
-        draw_features(subjects[0], sets[0], records[0], settings, show_features, where.device, quiet)
+        own = settings.model_copy(update={"taps": chosen[0].taps})
+        draw_features(subjects[0], sets[0], records[0], own, show_features, where.device, quiet)
 
 
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+def _names(option: str, text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else names(option, text)
+
+
+def _texts(option: str, text: str) -> list[str]:
+    """Return all names, those given twice too: that is said when they are merged."""
+    names(option, text)
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def measure_settings(
     file: Mapping[str, Any], file_name: str, given: Mapping[str, Any], flags: Mapping[str, Any]
 ) -> MeasureSettings:
-    """Merge the measure's settings: flag > ``--set`` > YAML > default; each is checked where it stands."""
+    """Merge the measure's settings: flag > ``--set`` > YAML > default; each is checked where it stands.
+
+    Factors and taps that come twice are measured once, and that is said.
+    """
     from secli.config import MeasureSettings, parse_factors, validated
 
     chosen = {key: value for key, value in flags.items() if value is not None}
@@ -249,13 +284,25 @@ def measure_settings(
     validated(MeasureSettings, given, "--set measure")
     for key, value in chosen.items():
         validated(MeasureSettings, {key: value}, f"--{key}")
-    return validated(MeasureSettings, {**file, **given, **chosen}, "measure")
+    together = {**file, **given, **chosen}
+    settings = validated(MeasureSettings, together, "measure")
+    _note_repeats("factors", [float(factor) for factor in together.get("factors") or ()])
+    _note_repeats("taps", together.get("taps") or ())
+    return settings
+
+
+def _note_repeats(what: str, values: Sequence[Any]) -> None:
+    from secli.config import repeated
+
+    twice = [f"{value:g}" if isinstance(value, float) else value for value in repeated(values)]
+    if twice:
+        note(f"--{what}: {', '.join(twice)} given more than once, measured once")
 
 
 def foreign_of(
     taps: Sequence[str] | None,
     fields: Sequence[str] | None,
-    shape: str | None,
+    shape: tuple[int, int, int] | None,
     mean: str | None,
     std: str | None,
     weights: str | None,
@@ -273,7 +320,7 @@ def foreign_of(
     return Foreign(
         taps,
         tuple(fields or ()),
-        _shape(shape),
+        shape,
         _numbers("--mean", mean),
         _numbers("--std", std),
         weights,
@@ -281,14 +328,14 @@ def foreign_of(
     )
 
 
-def _shape(text: str | None) -> tuple[int, int, int] | None:
+def _shape(text: str) -> Shape:
     from secli.errors import InputError
 
-    if text is None:
-        return None
     parts = text.lower().replace("×", "x").split("x")
     if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise InputError(f"--input {text}: write channels, height and width, for example 3x224x224")
+    if max(len(part) for part in parts) > 5 or max(map(int, parts)) > MOST_SIDE:
+        raise InputError(f"--input {text}: at most {MOST_SIDE} channels and pixels along a side")
     channels, height, width = map(int, parts)
     return channels, height, width
 
@@ -299,7 +346,12 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
+        if any(not abs(number) <= MOST or 0 < abs(number) < 1 / MOST for number in numbers):
+            raise InputError(
+                f"{option} {text}: the values must be finite numbers, from {1 / MOST:g} to {MOST} in size"
+            )
+        return numbers
     except ValueError:
         raise InputError(
             f"{option} {text}: write one number, or one per channel separated by commas"
@@ -307,29 +359,73 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 
 
 def load_subjects(
-    targets: Sequence[str], options: Mapping[str, Any], seed: int, foreign: Foreign, place: Path | None
-) -> list[Subject]:
+    targets: Sequence[str],
+    options: Mapping[str, Any],
+    seed: int,
+    foreign: Foreign,
+    place: Path | None,
+    shapes: Mapping[str | None, Shape],
+) -> list[Chosen]:
     """Load every network before the first is measured, so that a wrong name costs no time.
 
-    A foreign network that does not say what images it takes is given the pictures as they are.
+    A foreign network that does not say what images it takes is given the pictures as they are. Each network is given
+    the patterns of taps and fields that it has taps for.
+
+    Raises
+    ------
+    InputError
+        When a network cannot be loaded, or no network has taps for a pattern.
     """
     from dataclasses import replace
+    from functools import partial
 
+    from secli.cli.addressing import Patterns, load_foreign, refuse_fields, registered_taps
     from secli.datasets.pictures import open_pictures
     from secli.models.external import is_external, suggested_input
     from secli.training.loading import load_subject
 
+    patterns = Patterns(targets)
     subjects = []
     for target in targets:
-        known = foreign
-        if is_external(target) and foreign.input_shape is None and place is not None:
+        known = replace(foreign, input_shape=shapes.get(target, foreign.input_shape))
+        if is_external(target) and known.input_shape is None and place is not None:
             shape = suggested_input(target, foreign.weights)
             if shape is None:
                 _, channels, height, width = open_pictures(place, images=1).images.shape
                 shape = (channels, height, width)
-            known = replace(foreign, input_shape=shape)
-        subjects.append(load_subject(target, options, seed, known))
-    return subjects
+            known = replace(known, input_shape=shape)
+        subjects.append(load_foreign(patterns, target, known, partial(load_subject, target, options, seed)))
+    chosen = []
+    for target, subject in zip(targets, subjects, strict=True):
+        taps = None
+        if not subject.foreign:
+            refuse_fields(patterns, target, foreign.fields)
+            taps = registered_taps(patterns, target, foreign.taps, subject.model.taps)
+        left = patterns.own("--taps", foreign.taps or (), target)
+        none = f"{target} has none of the taps asked for: all of its own are measured"
+        remark = "" if left or not foreign.taps else none
+        # the taps of a foreign network are those it was loaded with
+        chosen.append(Chosen(subject, taps, remark))
+    patterns.check()
+    _check_used(targets, subjects, foreign, shapes)
+    return chosen
+
+
+def _check_used(
+    targets: Sequence[str], subjects: Sequence[Subject], foreign: Foreign, shapes: Mapping[str | None, Shape]
+) -> None:
+    """Refuse what is for networks outside the registry where none of them takes it."""
+    from secli.errors import InputError
+
+    given: list[tuple[str, str | None]] = [("--input", only) for only in shapes]
+    given += [(f"--{key}", None) for key in ("mean", "std") if getattr(foreign, key) is not None]
+    for option, only in given:
+        named = [subject for target, subject in zip(targets, subjects, strict=True) if only in (None, target)]
+        if not any(subject.foreign for subject in named):
+            raise InputError(
+                f"{option}: {named[0].info.name} takes the pictures as they are; {option} is for networks outside the "
+                "registry, leave it out"
+            )
 
 
 def tap_table(subjects: Sequence[Subject]) -> str:
@@ -372,7 +468,7 @@ def data_of(subject: Subject, given: Path | None) -> Path:
     InputError
         When there is no twin.
     """
-    from secli.datasets.protocols import DATASETS, unscaled_twin
+    from secli.cli.twins import twin_of
     from secli.errors import InputError
 
     if given is not None:
@@ -381,20 +477,7 @@ def data_of(subject: Subject, given: Path | None) -> Path:
         raise InputError(
             f"--data: give the images to measure {subject.info.name} on, for example data/mnist/r0"
         )
-    trained = Path(subject.record.data.path)
-    name = subject.record.data.name
-    own_scale = unscaled_twin(name) if name in DATASETS else None
-    if own_scale is None:
-        raise InputError(
-            f"--data: {trained} is not of standard size, so say which unscaled images are its twins"
-        )
-    twin = trained.parent.parent / own_scale / trained.name
-    if not twin.is_dir():
-        raise InputError(
-            f"--data: {twin}, the pictures of {trained} at their own scale, does not exist; make it with "
-            f"'secli make-data {twin.parent.name}' or give another"
-        )
-    return twin
+    return twin_of(subject.record.data)
 
 
 def _print(records: Sequence[EquivarianceRecord], format: str) -> None:
@@ -402,7 +485,7 @@ def _print(records: Sequence[EquivarianceRecord], format: str) -> None:
 
     from secli.tables.curves import render_curves
 
-    out(render_curves(records, format, get_terminal_size((100, 24)).columns))
+    out(render_curves(records, format, get_terminal_size((100, 24)).columns), format)
 
 
 def _draw(

@@ -72,7 +72,9 @@ def make_data(
     export_to: Annotated[
         Path | None,
         typer.Option(
-            "--export-png", metavar="DIR", help="Also write DIR/DATASET/r<k>/<split>/<class>/<index>.png."
+            "--export-png",
+            metavar="DIR",
+            help="Also write pictures to DIR/DATASET/r<k>/, as <split>/<class>/<index>.png.",
         ),
     ] = None,
     verify: Annotated[
@@ -129,6 +131,8 @@ def make_data(
                 _telling_of_waiting(quiet),
             )
         paths = [result.path for result in results]
+        for text in dict.fromkeys(text for result in results for text in result.remarks):
+            console.note(f"remark: {text}")
         for result in results:
             state = "made" if result.made else "complete, verified"
             console.note(f"{result.path.parent.name} {result.path.name}: {state}")
@@ -165,6 +169,8 @@ def parse_realisations(text: str) -> tuple[int, ...]:
         if last < first or last - first >= 10_000:
             raise InputError(f"--realisations {text}: the range {part.strip()} runs backwards or is too long")
         numbers += range(first, last + 1)
+        if len(numbers) > 10_000:
+            raise InputError(f"--realisations {text}: more than 10000 realisations")
     if len(set(numbers)) < len(numbers):
         raise InputError(f"--realisations {text}: a realisation is given twice")
     return tuple(numbers)

@@ -68,7 +68,10 @@ def models(
         import json
         from dataclasses import asdict
 
-        out(json.dumps([asdict(description) for description in descriptions], indent=1, ensure_ascii=False))
+        out(
+            json.dumps([asdict(description) for description in descriptions], indent=1, ensure_ascii=False),
+            "json",
+        )
     elif form is Format.markdown:
         from secli.cli.models_page import page
 

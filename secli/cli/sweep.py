@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secli.cli.console import advice, note, progress
+from secli.cli.limits import COUNT, MOST_THREADS, PROCESSES
 
 if TYPE_CHECKING:
     from secli.experiments.engine import Engine
@@ -42,7 +43,7 @@ def sweep(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many runs, from the first.", show_default=False)
+        int | None, typer.Option(**COUNT, help="At most so many runs, from the first.", show_default=False)
     ] = None,
     assignments: Annotated[
         list[str] | None,
@@ -74,7 +75,7 @@ def sweep(
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            **PROCESSES,
             help="Runs at once. \\[default: as many as GPUs, else as cores divided by threads]",
             show_default=False,
             rich_help_panel=WORKERS,
@@ -84,6 +85,7 @@ def sweep(
         int,
         typer.Option(
             min=1,
+            max=MOST_THREADS,
             help="CPU threads of each run where the file does not say; part of its settings.",
             rich_help_panel=WORKERS,
         ),

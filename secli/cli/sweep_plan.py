@@ -71,7 +71,7 @@ def print_plan(
     """Print the runs with how far they have come and what they will cost."""
     plan = _plan(sweep, runs, states, directory, slots, retry_failed, quiet)
     if format == "json":
-        out(_as_json(plan))
+        out(_as_json(plan), "json")
         return
     from tabulate import tabulate
 

@@ -19,8 +19,8 @@ def print_tables(directory: Path, format: str) -> None:
     if format == "json":
         record = read_sweep_record(directory)
         assert record is not None  # sweep_tables has read it
-        out(dump_json(document(tables, name=record.name, about=record.about, command=record.command)))
+        out(dump_json(document(tables, name=record.name, about=record.about, command=record.command)), "json")
     elif format == "csv":
-        out(csv_document(tables))
+        out(csv_document(tables), "csv")
     else:
         out(render(tables, format, get_terminal_size((100, 24)).columns))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secli.cli.console import note, out, progress
+from secli.cli.limits import PROCESSES
 
 if TYPE_CHECKING:
     from secli.config import Config, ModelSettings, TrainingSettings
@@ -30,7 +31,7 @@ def train(
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Dataset directory that 'secli make-data' wrote, e.g. data/mnist-scale/r0; "
+            help="Dataset directory that 'secli make-data' wrote, e.g. data/mnist/r0; "
             "repeatable with --replicas.",
             show_default=False,
         ),
@@ -124,7 +125,7 @@ def train(
     replicas: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            **PROCESSES,
             metavar="R",
             help="Train R networks in this process, a run directory each: on one --data seeds SEED, SEED+1, …; on R of "
             "them, or on a directory that holds r0, r1, …, a realisation each.",
@@ -148,7 +149,7 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="TRACKER",
-            help="Also tell mlflow or tensorboard, in OUT (MLflow: or at MLFLOW_TRACKING_URI); repeatable.",
+            help="Also tell mlflow or tensorboard, in OUT (MLflow: or at its tracking URI); repeatable.",
             show_default=False,
         ),
     ] = None,

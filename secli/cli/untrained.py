@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secli.cli.console import out, progress
+from secli.cli.limits import COUNT, MOST, ROUNDS, THREADS
 
 if TYPE_CHECKING:
     from secli.experiments.untrained import Untrained
@@ -28,18 +29,19 @@ def untrained(
     data: Annotated[
         Path | None, typer.Option(help="Unscaled pictures to measure on, of one channel.", show_default=False)
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Pictures, from the first.")] = 200,
+    images: Annotated[int, typer.Option(**COUNT, help="Pictures, from the first.")] = 200,
     large_images: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Pictures for networks that enlarge them to 56×56.", show_default="--images"
+            **COUNT, help="Pictures for networks that enlarge them to 56×56.", show_default="--images"
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS − 1.")] = 3,
+    seeds: Annotated[int, typer.Option(**ROUNDS, help="Seeds 0 to SEEDS − 1.")] = 3,
     border: Annotated[
         float | None,
         typer.Option(
             min=0,
+            max=MOST,
             help="Pixels left out along the edges of picture and canvas.",
             show_default="0 for pictures on black",
         ),
@@ -55,7 +57,7 @@ def untrained(
         typer.Option(metavar="FILE", help="Write the markdown between the markers of this page."),
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
+    threads: Annotated[int, typer.Option(**THREADS, help="CPU threads; 0: one per core.")] = 0,
     format: Annotated[str, typer.Option(metavar="markdown|json", help="What is printed.")] = "markdown",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -88,7 +90,7 @@ def untrained(
             raise InputError(f"--page {page}: {error}") from None
         write_text(page, text)
     elif format == "json":
-        out(json.dumps(found, indent=1, ensure_ascii=False))
+        out(json.dumps(found, indent=1, ensure_ascii=False), "json")
     else:
         out(block(found, command_line()))
 

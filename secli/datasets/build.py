@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from secli.datasets.manifest import SPLITS, SplitName
 from secli.datasets.protocols import DATASETS, DatasetSpec, Factors, Parameters, Sizes
 from secli.datasets.published import first_difference, is_standard, published_digests
-from secli.datasets.splitting import Plan, plan
+from secli.datasets.splitting import Plan, drawn_remarks, plan
 from secli.datasets.store import ScaleDataset, Split, open_dataset, write_dataset
 from secli.datasets.workers import CHUNK, Batch, InProcess, Workers, workers
 from secli.errors import InputError, SecliError
@@ -25,6 +25,7 @@ from secli.storage.leftovers import tidy
 from secli.storage.locks import in_turn
 
 MAX_REALISATION = 2**32 - 1  # what NumPy's generator takes as a seed
+MAX_JOBS = 1024
 WORTH_A_PROCESS = 8_000  # images: starting a worker takes as long as rescaling about so many
 
 Progress = Callable[[int, int], None]
@@ -40,10 +41,13 @@ class Result:
         Its directory.
     made
         True when it was made now, False when it stood there and was verified.
+    remarks
+        What the user must know of how the source was read and split, one line each.
     """
 
     path: Path
     made: bool
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +116,8 @@ def make_dataset(
     _check_realisations(realisations)
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}: at least one process is needed")
+    if jobs is not None and jobs > MAX_JOBS:
+        raise InputError(f"--jobs {jobs}: at most {MAX_JOBS} processes are started")
     check_writable(out)
     request = Request(source, offline, parameters.image_size, show_download)
     raw: RawImages | None = None
@@ -133,7 +139,8 @@ def make_dataset(
                 raw = _canvas(raw or read_source(spec.source, request), parameters)
                 made = _build(spec, parameters, raw, missing, jobs, on_progress)
         _verify({r: path for r, path in paths.items() if r not in verified | made}, spec, parameters)
-    return [Result(paths[realisation], realisation in made) for realisation in realisations]
+    remarks = () if raw is None else (*raw.remarks, *drawn_remarks(spec, parameters, raw))
+    return [Result(paths[realisation], realisation in made, remarks) for realisation in realisations]
 
 
 def _verify(paths: dict[int, Path], spec: DatasetSpec, parameters: Parameters) -> set[int]:
@@ -195,7 +202,7 @@ def _canvas(raw: RawImages, parameters: Parameters) -> RawImages:
     if parameters.image_size is None:
         return raw
     images = resize_all(raw.images, parameters.image_size)
-    return RawImages(images, raw.labels, raw.classes, raw.parts, raw.lossy, raw.info)
+    return replace(raw, images=images)
 
 
 def _build(

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,16 @@ from secli.datasets.protocols import DATASETS
 from secli.datasets.store import open_dataset
 from secli.errors import InputError
 from secli.records import DataInfo
-from secli.sources.folder import LOSSY_FORMATS, SUFFIXES, open_picture
+from secli.sources.contract import PartName
+from secli.sources.folder import LOSSY_FORMATS, open_picture
+from secli.sources.folder_layout import SUFFIXES, pictures_below, pictures_in, read_layout
 
 Shape = tuple[int, int, int]
 ORDER_SEED = 0
 STORED = "as stored"
 SHUFFLED = f"stratified by class, seed {ORDER_SEED}"
+MEASURED: tuple[PartName, ...] = ("test", "val", "train", "all")
+"""Which split of a folder is measured: the first that it has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +51,8 @@ class Pictures:
         Whether each picture was rescaled by a random factor already.
     order
         How they were chosen: as stored, or shuffled so that the first ones are of all classes.
+    remarks
+        What a reader of the numbers must know of how the folder was read, one line each.
     """
 
     images: UInt8[Tensor, "n c h w"]
@@ -55,6 +62,7 @@ class Pictures:
     on_black: bool
     scaled: bool
     order: str = STORED
+    remarks: tuple[str, ...] = ()
 
 
 def open_pictures(path: Path, *, input_shape: Shape | None = None, images: int = 1000) -> Pictures:
@@ -63,8 +71,8 @@ def open_pictures(path: Path, *, input_shape: Shape | None = None, images: int =
     Parameters
     ----------
     path : Path
-        A directory that ``secli make-data`` wrote (its test split), a folder of class folders of pictures (below
-        ``test`` where there are ``train`` and ``test``), or a folder of pictures (without labels).
+        A directory that ``secli make-data`` wrote (its test split), a folder of class folders of pictures (of its
+        test split where it holds splits, else of val, else of train), or a folder of pictures (without labels).
     input_shape : tuple, optional
         Channels (1 or 3), height and width to bring the pictures to: the largest centred part of that shape is
         resampled with Pillow's antialiased cubic filter, grey is repeated, colour becomes luminance. Default: as they
@@ -114,11 +122,12 @@ def _from_dataset(path: Path, shape: Shape | None, images: int) -> Pictures:
     chosen = chosen[:images]
     arrays = [_shaped(Image.fromarray(array), shape) for array in split.images[chosen]]
     protocol = dataset.manifest.protocol
+    resized = None if shape is None or shape[1:] == split.images.shape[1:3] else shape[1:]
     return Pictures(
         images=_stacked(arrays),
         labels=torch.from_numpy(split.labels[chosen]),
         classes=dataset.classes,
-        info=dataset.info(),
+        info=dataset.info().model_copy(update={"resized": resized}),
         on_black=protocol in DATASETS and DATASETS[protocol].on_black,
         scaled=dataset.scaled,
         order=order,
@@ -126,60 +135,56 @@ def _from_dataset(path: Path, shape: Shape | None, images: int) -> Pictures:
 
 
 def _from_folder(path: Path, shape: Shape | None, images: int) -> Pictures:
-    root, classes = _classes(path)
+    layout = read_layout(path, "--data")
+    split = next(name for name in MEASURED if name in layout.splits)
+    root, classes = layout.splits[split], layout.classes
+    remarks = [*layout.remarks, *_split_remarks(split, root)]
+    found: list[tuple[Path, int]]
     if classes:
-        found = [(file, k) for k, name in enumerate(classes) for file in _files(root / name, deep=True)]
+        found = []
+        for label, name in enumerate(classes):  # a class without pictures in this split keeps its index
+            if (root / name).is_dir():
+                listing = pictures_below(root / name)
+                found += [(file, label) for file in listing.files]
+                remarks += listing.remarks
         order = stratified_order(np.array([label for _, label in found], dtype=np.int64)) if found else ()
     else:
-        found = [(file, -1) for file in _files(root, deep=False)]
+        found = [(file, -1) for file in pictures_in(root)]
         order = np.random.default_rng(ORDER_SEED).permutation(len(found))
     if not found:
         raise InputError(
             f"--data {root}: neither a dataset ({MANIFEST_FILE}) nor pictures ({', '.join(sorted(SUFFIXES))})"
         )
     chosen = [found[k] for k in order[:images]]
-    arrays, digest, lossy = _read(root, [file for file, _ in chosen], shape)
+    arrays, info = _read(root, [file for file, _ in chosen], shape)
+    said = SHUFFLED if classes else f"shuffled, seed {ORDER_SEED}"
     return Pictures(
         images=_stacked(arrays),
         labels=torch.tensor([label for _, label in chosen]) if classes else None,
         classes=classes,
-        info=DataInfo(name=path.resolve().name, realisation=0, digest=digest, path=str(path), lossy=lossy),
+        info=DataInfo(name=path.resolve().name, realisation=0, path=str(path), **info),
         on_black=False,
         scaled=False,
-        order=SHUFFLED if classes else f"shuffled, seed {ORDER_SEED}",
+        order=said if split == "all" else f"{said}, of {root.name}",
+        remarks=tuple(remarks),
     )
 
 
-def _classes(path: Path) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder with the pictures and the class names; none where pictures lie in the folder itself."""
-    train, test = _folders(path / "train"), _folders(path / "test")
-    if train and test:
-        # a class without test pictures keeps its index
-        return path / "test", tuple(sorted({folder.name for folder in (*train, *test)}))
-    names = [folder.name for folder in _folders(path) if _files(folder, deep=True)]
-    return path, tuple(names)
+def _split_remarks(split: PartName, root: Path) -> list[str]:
+    """Say where a folder without a test split is measured on another."""
+    if split == "val":
+        return [f"{root.parent} has no test split: measured on {root.name}"]
+    if split == "train":
+        return [
+            f"{root.parent} has neither test nor val: measured on {root.name}, which networks may have been trained on"
+        ]
+    return []
 
 
-def _folders(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return []
-    return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-
-
-def _files(path: Path, *, deep: bool) -> list[Path]:
-    if not path.is_dir():
-        return []
-    return sorted(
-        file
-        for file in (path.rglob("*") if deep else path.iterdir())
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
-
-
-def _read(root: Path, files: Sequence[Path], shape: Shape | None) -> tuple[list[np.ndarray], str, bool]:
-    """Return the pictures, the sha256 over the names and digests of their files, and whether any is lossy."""
+def _read(root: Path, files: Sequence[Path], shape: Shape | None) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Return the pictures, and of ``DataInfo`` the sha256 over their names and digests, ``lossy`` and ``resized``."""
     digest = hashlib.sha256()
-    lossy = False
+    lossy = resized = False
     arrays: list[np.ndarray] = []
     for file in files:
         image, file_digest, format_name = open_picture(file)
@@ -191,8 +196,10 @@ def _read(root: Path, files: Sequence[Path], shape: Shape | None) -> tuple[list[
             )
         digest.update(f"{file.relative_to(root).as_posix()} {file_digest}\n".encode())
         lossy |= format_name in LOSSY_FORMATS
+        resized |= image.size != array.shape[1::-1]
         arrays.append(array)
-    return arrays, digest.hexdigest(), lossy
+    size = arrays[0].shape[:2] if resized else None
+    return arrays, {"digest": digest.hexdigest(), "lossy": lossy, "resized": size}
 
 
 def _shaped(image: Image.Image, shape: Shape | None) -> np.ndarray:

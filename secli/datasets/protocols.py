@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +119,7 @@ class DatasetSpec:
 
 
 MAX_SIDE = 4096
+MAX_IMAGES = 100_000_000
 
 
 def _check_factors(spec: DatasetSpec, factors: Factors) -> None:
@@ -127,14 +127,20 @@ def _check_factors(spec: DatasetSpec, factors: Factors) -> None:
     given = f"--factors {low:g} {high:g}"
     if spec.factors is None:
         raise InputError(f"{given}: {spec.name} does not rescale its images; use a '-scale' dataset")
-    if not all(math.isfinite(factor) and factor > 0 for factor in factors):
-        raise InputError(f"{given}: a scale factor must be finite and greater than 0")
+    from secli.config import check_factors  # brings pydantic, which 'secli --help' must not wait for
+
+    try:
+        check_factors(factors)
+    except ValueError as error:
+        raise InputError(f"{given}: {error}") from None
     if low > high:
         raise InputError(f"{given}: the lowest factor comes first")
 
 
 def _check_sizes(sizes: Sizes) -> None:
     train, val, test = sizes
+    if max(sizes) > MAX_IMAGES:
+        raise InputError(f"--sizes {train} {val} {test}: at most {MAX_IMAGES} images are made of one split")
     if train < 1 or val < 0 or test < 1:
         raise InputError(
             f"--sizes {train} {val} {test}: at least 1 training and 1 test image are needed, val may be 0"

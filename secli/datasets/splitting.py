@@ -16,7 +16,10 @@ from secli.sources.contract import RawImages
 
 # The published code walks the splits in this order when it draws the factors.
 DRAWING_ORDER: tuple[SplitName, ...] = ("train", "test", "val")
-SHARES = (0.6, 0.1, 0.3)  # of a source without parts, where no sizes are given
+# of a source without parts, where no sizes are given
+SHARES: dict[SplitName, float] = {"train": 0.6, "val": 0.1, "test": 0.3}
+DRAWN: tuple[SplitName, ...] = ("val", "test")
+"""The splits that are drawn from the training part where a source has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ def plan(
     """
     generator = np.random.RandomState(realisation)
     sizes = parameters.sizes if parameters.sizes is not None else default_sizes(raw)
-    draw = _official if spec.official and raw.part("test") is not None else _pooled
+    draw = _official if spec.official and raw.part("train") is not None else _pooled
     indices = draw(raw, sizes, generator)
     factors = draw_factors(parameters, {name: len(indices[name]) for name in DRAWING_ORDER}, realisation)
     return {name: Plan(indices[name].astype(np.int64), factors[name]) for name in DRAWING_ORDER}
@@ -88,41 +91,62 @@ def draw_factors(
 def default_sizes(raw: RawImages) -> Sizes:
     """Return the sizes of a source of no standard size: its own parts, else 60, 10 and 30 % of it.
 
-    Without a validation part, a seventh of the training part is taken for it.
+    A part that is missing is drawn from the training part, in the same proportions: a seventh of it for validation
+    alone, a third for test alone.
     """
-    classes = len(raw.classes)
-    test_part, val_part, train_part = raw.part("test"), raw.part("val"), raw.part("train")
-    if test_part is None or train_part is None:
-        count = len(raw.labels)
-        val = max(round(SHARES[1] * count), classes)
-        test = max(round(SHARES[2] * count), classes)
-        return count - val - test, val, test
-    if val_part is not None:
-        return len(train_part), len(val_part), len(test_part)
-    val = max(round(len(train_part) / 7), classes)
-    return len(train_part) - val, val, len(test_part)
+    classes, whole = len(raw.classes), raw.part("train") or raw.part("all") or ()
+    drawn = [name for name in DRAWN if raw.part(name) is None]
+    parts = SHARES["train"] + sum(SHARES[name] for name in drawn)
+    sizes = {name: len(raw.part(name) or ()) for name in SPLITS}
+    for name in drawn:
+        sizes[name] = max(round(SHARES[name] / parts * len(whole)), classes)
+    sizes["train"] = len(whole) - sum(sizes[name] for name in drawn)
+    return sizes["train"], sizes["val"], sizes["test"]
+
+
+def drawn_remarks(spec: DatasetSpec, parameters: Parameters, raw: RawImages) -> list[str]:
+    """Say which splits a source lacks, and how many images are drawn from its training part for them."""
+    if not spec.official or raw.part("train") is None:
+        return []
+    sizes = dict(zip(SPLITS, parameters.sizes or default_sizes(raw), strict=True))
+    return [
+        f"no {name} split in the source: {sizes[name]} images are drawn from train, stratified by class"
+        for name in DRAWN
+        if raw.part(name) is None and sizes[name]
+    ]
 
 
 def _pooled(raw: RawImages, sizes: Sizes, generator: np.random.RandomState) -> dict[SplitName, np.ndarray]:
     """Split all pictures anew, as the published code does."""
+    return _split_anew(raw, np.arange(len(raw.labels)), sizes, generator)
+
+
+def _split_anew(
+    raw: RawImages, pool: np.ndarray, sizes: Sizes, generator: np.random.RandomState
+) -> dict[SplitName, np.ndarray]:
     train, val, test = sizes
-    everything = np.arange(len(raw.labels))
-    both, test_indices = _stratified(raw, everything, train + val, test, generator, "train and val", "test")
+    both, test_indices = _stratified(raw, pool, train + val, test, generator, "train and val", "test")
     train_indices, val_indices = _stratified(raw, both, train, val, generator, "train", "val")
     return {"train": train_indices, "val": val_indices, "test": test_indices}
 
 
 def _official(raw: RawImages, sizes: Sizes, generator: np.random.RandomState) -> dict[SplitName, np.ndarray]:
-    """Take test images from the source's test part, the others from its training (and validation) part."""
-    train, val, test = sizes
+    """Take each split from the source's part of that name; what has none is drawn from the training part."""
     parts = {name: np.array(raw.part(name) or (), dtype=np.int64) for name in SPLITS}
-    test_indices, _ = _stratified(raw, parts["test"], test, 0, generator, "test", "")
-    if len(parts["val"]) and val:
-        val_indices, _ = _stratified(raw, parts["val"], val, 0, generator, "val", "")
-        train_indices, _ = _stratified(raw, parts["train"], train, 0, generator, "train", "")
-    else:
-        train_indices, val_indices = _stratified(raw, parts["train"], train, val, generator, "train", "val")
-    return {"train": train_indices, "val": val_indices, "test": test_indices}
+    lacking = [name for name in DRAWN if not len(parts[name])]
+    if lacking == list(DRAWN):
+        return _split_anew(raw, parts["train"], sizes, generator)
+    wanted = dict(zip(SPLITS, sizes, strict=True))
+    found = {name: parts[name][:0] for name in SPLITS}
+    for name in ("test", "val"):
+        if len(parts[name]) and wanted[name]:
+            found[name], _ = _stratified(raw, parts[name], wanted[name], 0, generator, name, "")
+    # at most one split is drawn beside the training images
+    drawn, count = (lacking[0], wanted[lacking[0]]) if lacking else ("", 0)
+    found["train"], rest = _stratified(
+        raw, parts["train"], wanted["train"], count, generator, "train", drawn if count else ""
+    )
+    return {**found, **dict.fromkeys(lacking, rest)}
 
 
 def _stratified(

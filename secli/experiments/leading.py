@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic_core import to_jsonable_python
 
+from secli.config import load_yaml
 from secli.errors import InputError
 from secli.experiments.engine import Done, Engine, Failed, Left, Said, Started, SweepEvent, SweepReport
 from secli.experiments.jobs import Standing, SweepJob, forget_failure, mark_failed, standing
@@ -93,7 +94,7 @@ def _readings(text: str) -> list[Any]:
     A list may mean several values, or a setting that is a list.
     """
     try:
-        read = yaml.safe_load(text)
+        read = load_yaml(text)
     except yaml.YAMLError:
         return [text]
     return [text, read, *(read if isinstance(read, list) else [])]

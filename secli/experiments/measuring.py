@@ -198,7 +198,7 @@ def _measured(
 
 def remarks(subject: Subject, pictures: Pictures) -> list[str]:
     """Return what a reader of the numbers must know about the images."""
-    found = []
+    found = list(pictures.remarks)
     if pictures.scaled:
         found.append(f"the images of {pictures.info.path} are rescaled already; factors count on top of that")
     trained = None if subject.record is None else subject.record.data.realisation

@@ -14,14 +14,20 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from secli.catalogue import MODELS
 from secli.config import (
+    HIGHEST_FACTOR,
+    LOWEST_FACTOR,
+    MOST_SEED,
     MeasureSettings,
     Settings,
     TrainingSettings,
     check_factors,
     first_problem,
+    load_yaml,
+    merged,
     validated,
+    yaml_problem,
 )
-from secli.datasets.protocols import DATASETS
+from secli.datasets.protocols import DATASETS, MAX_IMAGES, MAX_SIDE
 from secli.errors import InputError, UnknownNameError
 from secli.tables.belonging import fact_names, known_fact
 from secli.tables.quantities import quantity
@@ -79,8 +85,14 @@ def amount(count: int) -> str:
 
 
 Numbers = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(parse_numbers), Field(min_length=1)
+    tuple[Annotated[int, Field(ge=0, le=MOST_SEED)], ...],
+    BeforeValidator(parse_numbers),
+    Field(min_length=1, max_length=MOST_NUMBERS),
 ]
+
+
+Size = Annotated[int, Field(ge=0, le=MAX_IMAGES)]
+Factor = Annotated[float, Field(ge=LOWEST_FACTOR, le=HIGHEST_FACTOR)]
 
 
 class Registered(Settings):
@@ -126,13 +138,15 @@ class SweptDataset(Registered):
 
     name: str = Field(description="registry name of the dataset's protocol")
     realisations: Numbers = Field((0,), description="realisations: 0-5, 0,2 or a list")
-    sizes: tuple[int, int, int] | None = Field(
+    sizes: tuple[Size, Size, Size] | None = Field(
         None, description="images in train, val, test; none: the protocol's"
     )
-    factors: tuple[float, float] | None = Field(
+    factors: tuple[Factor, Factor] | None = Field(
         None, description="lowest and highest factor; none: the protocol's"
     )
-    image_size: int | None = Field(None, ge=1, description="side in pixels; none: the protocol's")
+    image_size: int | None = Field(
+        None, ge=1, le=MAX_SIDE, description="side in pixels; none: the protocol's"
+    )
 
 
 class SweptMeasure(Settings):
@@ -281,7 +295,7 @@ class SweptTable(Settings):
     @field_validator("factors")
     @classmethod
     def _factors(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        return None if value is None else check_factors(value)
+        return None if value is None else merged(check_factors(value))
 
     @model_validator(mode="after")
     def _one_kind(self) -> SweptTable:
@@ -408,15 +422,13 @@ def _kind_at(place: Sequence[int | str]) -> type[Settings]:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give a sweep's YAML file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: a directory; give a sweep's YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" (line {mark.line + 1})" if mark is not None else ""
-        raise InputError(f"{path}: not valid YAML{line}") from None
+        raise InputError(f"{path}: {yaml_problem(error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected keys at the top level (name, about, models, datasets, ...)")
     if "models" not in content and "parts" not in content:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from secli.errors import InputError
+from secli.errors import InputError, UnmatchedPatternError
 from secli.fields import Field, Invariant, Pair, ScaleSpace
 from secli.models.field_text import UNDECLARED, Declaration
 from secli.models.hooked import DeclaredModel, ExternalModel, declares_taps, tried
@@ -76,8 +76,10 @@ def _adapt_declared(
 ) -> ExternalModel:
     """Choose among the taps that a network declares itself."""
     if declared:
-        raise InputError(
-            f"--field {declared[0][0]}: {name} declares the fields of its taps itself; leave --field out"
+        raise UnmatchedPatternError(
+            f"--field {declared[0][0]}: {name} declares the fields of its taps itself; leave --field out",
+            "--field",
+            [pattern for pattern, _ in declared],
         )
     own: dict[str, Field] = dict(network.taps)  # type: ignore[arg-type]
     chosen = list(own) if taps is None else select(list(own), taps, "--taps")
@@ -116,13 +118,11 @@ def _chosen_taps(
     everything = [name for name, _ in network.named_modules(remove_duplicate=False) if name]
     if LOGITS not in names:
         names.append(LOGITS)
-    for pattern, _ in declared:
-        if pattern != "**":
-            select(names, [pattern], "--field", everything)
+    select(names, [pattern for pattern, _ in declared if pattern != "**"], "--field", everything)
     if taps is not None:
         chosen = select(names, taps, "--taps", everything)
         if LOGITS in chosen and not has_logits and LOGITS not in everything:
-            raise InputError(f"--taps {LOGITS}: {reason}")
+            raise UnmatchedPatternError(f"--taps {LOGITS}: {reason}", "--taps", [LOGITS])
         return chosen
     patterns = [pattern for pattern, _ in declared if pattern != "**"]
     wanted = {name for name in names if any(matches(name, pattern) for pattern in patterns)}

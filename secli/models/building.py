@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from torch import nn
 
 from secli.catalogue import MODELS, ModelSpec
-from secli.config import validated
+from secli.config import Settings, validated
 from secli.errors import InputError, SecliError
 from secli.models.contract import Model, StagedModel
 
@@ -27,6 +27,12 @@ def builder_of(spec: ModelSpec) -> Builder:
     except (ImportError, AttributeError) as error:
         raise SecliError(f"model {spec.name}: its builder {spec.builder} cannot be loaded: {error}") from None
     return builder
+
+
+class _Options(Settings):
+    """Options of a model: its defaults are checked like what a user gives."""
+
+    model_config = ConfigDict(validate_default=True)
 
 
 def options_schema(spec: ModelSpec) -> type[BaseModel]:
@@ -50,8 +56,7 @@ def _schema(spec: ModelSpec) -> type[BaseModel]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         fields[name] = (hints.get(name, Any), ... if default is inspect.Parameter.empty else default)
-    config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-    return create_model(f"{spec.name}_options", __config__=config, **fields)
+    return create_model(f"{spec.name}_options", __base__=_Options, **fields)
 
 
 def resolve_options(spec: ModelSpec, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:

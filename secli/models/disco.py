@@ -35,7 +35,7 @@ from secli.models.sesn import EffectiveSize, MaxOrder, Mult
 
 DiscoSize = Annotated[int, Field(ge=3, le=31, description="side K of the kernels in pixels, odd")]
 DiscoScales = Annotated[
-    tuple[float, ...],
+    tuple[Annotated[float, Field(ge=1, le=64)], ...],
     Field(
         min_length=1,
         max_length=8,

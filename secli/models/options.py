@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field
 from secli.layers.deform_dss import Offsets
 
 PerChannel = float | tuple[float, ...]
+LARGEST = 1e6
+"""Of a mean or deviation of pixels from 0 to 1: far beyond use, and float32 still holds what is divided by it."""
 
 
 def _finite(value: Any) -> Any:
@@ -18,6 +20,8 @@ def _finite(value: Any) -> Any:
     numbers = [each for each in values if isinstance(each, (int, float)) and math.isfinite(each)]
     if not values or len(numbers) < len(values):
         raise ValueError("give a finite number, or a list with one per channel")
+    if max(map(abs, numbers)) > LARGEST:
+        raise ValueError(f"must be at most {LARGEST:g} in size")
     return value
 
 
@@ -26,6 +30,8 @@ def _positive(value: Any) -> Any:
     values = _finite(value) if isinstance(value, (list, tuple)) else [_finite(value)]
     if min(values) <= 0:
         raise ValueError("must be greater than 0")
+    if min(values) < 1 / LARGEST:
+        raise ValueError(f"must be at least {1 / LARGEST:g}")
     return value
 
 

@@ -31,13 +31,13 @@ SIZES = (5, 7, 9, 11, 13)
 SIZES_ENLARGED = (7, 9, 11, 13, 15, 17)
 
 Sizes = Annotated[
-    tuple[int, ...] | None,
+    tuple[Annotated[int, Field(ge=3, le=101)], ...] | None,
     Field(
         description="sides of the kernels in pixels, odd, increasing; none: 5 to 13, on enlarged images 7 to 17"
     ),
 ]
 Orders = Annotated[
-    tuple[float, ...],
+    tuple[Annotated[float, Field(ge=-1000, le=1000)], ...],
     Field(
         min_length=1, description="radial orders k: periods from the centre to the corner of the largest size"
     ),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from secli.errors import InputError, suggestion
+from secli.errors import UnmatchedPatternError, suggestion
 
 LOGITS = "logits"
 LOGIT_KEYS = ("logits", "out")
@@ -195,19 +195,17 @@ def select(
 
     Raises
     ------
-    InputError
-        When a pattern matches nothing; the message suggests the near miss.
+    UnmatchedPatternError
+        When a pattern matches nothing; the message suggests the near miss of the first.
     """
     silent = set(known) - set(names)
-    for pattern in patterns:
-        if any(matches(name, pattern) for name in names):
-            continue
-        if any(matches(name, pattern) for name in silent):
-            raise InputError(
-                f"{option} {pattern}: the forward pass never calls this module; --list-taps shows which"
-            )
-        near = suggestion(pattern, names) if len(names) <= 12 else suggestion_near(pattern, names)
-        raise InputError(f"{option} {pattern}: no tap matches{near}")
+    unmatched = [pattern for pattern in patterns if not any(matches(name, pattern) for name in names)]
+    for pattern in unmatched:
+        reason = "the forward pass never calls this module; --list-taps shows which"
+        if not any(matches(name, pattern) for name in silent):
+            near = suggestion(pattern, names) if len(names) <= 12 else suggestion_near(pattern, names)
+            reason = f"no tap matches{near}"
+        raise UnmatchedPatternError(f"{option} {pattern}: {reason}", option, unmatched)
     return [name for name in names if any(matches(name, pattern) for pattern in patterns)]
 
 

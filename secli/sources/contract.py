@@ -68,6 +68,8 @@ class RawImages:
         Whether the pictures were stored with loss (JPEG).
     info
         Where they come from, with the digests of what was read.
+    remarks
+        What the user must know of how they were read, one line each.
     """
 
     images: np.ndarray
@@ -76,6 +78,7 @@ class RawImages:
     parts: tuple[tuple[PartName, int], ...]
     lossy: bool
     info: SourceInfo
+    remarks: tuple[str, ...] = ()
 
     def part(self, name: PartName) -> range | None:
         """Return the indices of one published part; None when the source has no such part."""

@@ -1,27 +1,33 @@
-"""A directory of class folders of pictures, or one with ``train``, ``test`` and perhaps ``val`` above them."""
+"""A directory of class folders of pictures, or one with ``train``, ``val`` and ``test`` above them."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from secli.errors import InputError
 from secli.sources.contract import PartName, RawImages, Request, SourceInfo
+from secli.sources.folder_layout import (
+    FolderLayout,
+    class_folders,
+    no_pictures,
+    pictures_below,
+    pictures_in,
+    read_layout,
+)
 from secli.sources.resizing import resize
 
-SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
-)
 LOSSY_FORMATS = frozenset(("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF"))
 GREY_MODES = frozenset(("1", "L", "LA", "La"))
 DEEP_MODES = frozenset(("I", "F", "I;16", "I;16B", "I;16L", "I;16N"))
-PARTS: tuple[PartName, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -33,14 +39,14 @@ class _Picture:
 def read(request: Request) -> RawImages:
     """Read a directory of class folders; classes and pictures are taken in the order of their names.
 
-    Where the directory holds ``train`` and ``test`` (and perhaps ``val``) with the class folders inside, these
-    are the source's parts. Grey pictures stay one channel; one colour picture makes all of them colour.
+    Where the directory holds splits (see :func:`secli.sources.folder_layout.read_layout`), these are the source's
+    parts. Grey pictures stay one channel; one colour picture makes all of them colour.
 
     Raises
     ------
     InputError
-        When no directory is given, it or a class folder is empty, a picture is damaged or deeper than 8 bits,
-        or the pictures differ in size and no ``image_size`` is asked for.
+        When no directory is given, it or a class folder is empty, its splits have different classes or none is for
+        training, a picture is damaged or deeper than 8 bits, or sizes differ and no ``image_size`` is asked for.
     """
     directory = request.directory
     if directory is None:
@@ -49,16 +55,26 @@ def read(request: Request) -> RawImages:
         )
     if not directory.is_dir():
         raise InputError(f"--source {directory}: no such directory")
-    roots = _parts(directory)
-    classes = _classes(roots)
-    pictures = {part: _pictures(root, classes) for part, root in roots.items()}
-    ordered = [picture for part in roots for picture in pictures[part]]
+    layout = read_layout(directory, "--source")
+    if not layout.classes:
+        if (folders := class_folders(directory)) and not pictures_in(directory):
+            raise no_pictures(folders[0])
+        raise InputError(f"--source {directory}: no class folders in it; expected DIR/<class>/<picture>")
+    if not {"train", "all"} & layout.splits.keys():
+        raise InputError(f"--source {directory}: has no train split; add one, from which others may be drawn")
+    remarks = list(layout.remarks)
+    pictures: dict[PartName, list[_Picture]] = {}
+    _check_classes(layout)
+    for part, root in layout.splits.items():
+        pictures[part], found = _pictures(root, layout.classes)
+        remarks += found
+    ordered = [picture for part in pictures for picture in pictures[part]]
     images, digest, lossy = _decode(directory, ordered, request.image_size)
     return RawImages(
         images=images,
         labels=np.array([picture.label for picture in ordered], dtype=np.int64),
-        classes=classes,
-        parts=tuple((part, len(pictures[part])) for part in roots),
+        classes=layout.classes,
+        parts=tuple((part, len(found)) for part, found in pictures.items()),
         lossy=lossy,
         info=SourceInfo(
             name="folder",
@@ -66,47 +82,29 @@ def read(request: Request) -> RawImages:
             verified=False,
             remark="one's own pictures: no published checksum",
         ),
+        remarks=tuple(remarks),
     )
 
 
-def _parts(directory: Path) -> dict[PartName, Path]:
-    """Return the directories that hold class folders: one, or one per part."""
-    found = {part: directory / part for part in PARTS if _folders(directory / part)}
-    return found if "train" in found and "test" in found else {"all": directory}
+def _check_classes(layout: FolderLayout) -> None:
+    """Refuse splits of different classes."""
+    names = {root: {folder.name for folder in class_folders(root)} for root in layout.splits.values()}
+    for root, own in names.items():
+        for missing in sorted(set(layout.classes) - own):
+            other = next(each for each, classes in names.items() if missing in classes)
+            raise InputError(f"--source {root}: class folder '{missing}' is not in both {other} and {root}")
 
 
-def _folders(directory: Path) -> list[Path]:
-    if not directory.is_dir():
-        return []
-    return sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _classes(roots: dict[PartName, Path]) -> tuple[str, ...]:
-    """Return the class names, which must be the same in every part."""
-    names = {root: tuple(folder.name for folder in _folders(root)) for root in roots.values()}
-    first, classes = next(iter(names.items()))
-    if not classes:
-        raise InputError(f"--source {first}: no class folders in it; expected DIR/<class>/<picture>")
-    for root, other in names.items():
-        if different := sorted(set(other) ^ set(classes)):
-            raise InputError(
-                f"--source {root}: class folder '{different[0]}' is not in both {first} and {root}"
-            )
-    return classes
-
-
-def _pictures(root: Path, classes: Sequence[str]) -> list[_Picture]:
-    pictures = []
+def _pictures(root: Path, classes: Sequence[str]) -> tuple[list[_Picture], list[str]]:
+    """Return the pictures of all classes, and which links were not followed."""
+    pictures, remarks = [], []
     for label, name in enumerate(classes):
-        paths = sorted(
-            path for path in (root / name).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-        )
-        if not paths:
-            raise InputError(
-                f"{root / name}: no pictures in this class folder ({', '.join(sorted(SUFFIXES))})"
-            )
-        pictures += [_Picture(path, label) for path in paths]
-    return pictures
+        listing = pictures_below(root / name)
+        remarks += listing.remarks
+        if not listing.files:
+            raise no_pictures(root / name)
+        pictures += [_Picture(path, label) for path in listing.files]
+    return pictures, remarks
 
 
 def _decode(directory: Path, pictures: Sequence[_Picture], size: int | None) -> tuple[np.ndarray, str, bool]:
@@ -144,25 +142,67 @@ def _open(path: Path, size: int | None) -> tuple[np.ndarray, str, str | None]:
 def open_picture(path: Path) -> tuple[Image.Image, str, str | None]:
     """Return one picture, grey or RGB, the sha256 of its file, and its format.
 
+    Of an animation or a file with several pages the first picture is taken. A photograph is turned as its EXIF
+    orientation says; CMYK and palettes become RGB, and what is transparent becomes black.
+
     Raises
     ------
     InputError
-        When it is damaged, or deeper than 8 bits.
+        When it is damaged, too large for Pillow, or deeper than 8 bits; the message says which.
     """
     try:
         content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as opened:
-            format_name = opened.format
-            if opened.mode in DEEP_MODES:
-                raise InputError(
-                    f"{path}: more than 8 bits per channel (mode {opened.mode}); convert it to 8 bits"
-                )
-            image = _flat(ImageOps.exif_transpose(opened))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
-        raise InputError(
-            f"{path}: not a whole picture that Pillow can read; replace it or remove it"
-        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not content:
+        raise InputError(f"{path}: not a whole picture: the file is empty; replace it or remove it")
+    try:
+        # Pillow warns of pictures that are large, of palettes and of damaged EXIF data: none of it changes pixels
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content)) as opened:
+                format_name = opened.format
+                deep = _deep(opened)
+                image = None if deep else _flat(ImageOps.exif_transpose(opened))
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: larger than Pillow opens ({_pixels(error)}); shrink it first") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder fails in many ways on damaged data: struct.error, IndexError, ...
+        raise InputError(f"{path}: not a whole picture: {_reason(error)}; replace it or remove it") from None
+    if image is None:
+        raise InputError(f"{path}: more than 8 bits per channel ({deep}); convert it to 8 bits")
     return image, hashlib.sha256(content).hexdigest(), format_name
+
+
+def _deep(opened: Image.Image) -> str | None:
+    """Say how a picture is stored where that is deeper than 8 bits; Pillow drops the lower bits of 16-bit RGB."""
+    if opened.mode in DEEP_MODES:
+        return f"mode {opened.mode}"
+    for tile in getattr(opened, "tile", ()):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        stored = next((part for part in arguments if isinstance(part, str)), "")
+        if ";16" in stored:
+            return f"stored as {stored}"
+        if tile[0].startswith("ppm") and isinstance(arguments[-1], int) and arguments[-1] > 255:
+            return f"its largest value is {arguments[-1]}"
+    return None
+
+
+def _pixels(error: Exception) -> str:
+    """Return how many pixels a picture has and may have, from what Pillow says."""
+    numbers = re.findall(r"\d+", str(error))
+    if len(numbers) != 2:
+        return str(error)
+    pixels, most = (f"{int(number):,}".replace(",", " ") for number in numbers)
+    return f"{pixels} pixels, at most {most}"
+
+
+def _reason(error: Exception) -> str:
+    """Return why a picture could not be decoded, as its decoder says."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no picture format that Pillow knows"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _flat(image: Image.Image) -> Image.Image:

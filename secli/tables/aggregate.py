@@ -284,7 +284,12 @@ def _same_measure(
 def _alike(record: EquivarianceRecord) -> tuple[tuple[str, Any], ...]:
     """Return all that must agree before two readings of Δ belong together, as (name, value)."""
     names = ("metric", "background", "data", "images")
-    return (*zip(names, measure_of(record), strict=True), *settings_of(record))
+    return (*zip(names, measure_of(record), strict=True), ("size", _size(record)), *settings_of(record))
+
+
+def _size(record: EquivarianceRecord) -> str:
+    """Return the size in pixels that the images were brought to, in words."""
+    return "as stored" if record.data.resized is None else "×".join(map(str, record.data.resized))
 
 
 def _check_tap(tap: str | None, curves: Sequence[Sequence[EquivarianceRecord]]) -> None:

@@ -302,12 +302,20 @@ def _lattice_note(rows: Sequence[CurveRow]) -> list[str]:
     return []
 
 
+def _size(record: EquivarianceRecord) -> str:
+    """Say what size the images were brought to; nothing where they were measured as they are."""
+    if record.data.resized is None:
+        return ""
+    height, width = record.data.resized
+    return f", brought to {height}×{width} pixels"
+
+
 def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: dict[str, str]) -> list[str]:
     images = max((row.n for row in rows), default=0)
     kept = "background Φ(0) subtracted" if record.background == "empty" else "background kept"
     runs = len(record.pooled)
     over = f"{runs} runs, each on {images} images" if runs else f"{images} images"
-    notes = [f"Mean over {over} of {with_realisations([record.data])}; {kept}."]
+    notes = [f"Mean over {over} of {with_realisations([record.data])}{_size(record)}; {kept}."]
     if any(_has_interval(row) for row in rows):
         what = "interval of the mean over runs" if runs else "interval of the mean"
         notes.append(f"95 %: {what} (bootstrap); floor: what resampling twice instead of once costs.")

@@ -21,12 +21,13 @@ def long_table(records: Sequence[EquivarianceRecord]) -> Table:
     ``local``, ``tap`` is the part that was run alone and ``kind`` its kind.
     """
     others = [name for name in CurveRow.model_fields if name not in (*_OWN, *_NUMBERS)]
-    names = (*_OWN, *_NUMBERS, *others)
+    names = (*_OWN, *_NUMBERS, *others, "resized")
     lines = []
     for record, label in zip(records, distinct_labels(records), strict=True):
+        size = None if record.data.resized is None else "×".join(map(str, record.data.resized))
         for one in (record, *record.controls):
             for values in _values(one):
-                values |= {"network": label, "control": one.control, "metric": record.metric}
+                values |= {"network": label, "control": one.control, "metric": record.metric, "resized": size}
                 lines.append(tuple(Cell(_plain(values.get(name))) for name in names))
     return Table("Equivariance", tuple(Column(name, name) for name in names), tuple(lines))
 

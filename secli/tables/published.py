@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from secli.catalogue import MODELS
-from secli.config import TrainingSettings
+from secli.config import TrainingSettings, load_yaml
 from secli.datasets.protocols import DATASETS
 from secli.tables.aggregate import Row
 from secli.tables.derived import base_dataset
@@ -154,7 +153,7 @@ class Reported:
 def load_published() -> Published:
     """Read the published figures that secli carries."""
     text = (files("secli.tables") / "published.yaml").read_text(encoding="utf-8")
-    return Published.model_validate(yaml.safe_load(text))
+    return Published.model_validate(load_yaml(text))
 
 
 def reported(row: Row, published: Published) -> list[Reported]:

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from secli.cli.app import app
+from secli.cli.twins import twin_of
 from secli.datasets.build import make_dataset
+from secli.datasets.store import open_dataset
+from secli.errors import InputError
 from secli.records import EquivarianceRecord, read_record
 
 Measure = Callable[..., Result]
@@ -105,6 +109,44 @@ def test_the_twin_is_of_the_same_source_whatever_its_name(
     record["data"].update(name=name, path=str(tmp_path / "data" / name / "r0"))
     (run / "record.json").write_text(json.dumps(record))
     refused(measure(str(run), *FEW, "--force"), f"--data: {tmp_path / 'data' / twin / 'r0'}, the pictures of")
+
+
+def test_the_twin_of_custom_sizes_is_found_and_its_making_told(
+    tmp_path: Path,
+) -> None:
+    sizes, side = (40, 20, 30), 24
+    (scaled,) = make_dataset(
+        "digits-scale", tmp_path, (3,), factors=(0.5, 1), sizes=sizes, image_size=side, jobs=1
+    )
+    info = open_dataset(scaled.path).info()
+    with pytest.raises(InputError, match="does not exist") as caught:
+        twin_of(info)
+    command = str(caught.value).split("'")[1]
+    assert command.startswith(
+        "secli make-data digits --sizes 40 20 30 --image-size 24 --realisations 3 --out "
+    )
+    made = CliRunner().invoke(app, command.split()[1:])
+    assert made.exit_code == 0, made.output
+    assert str(twin_of(info)) == made.stdout.strip()
+    # a record that does not know the parameters is read with the manifest, as long as that stands
+    older = info.model_copy(update={"parameters": {}})
+    assert twin_of(older) == twin_of(info)
+    gone = older.model_copy(update={"path": str(tmp_path / "gone" / info.name / "r3")})
+    with pytest.raises(InputError, match="gone, and its record does not say its sizes"):
+        twin_of(gone)
+
+
+def test_the_twin_of_other_factors_is_the_standard_one_and_of_own_pictures_theirs(tmp_path: Path) -> None:
+    (factors,) = make_dataset("digits-scale", tmp_path, factors=(0.5, 2), jobs=1)
+    (plain,) = make_dataset("digits", tmp_path, jobs=1)
+    assert twin_of(open_dataset(factors.path).info()) == plain.path
+    for name in ("ant", "bee"):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        for k in range(10):
+            Image.new("L", (8, 8), 20 * k).save(tmp_path / "p" / name / f"{k}.png")
+    (scaled,) = make_dataset("folder-scale", tmp_path, source=tmp_path / "p", jobs=1)
+    (own,) = make_dataset("folder", tmp_path, source=tmp_path / "p", jobs=1)
+    assert twin_of(open_dataset(scaled.path).info()) == own.path
 
 
 def test_a_registry_name_needs_data_and_takes_options(measure: Measure, place: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +33,11 @@ def test_classes_and_pictures_in_the_order_of_their_names(tmp_path: Path) -> Non
     (tmp_path / ".git").mkdir()
     raw = read(tmp_path)
     assert raw.classes == ("cat", "dog")
-    assert raw.labels.tolist() == [0, 0, 1, 1, 1]
-    assert raw.images.shape == (5, 5, 6)
-    assert raw.parts == (("all", 5),)
+    assert raw.labels.tolist() == [0, 1, 1, 1]
+    assert raw.images.shape == (4, 5, 6)
+    assert raw.parts == (("all", 4),)
     assert not raw.lossy
-    np.testing.assert_array_equal(raw.images[2], np.asarray(Image.open(tmp_path / "dog" / "a.png")))
+    np.testing.assert_array_equal(raw.images[1], np.asarray(Image.open(tmp_path / "dog" / "a.png")))
     again = read(tmp_path).info.digests
     assert again == raw.info.digests
     picture(tmp_path / "dog" / "a.png", seed=9)
@@ -114,8 +116,79 @@ def test_bad_pictures_are_named(tmp_path: Path, fault: str) -> None:
         read(tmp_path)
 
 
-def test_deep_pictures_are_refused(tmp_path: Path) -> None:
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png16(colour_type: int, channels: int) -> bytes:
+    """Return a PNG of 4×4 pixels with 16 bits per channel, which Pillow cannot write in colour."""
+    row = b"\0" + bytes(4 * 2 * channels)
+    header = struct.pack(">IIBBBBB", 4, 4, 16, colour_type, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(4 * row)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+DEEP = {
+    "grey.png": png16(0, 1),
+    "grey-alpha.png": png16(4, 2),
+    "colour.png": png16(2, 3),
+    "colour-alpha.png": png16(6, 4),
+    "colour.ppm": b"P6 4 4 65535\n" + bytes(4 * 4 * 6),
+    "ten-bits.pgm": b"P5 4 4 1023\n" + bytes(4 * 4 * 2),
+    "plain.ppm": b"P3 1 1 1023\n1023 0 512\n",
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_pictures_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a").mkdir()
-    Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(tmp_path / "a" / "deep.png")
-    with pytest.raises(InputError, match=r"deep\.png: more than 8 bits per channel"):
+    (tmp_path / "a" / name).write_bytes(DEEP[name])
+    with pytest.raises(InputError, match=rf"{name}: more than 8 bits per channel \(.*\); convert it to 8"):
         read(tmp_path)
+
+
+def test_the_reason_is_the_decoder_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = picture(tmp_path / "a" / "x.png", size=(60, 50))
+    whole = path.read_bytes()
+    cases = {
+        whole[:1000]: "not a whole picture: .*truncated",
+        b"no picture": "not a whole picture: no picture format that Pillow knows",
+        b"": "not a whole picture: the file is empty",
+        whole[:-300] + bytes(300): "not a whole picture: .*",
+    }
+    for content, reason in cases.items():
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"x\.png: {reason}; replace it or remove it"):
+            read(tmp_path)
+    path.write_bytes(whole)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # 3000 pixels: Pillow only warns
+    assert read(tmp_path).images.shape == (1, 50, 60)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InputError, match=r"x\.png: larger than Pillow opens \(3 000 pixels, at most 2 000\)"):
+        read(tmp_path)
+    path.unlink()
+    path.symlink_to(tmp_path / "gone.png")
+    with pytest.raises(InputError, match=r"x\.png: cannot be read: No such file"):
+        read(tmp_path)
+
+
+def test_other_kinds_of_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    red = Image.new("RGB", (4, 2), (255, 0, 0))
+    red.convert("CMYK").save(folder / "1-cmyk.tif")
+    palette = red.convert("P", palette=Image.Palette.ADAPTIVE, colors=2)
+    palette.save(folder / "2-clear.png", transparency=palette.getpixel((0, 0)))
+    frames = [Image.new("RGB", (4, 2), colour) for colour in ((0, 255, 0), (0, 0, 255))]
+    frames[0].save(folder / "3-moving.gif", save_all=True, append_images=frames[1:])
+    turned = Image.new("RGB", (2, 4), (0, 0, 0))
+    turned.putpixel((0, 0), (255, 255, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be seen turned by 90° clockwise
+    turned.save(folder / "4-turned.png", exif=exif)
+    images = read(tmp_path).images
+    assert images.shape == (4, 2, 4, 3)
+    assert images[0, 0, 0].tolist() == [255, 0, 0]
+    assert images[1].max() == 0
+    assert images[2, 0, 0].tolist() == [0, 255, 0]
+    assert images[3].sum() == images[3, 0, 3].sum() == 3 * 255
