@@ -5,20 +5,57 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from secli.errors import InputError, suggestion
+from secli.errors import InputError, shortened, shown, suggestion
 
 Metric = Literal["squared", "relative", "absolute"]
 Background = Literal["empty", "none"]
 Precision = Literal["32", "tf32", "bf16", "16"]
 Augmentation = Literal["none", "scale", "stl10"]
+
+MOST_VALUES = 100_000
+"""Values that a YAML file may hold, each alias counted as often as it is used."""
+MOST_BYTES = 4 << 20
+"""Bytes of a YAML file; it takes seconds to read as many."""
+DEEPEST = 40
+"""Levels to which lists and keys may be nested in a file."""
+LONGEST_NAME = 100
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def file_name(text: str) -> str:
+    """Return a name read from a file that becomes the name of a file or directory, or raise ``ValueError``.
+
+    Examples
+    --------
+    >>> file_name("digits-scale-1a2b")
+    'digits-scale-1a2b'
+    """
+    if len(text) > LONGEST_NAME or _NAME.fullmatch(text) is None:
+        raise ValueError(
+            f"a name is up to {LONGEST_NAME} letters, digits, '.', '_' and '-', the first a letter or a digit"
+        )
+    return text
+
+
+FileName = Annotated[str, AfterValidator(file_name)]
+"""A name that becomes part of a path: it names one entry of the directory that it is put into, and no other."""
 
 
 class Settings(BaseModel):
@@ -171,15 +208,15 @@ def validated(kind: type[S], values: Mapping[str, Any], where: str) -> S:
 def first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
     """Say the first problem of a validation error in one line."""
     problem = error.errors()[0]
-    path = ".".join(str(part) for part in problem["loc"])
+    path = ".".join(shortened(str(part)) for part in problem["loc"])
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key '{path}'{suggestion(path.rsplit('.', 1)[-1], kind.model_fields)}"
     if problem["type"] == "missing":
         return f"key '{path}' is missing"
-    message = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
+    message = shortened(problem["msg"], 200).removeprefix("Value error, ").replace("a valid tuple", "a list")
     if not path:
         return message
-    return f"{path} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{path} = {shown(problem['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def check_factors(factors: Sequence[float]) -> tuple[float, ...]:
@@ -223,7 +260,7 @@ def parse_factors(text: str) -> tuple[float, ...]:
             ("could not convert", "invalid literal", "not enough values", "too many values")
         ):
             detail = "write a list like 1,0.9,0.5 or a range like 0.33:1:9"
-        raise InputError(f"--factors {text}: {detail}") from None
+        raise InputError(f"--factors {shortened(text)}: {detail}") from None
 
 
 def parse_assignments(texts: Sequence[str], sections: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -239,19 +276,109 @@ def parse_assignments(texts: Sequence[str], sections: Sequence[str]) -> dict[str
         path, equals, raw = text.partition("=")
         section, dot, key = path.partition(".")
         if not (equals and dot and key):
-            raise InputError(f"--set {text}: write SECTION.KEY=VALUE, for example {_example(sections)}")
+            raise InputError(
+                f"--set {shortened(text)}: write SECTION.KEY=VALUE, for example {_example(sections)}"
+            )
         if section not in values:
-            raise InputError(f"--set {text}: unknown section '{section}'{suggestion(section, sections)}")
+            raise InputError(
+                f"--set {shortened(text)}: unknown section '{shortened(section)}'{suggestion(section, sections)}"
+            )
         try:
-            values[section][key] = yaml.safe_load(raw)
-        except yaml.YAMLError:
-            raise InputError(f"--set {text}: the value is not valid YAML") from None
+            values[section][key] = parse_yaml(raw)
+        except ValueError as error:
+            raise InputError(f"--set {shortened(text)}: the value is {error}") from None
     return values
 
 
 def _example(sections: Sequence[str]) -> str:
     examples = {"model": "model.channels=32", "training": "training.lr=0.1", "measure": "measure.images=100"}
     return next((examples[section] for section in sections if section in examples), "section.key=1")
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML of bounded size and depth, or raise ``ValueError`` that ends the sentence "it is …".
+
+    A few lines of YAML can stand for more values than a machine holds: each alias repeats what it names.
+
+    Examples
+    --------
+    >>> parse_yaml("{lr: 0.1, milestones: [5, 8]}")
+    {'lr': 0.1, 'milestones': [5, 8]}
+    """
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError(
+            "not valid YAML" + (f" (line {mark.line + 1})" if mark is not None else "")
+        ) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (ValueError, OverflowError, TypeError):  # a date or a number that Python cannot hold
+        raise ValueError("not valid YAML (a value that cannot be read)") from None
+    check_bounds(content)
+    return content
+
+
+def check_bounds(content: Any) -> None:
+    """Raise ``ValueError`` where lists and mappings are nested too deeply, hold themselves, or hold too much."""
+    check_depth(content)
+    if _size(content, {}) > MOST_VALUES:
+        raise ValueError(f"more than {MOST_VALUES} values, aliases counted")
+
+
+def check_depth(content: Any) -> None:
+    """Raise ``ValueError`` where lists and mappings are nested too deeply, or hold themselves."""
+    level, depth = [content], 0
+    while level:
+        if depth > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} levels deep")
+        # each container once on a level, however often an alias repeats it there
+        below = {id(part): part for value in level for part in _parts(value) if _holds(part)}
+        level, depth = list(below.values()), depth + 1
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """Return how many values a value holds, itself included; those of an alias as often as it is used."""
+    if not _holds(value):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 1 + sum(_size(part, known) for part in _parts(value))
+    return known[id(value)]
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, dict | list | tuple | set)
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return list(value) if _holds(value) else []
+
+
+def read_yaml(path: Path, where: str) -> Any:
+    """Read a YAML file; whatever is wrong with it is one line that begins with ``where``.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, cannot be read, is too large, or is not YAML.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise InputError(f"{where}: larger than {MOST_BYTES >> 20} MiB")
+        return parse_yaml(content.decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"{where}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{where}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: not valid YAML (not text in UTF-8)") from None
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def read_config(path: Path) -> Config:
@@ -262,14 +389,7 @@ def read_config(path: Path) -> Config:
     InputError
         When the file is missing, is not YAML, or holds an unknown key or a wrong value.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"--config {path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" (line {mark.line + 1})" if mark is not None else ""
-        raise InputError(f"--config {path}: not valid YAML{line}") from None
+    content = read_yaml(path, f"--config {path}")
     if content is None:
         content = {}
     if not isinstance(content, dict):

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from secli.errors import InputError
+from secli.config import TrainingSettings, check_depth, file_name, first_problem
+from secli.errors import InputError, shortened
 
 SCHEMA_VERSION: Final = 1
+MOST_BYTES = 256 << 20
+"""Bytes of a JSON file; that of the largest measurement, each channel by itself, has some tens of millions."""
+LARGEST_INTEGER = 2**64 - 1
 RECORD_FILE = "record.json"
 CURVES_FILE = "equivariance.json"
 SWEEP_FILE = "sweep.json"
@@ -29,7 +35,58 @@ Status = Literal["running", "finished", "failed", "interrupted"]
 class Part(BaseModel):
     """A part of a record; frozen, and strict about its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Parameters(BaseModel):
+    """What tables and resuming read of a dataset's parameters; there may be others."""
+
+    sizes: tuple[int, int, int] | None = None
+    factors: tuple[float, float] | None = None
+    image_size: int | None = None
+
+
+class _Table(BaseModel):
+    """What is read of a table that a sweep ends in; there may be more."""
+
+    title: str
+    rows: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = None
+    values: tuple[str, ...] | None = None
+    tap: str | None = None
+    factors: tuple[float, ...] | None = None
+    published: bool | None = None
+    ranks: bool | None = None
+    test: Literal["t", "wilcoxon"] | None = None
+    curves: bool | None = None
+    ablate: tuple[str, ...] | None = None
+    only: dict[str, Any] | None = None
+
+
+def _as(kind: type[BaseModel]) -> AfterValidator:
+    """Return a check that the keys of a mapping which a schema knows fit it; the mapping stays as it is."""
+
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            kind.model_validate({key: part for key, part in value.items() if key in kind.model_fields})
+        except ValidationError as error:
+            raise ValueError(first_problem(error, kind)) from None
+        return value
+
+    return AfterValidator(check)
+
+
+DataParameters = Annotated[dict[str, Any], _as(_Parameters)]
+
+
+def _below(text: str) -> str:
+    """Return where a run lies below its sweep, ``<model>/<run>``, or raise ``ValueError``."""
+    parts = PurePath(text).parts
+    if len(parts) != 2:
+        raise ValueError("a run lies two levels below its sweep: <model>/<run>")
+    for part in parts:
+        file_name(part)
+    return text
 
 
 class Provenance(Part):
@@ -63,7 +120,7 @@ class DataInfo(Part):
     lossy: bool = Field(
         default=False, description="whether the source was lossy (JPEG), so not the canonical images"
     )
-    parameters: dict[str, Any] = Field(
+    parameters: DataParameters = Field(
         default={},
         description="the protocol's parameters, resolved: sizes (images in train, val, test), factors, image_size; "
         "empty in older records and of a plain folder",
@@ -104,7 +161,9 @@ class TrainingRecord(Part):
     reason: str | None = Field(default=None, description="why a run failed or stopped; null otherwise")
     model: ModelInfo = Field(description="which network")
     data: DataInfo = Field(description="which images")
-    training: dict[str, Any] = Field(description="all training settings, resolved")
+    training: Annotated[dict[str, Any], _as(TrainingSettings)] = Field(
+        description="all training settings, resolved"
+    )
     results: TrainingResults | None = Field(
         default=None, description="results of a finished run; null otherwise"
     )
@@ -221,7 +280,9 @@ class SweptRun(Part):
     """One run of a sweep, as its tables name it."""
 
     key: str = Field(description="hash of the run's resolved settings and of its data")
-    run: str = Field(description="the run directory, below the sweep's own")
+    run: Annotated[str, AfterValidator(_below)] = Field(
+        description="the run directory, below the sweep's own"
+    )
     model: str = Field(description="registry name of the model")
     label: str = Field(description="what the tables call the model")
     tag: str | None = Field(default=None, description="the block of the sweep; null where there is one")
@@ -246,7 +307,9 @@ class SweepRecord(Part):
     command: str = Field(description="the command line, as given")
     secli: str = Field(description="version of secli")
     runs: list[SweptRun] = Field(description="its runs, in the order of its file")
-    tables: list[dict[str, Any]] = Field(default=[], description="the tables that it ends in")
+    tables: list[Annotated[dict[str, Any], _as(_Table)]] = Field(
+        default=[], description="the tables that it ends in"
+    )
 
 
 Record = Annotated[TrainingRecord | EquivarianceRecord, Field(discriminator="kind")]
@@ -265,14 +328,14 @@ def read_record(path: Path) -> TrainingRecord | EquivarianceRecord:
         When the file is missing, damaged, of a newer version, or no record.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such record; is this a run directory that 'secli train' wrote?"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise InputError(f"{path}: damaged record (not JSON)") from None
-    if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
+    except ValueError as error:
+        raise InputError(f"{path}: damaged record ({error})") from None
+    if not _versioned(content):
         raise InputError(f"{path}: not a record of secli")
     if content["schema_version"] > SCHEMA_VERSION:
         raise InputError(
@@ -286,8 +349,61 @@ def read_record(path: Path) -> TrainingRecord | EquivarianceRecord:
     try:
         return _RECORD.validate_python(content)
     except ValidationError as error:
-        key = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise InputError(f"{path}: damaged record ({key}: {error.errors()[0]['msg']})") from None
+        problem = error.errors()[0]
+        key = ".".join(shortened(str(part)) for part in problem["loc"])
+        raise InputError(f"{path}: damaged record ({key}: {shortened(problem['msg'], 120)})") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of bounded size and depth.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is missing.
+    ValueError
+        When it cannot be read for whatever other reason, in a few words.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise ValueError("a directory" if path.is_dir() else "not a regular file")
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
+        content = json.loads(
+            text.decode("utf-8"), parse_int=_integer, parse_float=_finite, parse_constant=_finite
+        )
+        check_depth(content)
+        return content
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ValueError("not text in UTF-8") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except json.JSONDecodeError:
+        raise ValueError("not JSON") from None
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > len(str(LARGEST_INTEGER)) + 1 or abs(int(digits)) > LARGEST_INTEGER:
+        raise ValueError(f"the number {shortened(digits, 20)} is too large")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{shortened(digits, 20)} is not a finite number")
+    return value
+
+
+def _versioned(content: Any) -> bool:
+    """Say whether a file's content has a schema version; ``true`` is none, though Python takes it for 1."""
+    return isinstance(content, dict) and type(content.get("schema_version")) is int
 
 
 def read_sweep_record(directory: Path) -> SweepRecord | None:
@@ -300,11 +416,16 @@ def read_sweep_record(directory: Path) -> SweepRecord | None:
     """
     file = directory / SWEEP_FILE
     try:
-        return SweepRecord.model_validate_json(file.read_text(encoding="utf-8"))
+        content = read_json(file)
+        if not _versioned(content):
+            raise ValueError("not a record of secli")
+        return SweepRecord.model_validate(content)
     except FileNotFoundError:
         return None
-    except (ValidationError, UnicodeDecodeError):
-        raise InputError(f"{file}: damaged record") from None
+    except ValidationError as error:
+        raise InputError(f"{file}: damaged record ({first_problem(error, SweepRecord)})") from None
+    except ValueError as error:
+        raise InputError(f"{file}: damaged record ({error})") from None
 
 
 def read_training_record(run: Path) -> TrainingRecord:

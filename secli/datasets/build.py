@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from secli.datasets.manifest import SPLITS, SplitName
+from secli.datasets.manifest import MAX_REALISATION, SPLITS, SplitName
 from secli.datasets.protocols import DATASETS, DatasetSpec, Factors, Parameters, Sizes
 from secli.datasets.published import first_difference, is_standard, published_digests
 from secli.datasets.splitting import Plan, plan
@@ -21,7 +21,6 @@ from secli.sources.contract import RawImages, Request
 from secli.sources.registry import SOURCES, read_source
 from secli.sources.resizing import resize_all
 
-MAX_REALISATION = 2**32 - 1  # what NumPy's generator takes as a seed
 WORTH_A_PROCESS = 8_000  # images: starting a worker takes as long as rescaling about so many
 
 Progress = Callable[[int, int], None]

@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from secli.catalogue import MODELS
 from secli.config import (
+    FileName,
     MeasureSettings,
     Settings,
     TrainingSettings,
     check_factors,
     first_problem,
+    read_yaml,
     validated,
 )
 from secli.datasets.protocols import DATASETS
@@ -280,9 +281,7 @@ class Sweep(Settings):
     block.
     """
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the sweep and of its directory"
-    )
+    name: FileName = Field(description="name of the sweep and of its directory")
     about: str = Field(description="what it is and which table it makes, in a sentence")
     cost: str = Field("", description="what it costs, in words")
     parts: tuple[Part, ...] = Field(min_length=1, description="the blocks of runs")
@@ -369,16 +368,7 @@ def _kind_at(place: Sequence[int | str]) -> type[Settings]:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a sweep's YAML file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: a directory; give a sweep's YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" (line {mark.line + 1})" if mark is not None else ""
-        raise InputError(f"{path}: not valid YAML{line}") from None
+    content = read_yaml(path, str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected keys at the top level (name, about, models, datasets, ...)")
     if "models" not in content and "parts" not in content:

@@ -26,7 +26,7 @@ def some(count: int, *channels: int) -> Split:
 
 DESCRIPTION: dict[str, Any] = {
     "name": "some-scale",
-    "protocol": "some-scale",
+    "protocol": "digits-scale",
     "realisation": 3,
     "parameters": {"factors": [0.3, 1.0]},
     "scaled": True,

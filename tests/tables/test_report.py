@@ -353,7 +353,7 @@ def test_a_damaged_sweep_below_is_set_aside(runs: Path, begun: bool) -> None:
     report = report_of(runs)
     assert report.set_aside is not None
     said = [[str(cell.value) for cell in line] for line in report.set_aside.table.rows]
-    assert said.count([str(bad / SWEEP_FILE), "damaged record"]) == 1
+    assert said.count([str(bad / SWEEP_FILE), "damaged record (not JSON)"]) == 1
     write_run(bad / "cnn" / "r5", training("cnn", realisation=5))
     with pytest.raises(InputError, match=r"sweep\.json: damaged record"):
         report_of(bad)

@@ -174,7 +174,7 @@ def test_a_damaged_sweep_below_is_set_aside_and_a_named_one_is_an_error(tmp_path
     runs, aside = collect([tmp_path])
     assert {run.model.name for run in runs} == {"cnn", "dss_v1"}
     assert [(one.path, one.reason) for one in aside] == [
-        (str(tmp_path / "bad" / SWEEP_FILE), "damaged record")
+        (str(tmp_path / "bad" / SWEEP_FILE), "damaged record (not JSON)")
     ]
     with pytest.raises(InputError, match=r"sweep\.json: damaged record"):
         collect([tmp_path / "bad"])
