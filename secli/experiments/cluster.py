@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from secli.datasets.interpreter import package_home
 from secli.errors import InputError, SecliError
 from secli.experiments.engine import Done, Failed, Left, Progressed, Said, Started, SweepReport
 from secli.experiments.gpu_sharing import gpu_share, step_bytes
@@ -138,7 +139,7 @@ class RayEngine:
         if self.address is not None:
             check_address(self.address)
         here = {"num_cpus": max(self.cores, threads * (self.jobs or 1)), "include_dashboard": False}
-        with _own_signals():
+        with _own_signals(), _away_from_the_working_directory():
             try:
                 self.ray.init(
                     address=self.address or "local",
@@ -162,6 +163,20 @@ class RayEngine:
             f"--address {self.address}: not to be reached from here ({reason}); this machine must belong to the "
             "cluster: ray start --address=HOST:PORT, then --address auto"
         )
+
+
+@contextlib.contextmanager
+def _away_from_the_working_directory() -> Iterator[None]:
+    """Stand where this package lies while Ray is started or joined.
+
+    Ray puts the directory that it is started in before all others that its workers, on every node, import from.
+    """
+    here = Path.cwd()
+    os.chdir(package_home())
+    try:
+        yield
+    finally:
+        os.chdir(here)
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ def test_a_standing_directory_is_never_replaced(directory: Path) -> None:
 
 
 def test_nothing_is_left_of_a_failed_write(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="classes"):
+    with pytest.raises(InputError, match="classes"):
         write_dataset(
             tmp_path / "r0",
             {"train": some(1), "val": some(1), "test": some(1)},
