@@ -28,6 +28,14 @@ LARGEST_INTEGER = 2**64 - 1
 RECORD_FILE = "record.json"
 CURVES_FILE = "equivariance.json"
 SWEEP_FILE = "sweep.json"
+DAMAGED = ".damaged"
+"""Ending of the name under which what could not be read is kept, when it has been made again."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Measured = Annotated[float, Field(ge=-1e100, le=1e100)]
+"""A number of which averages and variances are finite."""
+Factor = Annotated[float, Field(gt=0, le=1e6)]
+Count = Annotated[int, Field(ge=0)]
 
 Status = Literal["running", "finished", "failed", "interrupted"]
 
@@ -132,7 +140,7 @@ class ModelInfo(Part):
 
     name: str = Field(description="registry name")
     options: dict[str, Any] = Field(description="all options of the builder, resolved")
-    parameters: int = Field(description="number of learned parameters")
+    parameters: Count = Field(description="number of learned parameters")
     changed: dict[str, Any] = Field(
         default={}, description="the options that differ from the registry's, with the registry's value"
     )
@@ -141,15 +149,17 @@ class ModelInfo(Part):
 class TrainingResults(Part):
     """What training came to."""
 
-    test_error: float | None = Field(description="fraction of test images misclassified by the kept weights")
-    test_images: int = Field(description="number of test images")
-    validation_error: float | None = Field(
+    test_error: Fraction | None = Field(
+        description="fraction of test images misclassified by the kept weights"
+    )
+    test_images: Count = Field(description="number of test images")
+    validation_error: Fraction | None = Field(
         description="validation error of the kept epoch; null without such a split"
     )
-    best_epoch: int = Field(description="epoch whose weights were kept, from 1")
-    epochs: int = Field(description="epochs trained")
-    train_seconds: float = Field(description="wall time of the training epochs, summed over resumptions")
-    images_per_second: float | None = Field(description="training images per second, median over epochs")
+    best_epoch: Count = Field(description="epoch whose weights were kept, from 1")
+    epochs: Count = Field(description="epochs trained")
+    train_seconds: Measured = Field(description="wall time of the training epochs, summed over resumptions")
+    images_per_second: Measured | None = Field(description="training images per second, median over epochs")
 
 
 class TrainingRecord(Part):
@@ -175,19 +185,21 @@ class CurveRow(Part):
 
     tap: str = Field(description="the tap's name")
     field: str = Field(description="how the scale action moves this tap, in words")
-    factor: float = Field(description="scale factor s; below 1 the picture shrinks")
-    mean: float | None = Field(description="mean over images of the metric; null when it cannot be measured")
-    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
-    high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
-    median: float | None = Field(description="median over images")
-    floor: float | None = Field(
+    factor: Factor = Field(description="scale factor s; below 1 the picture shrinks")
+    mean: Measured | None = Field(
+        description="mean over images of the metric; null when it cannot be measured"
+    )
+    low: Measured | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
+    high: Measured | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
+    median: Measured | None = Field(description="median over images")
+    floor: Measured | None = Field(
         description="the error of composing two half-steps of the spatial action, same metric, on the first 200 images"
     )
-    n: int = Field(description="images measured")
-    runs: int = Field(
+    n: Count = Field(description="images measured")
+    runs: Count = Field(
         default=1, description="runs averaged; the interval is over them when there are several"
     )
-    dropped: int = Field(
+    dropped: Count = Field(
         default=0, description="images left out because their features vanish or are not finite"
     )
     levels_used: int | None = Field(default=None, description="scale levels compared; null off a scale axis")
@@ -197,10 +209,10 @@ class CurveRow(Part):
     )
     level: int | None = Field(default=None, description="the one scale level measured; null when all are")
     channel: int | None = Field(default=None, description="the one channel measured; null when all are")
-    compared: float | None = Field(
+    compared: Measured | None = Field(
         default=None, description="share of the tap's cells that are compared, 0 to 1"
     )
-    border: float = Field(default=0.0, description="pixels left out along the edges of picture and canvas")
+    border: Measured = Field(default=0.0, description="pixels left out along the edges of picture and canvas")
     warnings: tuple[str, ...] = Field(default=(), description="what a reader of this number must know")
     reason: str | None = Field(default=None, description="why the value is null")
 
@@ -210,13 +222,13 @@ class LieRow(Part):
 
     tap: str = Field(description="the tap's name")
     field: str = Field(description="how the scale action moves this tap, in words")
-    mean: float | None = Field(
+    mean: Measured | None = Field(
         description="mean over images of ‖d/dt L_{e^-t} Φ(L_{e^t} f)‖² / ‖Φ(f)‖² at t = 0"
     )
-    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
-    high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
-    n: int = Field(description="images measured")
-    dropped: int = Field(
+    low: Measured | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
+    high: Measured | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
+    n: Count = Field(description="images measured")
+    dropped: Count = Field(
         default=0, description="images left out because their features vanish or are not finite"
     )
     reason: str | None = Field(default=None, description="why the value is null")
@@ -227,12 +239,12 @@ class LocalRow(Part):
 
     part: str = Field(description="the stage's tap, or the name of a layer inside the network")
     kind: str = Field(description="'stage', or the kind of layer: conv, pool, norm, activation, pointwise")
-    factor: float = Field(description="scale factor s")
-    mean: float | None = Field(description="mean over images of the part's own equivariance error")
-    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
-    high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
-    n: int = Field(description="images measured")
-    compared: float | None = Field(
+    factor: Factor = Field(description="scale factor s")
+    mean: Measured | None = Field(description="mean over images of the part's own equivariance error")
+    low: Measured | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
+    high: Measured | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
+    n: Count = Field(description="images measured")
+    compared: Measured | None = Field(
         default=None, description="share of the part's output cells that are compared"
     )
     reason: str | None = Field(default=None, description="why the value is null")
@@ -241,10 +253,10 @@ class LocalRow(Part):
 class AccuracyRow(Part):
     """How well the network classifies rescaled images."""
 
-    factor: float = Field(description="scale factor s")
-    accuracy: float | None = Field(description="fraction of rescaled images classified rightly")
-    agreement: float | None = Field(description="fraction whose prediction equals that at s = 1")
-    n: int = Field(description="images classified")
+    factor: Factor = Field(description="scale factor s")
+    accuracy: Fraction | None = Field(description="fraction of rescaled images classified rightly")
+    agreement: Fraction | None = Field(description="fraction whose prediction equals that at s = 1")
+    n: Count = Field(description="images classified")
     reason: str | None = Field(default=None, description="why the values are null")
 
 
@@ -335,7 +347,7 @@ def read_record(path: Path) -> TrainingRecord | EquivarianceRecord:
         ) from None
     except ValueError as error:
         raise InputError(f"{path}: damaged record ({error})") from None
-    if not _versioned(content):
+    if not is_versioned(content):
         raise InputError(f"{path}: not a record of secli")
     if content["schema_version"] > SCHEMA_VERSION:
         raise InputError(
@@ -401,7 +413,7 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _versioned(content: Any) -> bool:
+def is_versioned(content: Any) -> bool:
     """Say whether a file's content has a schema version; ``true`` is none, though Python takes it for 1."""
     return isinstance(content, dict) and type(content.get("schema_version")) is int
 
@@ -417,7 +429,7 @@ def read_sweep_record(directory: Path) -> SweepRecord | None:
     file = directory / SWEEP_FILE
     try:
         content = read_json(file)
-        if not _versioned(content):
+        if not is_versioned(content):
             raise ValueError("not a record of secli")
         return SweepRecord.model_validate(content)
     except FileNotFoundError:
@@ -436,7 +448,11 @@ def read_training_record(run: Path) -> TrainingRecord:
     InputError
         When the directory or its record is missing or damaged.
     """
-    if not run.is_dir():
+    try:
+        there = run.is_dir()
+    except OSError as error:  # a name that is too long, a directory that may not be entered
+        raise InputError(f"{run}: cannot be read: {error.strerror or error}") from None
+    if not there:
         raise InputError(f"{run}: no such run directory")
     record = read_record(run / RECORD_FILE)
     if not isinstance(record, TrainingRecord):
