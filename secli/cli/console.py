@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperGroup
 
+from secli.cli.arguments import refuse_empty_paths
 from secli.errors import (
     DEBUG,
     EXIT_BUG,
@@ -111,6 +112,7 @@ class OneLineErrors(TyperGroup):
     ) -> Any:
         """Run the command line; with ``standalone_mode`` leave the process with the exit code."""
         try:
+            refuse_empty_paths(sys.argv[1:] if args is None else args)
             result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
             sys.stdout.flush()
         except SecliError as error:

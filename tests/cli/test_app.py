@@ -43,6 +43,9 @@ def test_version() -> None:
         (["trian"], "Did you mean 'train'?"),
         (["train", "--epoch", "3"], "No such option: --epoch"),
         (["--colour"], "No such option: --colour"),
+        (["report", "runs", "-o", ""], "-o: an empty path"),
+        (["make-data", "digits", "--out="], "--out: an empty path"),
+        (["compare", "runs", ""], "argument 2: an empty path"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_2(arguments: list[str], message: str) -> None:
