@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.campaigns import damage
-from tests.campaigns.forked import PATIENCE, Ended, invoke, warm
+from tests.campaigns.forked import Ended, invoke, rehearse, warm
 from tests.campaigns.standing import Standing, changed, digests, stand_up
 
 NAME = "bad_input"
+SLOW = 20.0
+"""Seconds of processor time that an invocation may take."""
 LONGEST = 400
 """Characters of a line on stderr."""
 
@@ -302,8 +304,8 @@ def problems(case: Case, ended: Ended, gone: Sequence[str]) -> list[str]:
     found = []
     if "Traceback (most recent call last)" in ended.stderr or ended.code == 70:
         found.append("traceback")
-    if ended.hung or ended.seconds > PATIENCE:
-        found.append(f"{ended.seconds:.0f} s")
+    if ended.hung or ended.worked > SLOW:
+        found.append(f"{ended.worked:.0f} s of work in {ended.seconds:.0f} s")
     if longest := [line for line in told if len(line) > LONGEST]:
         found.append(f"a line of {len(longest[0])} characters")
     if ended.code not in ((1, 2) if case.must_fail else (0, 1, 2)):
@@ -317,10 +319,13 @@ def problems(case: Case, ended: Ended, gone: Sequence[str]) -> list[str]:
     return found
 
 
-def campaign(count: int, seed: int, scratch: Path, verbose: bool) -> tuple[int, list[str]]:
+def campaign(
+    count: int, seed: int, scratch: Path, at: Standing, verbose: bool = False
+) -> tuple[int, list[str]]:
     """Try so many invocations; return how many survived, and a line on each that did not."""
-    warm()
-    at = stand_up(scratch / "standing")
+    (scratch / "rehearsal").mkdir()
+    for command in OPTIONS:
+        rehearse(_base(command, at, scratch / "rehearsal"), scratch / "rehearsal")
     before = digests(at.root)
     chance = random.Random(seed)
     lost = []
@@ -350,7 +355,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--verbose", action="store_true", help="print what each lost one wrote")
     given = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="secli-campaign-") as scratch:
-        survived, lost = campaign(given.count, given.seed, Path(scratch), given.verbose)
+        warm()
+        at = stand_up(Path(scratch) / "standing")
+        survived, lost = campaign(given.count, given.seed, Path(scratch), at, given.verbose)
     for line in lost if not given.verbose else ():
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(f"{NAME}: tried {given.count}, survived {survived}, lost {len(lost)}\n")

@@ -14,18 +14,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE = 20.0
-"""Seconds that one invocation may take."""
+PATIENCE = 60.0
+"""Seconds that one invocation may take in all, when other work keeps the machine busy."""
 MOST_MEMORY = 16 << 30
 """Bytes of address space of a child, so that none of them harms the machine."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How an invocation ended; ``code`` is negative when a signal ended it."""
+    """How an invocation ended: ``code`` is negative after a signal, ``worked`` is processor time in seconds."""
 
     code: int
     seconds: float
+    worked: float
     stdout: str
     stderr: str
 
@@ -49,6 +50,23 @@ def warm() -> None:
     torch.set_num_threads(1)
 
 
+def rehearse(arguments: Sequence[str], cwd: Path) -> None:
+    """Run one command line here, so that the children find loaded what it loads only when it works."""
+    from contextlib import redirect_stderr, redirect_stdout
+    from io import StringIO
+
+    from secli.cli.app import app
+
+    here = Path.cwd()
+    os.chdir(cwd)
+    try:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            app(list(arguments), standalone_mode=False)
+    finally:
+        os.chdir(here)
+
+
 def invoke(arguments: Sequence[str], cwd: Path, patience: float = PATIENCE) -> Ended:
     """Run one command line in a child, in a directory of its own."""
     out, err = cwd / ".stdout", cwd / ".stderr"
@@ -58,17 +76,18 @@ def invoke(arguments: Sequence[str], cwd: Path, patience: float = PATIENCE) -> E
         child = os.fork()
     if child == 0:
         _become(arguments, cwd, out, err)
-    code = _wait(child, began + patience)
+    code, worked = _wait(child, began + patience)
     texts = [file.read_text(encoding="utf-8", errors="replace") for file in (out, err)]
-    return Ended(code, time.monotonic() - began, *texts)
+    return Ended(code, time.monotonic() - began, worked, *texts)
 
 
-def _wait(child: int, until: float) -> int:
+def _wait(child: int, until: float) -> tuple[int, float]:
+    """Return the exit code of a child and its processor time; one that goes on for too long is killed."""
     pause = 0.002
     while True:
-        done, status = os.waitpid(child, os.WNOHANG)
+        done, status, used = os.wait4(child, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status)
+            return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
         if time.monotonic() > until:
             with suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What stands before a campaign begins: datasets, runs, results, a sweep, pictures, weights; and whether it still does."""
+"""What stands before a campaign begins: datasets, runs, results, a sweep, pictures, weights; does it still stand?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from torch import nn
 
 
 def make():
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2304, 10))
+    layers = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2304, 10)
+    return nn.Sequential(*layers)
 """
 
 
