@@ -13,6 +13,7 @@ from secli.config import (
     Config,
     MeasureSettings,
     TrainingSettings,
+    file_name,
     parse_assignments,
     parse_factors,
     read_config,
@@ -158,3 +159,55 @@ def test_the_example_of_an_assignment_is_one_that_may_be_given() -> None:
         parse_assignments(["lr=3"], ["training"])
     with pytest.raises(InputError, match=r"for example model.channels=32"):
         parse_assignments(["lr=3"], ["model", "training"])
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{after}: &{after} [" + ",".join([f"*{before}"] * 10) + "]\n"
+    for before, after in itertools.pairwise("abcdefgh")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BOMB + "model: *h", "more than 100000 values"),
+        ("a: &a [*a]", "nested more than 40 levels deep"),
+        ("a: " + "[" * 45 + "]" * 45, "nested more than 40 levels deep"),
+        ("a: " + "[" * 5000, "not valid YAML|nested too deeply"),
+        ("a: 2001-99-99", "not valid YAML|unknown key"),
+        ("training: {epochs: " + "9" * 5000 + "}", "not valid YAML"),
+        ("model: !!python/object/apply:os.system [ls]", "not valid YAML"),
+    ],
+    ids=["aliases", "itself", "deep", "very deep", "date", "digits", "code"],
+)
+def test_what_a_few_lines_of_yaml_stand_for_is_bounded(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=told) as caught:
+        read_config(file)
+    assert str(caught.value).startswith(f"--config {file}: ")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 10**5, [["x"] * 1000] * 1000, {"a": {"b": {"c": {}}}}],
+    ids=["characters", "lists", "mapping"],
+)
+def test_a_wrong_value_is_shown_shortened(value: object) -> None:
+    with pytest.raises(InputError, match="epochs = ") as caught:
+        validated(TrainingSettings, {"epochs": value}, "training")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "/a", "-a", ".a", "a b", "a\n", "ä", "x" * 101, "a\0"]
+)
+def test_a_name_that_becomes_a_path_names_one_entry(name: str) -> None:
+    with pytest.raises(ValueError, match="a name is up to 100 letters"):
+        file_name(name)
+
+
+def test_usual_names_become_paths() -> None:
+    for name in ("digits-scale-1a2b3c4d", "mnist", "v1.0_b", "x" * 100):
+        assert file_name(name) == name

@@ -88,7 +88,8 @@ PATHS = (
 )
 ASSIGNMENTS = (
     "x", "=", "model", "model.=1", "model.nothing=1", "training.lr=", "training.lr=nan", "training.epochs=-1",
-    "training.epochs=" + "9" * 5000, "training.milestones=[5,1]", "training.lr=[" * 50, "other.x=1", "training.lr={a: b}",
+    "training.epochs=" + "9" * 5000, "training.milestones=[5,1]", "training.lr=[" * 50, "other.x=1",
+    "training.lr={a: b}",
     "training.seed=1e400", "training.optimizer=adagrad", "measure.x=1", "model.widths=0", "training.device=gpu",
 )  # fmt: skip
 
@@ -112,12 +113,14 @@ def _base(which: str, at: Standing, here: Path) -> list[str]:
 
 OPTIONS: dict[str, dict[str, Sequence[str]]] = {
     "make-data": {
-        "--realisations": ("x", "1-", "5-1", "1,1", "-1", "9" * 40, "0-99999"), "--jobs": NUMBERS, "--image-size": NUMBERS,
+        "--realisations": ("x", "1-", "5-1", "1,1", "-1", "9" * 40, "0-99999"), "--jobs": NUMBERS,
+        "--image-size": NUMBERS,
         "--factors": ("x", "1"), "--source": PATHS, "--preview": ("x.txt", "x", "{root}"), "--nothing": ("1",),
     },
     "train": {
         "--set": ASSIGNMENTS, "--config": PATHS, "--data": PATHS, "--epochs": (*NUMBERS, "-1", "0"),
-        "--lr": ("x", "nan", "-1", "inf"), "--augment": NAMES, "--device": NAMES, "--precision": NAMES, "--track": NAMES,
+        "--lr": ("x", "nan", "-1", "inf"), "--augment": NAMES, "--device": NAMES, "--precision": NAMES,
+        "--track": NAMES,
         "--replicas": (*NUMBERS, "0", "-3"), "--batch": (*NUMBERS, "0"), "--devices": (*NUMBERS, "0"),
     },
     "equivariance": {
