@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,12 +22,35 @@ from pydantic import (
     model_validator,
 )
 
-from secli.errors import InputError, suggestion
+from secli.errors import InputError, shortened, shown, suggestion
+from secli.yaml_files import parse_yaml, read_yaml
 
 Metric = Literal["squared", "relative", "absolute"]
 Background = Literal["empty", "none"]
 Precision = Literal["32", "tf32", "bf16", "16"]
 Augmentation = Literal["none", "scale", "stl10"]
+
+LONGEST_NAME = 100
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def file_name(text: str) -> str:
+    """Return a name read from a file that becomes the name of a file or directory, or raise ``ValueError``.
+
+    Examples
+    --------
+    >>> file_name("digits-scale-1a2b")
+    'digits-scale-1a2b'
+    """
+    if len(text) > LONGEST_NAME or _NAME.fullmatch(text) is None:
+        raise ValueError(
+            f"a name is up to {LONGEST_NAME} letters, digits, '.', '_' and '-', the first a letter or a digit"
+        )
+    return text
+
+
+FileName = Annotated[str, AfterValidator(file_name)]
+"""A name that becomes part of a path: it names one entry of the directory that it is put into, and no other."""
 
 
 MOST = 1_000_000
@@ -227,15 +250,15 @@ def validated(kind: type[S], values: Mapping[str, Any], where: str) -> S:
 def first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
     """Say the first problem of a validation error in one line."""
     problem = error.errors()[0]
-    path = ".".join(str(part) for part in problem["loc"])
+    path = ".".join(shortened(str(part)) for part in problem["loc"])
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key '{path}'{suggestion(path.rsplit('.', 1)[-1], kind.model_fields)}"
     if problem["type"] == "missing":
         return f"key '{path}' is missing"
-    message = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
+    message = shortened(problem["msg"], 200).removeprefix("Value error, ").replace("a valid tuple", "a list")
     if not path:
         return message
-    return f"{path} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{path} = {shown(problem['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def check_factors(factors: Sequence[float]) -> tuple[float, ...]:
@@ -296,7 +319,7 @@ def parse_factors(text: str) -> tuple[float, ...]:
             ("could not convert", "invalid literal", "not enough values", "too many values")
         ):
             detail = "write a list like 1,0.9,0.5 or a range like 0.33:1:9"
-        raise InputError(f"--factors {text}: {detail}") from None
+        raise InputError(f"--factors {shortened(text)}: {detail}") from None
 
 
 def parse_assignments(texts: Sequence[str], sections: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -312,86 +335,23 @@ def parse_assignments(texts: Sequence[str], sections: Sequence[str]) -> dict[str
         path, equals, raw = text.partition("=")
         section, dot, key = path.partition(".")
         if not (equals and dot and key):
-            raise InputError(f"--set {text}: write SECTION.KEY=VALUE, for example {_example(sections)}")
+            raise InputError(
+                f"--set {shortened(text)}: write SECTION.KEY=VALUE, for example {_example(sections)}"
+            )
         if section not in values:
-            raise InputError(f"--set {text}: unknown section '{section}'{suggestion(section, sections)}")
+            raise InputError(
+                f"--set {shortened(text)}: unknown section '{shortened(section)}'{suggestion(section, sections)}"
+            )
         try:
-            values[section][key] = load_yaml(raw)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {text}: {yaml_problem(error)}") from None
+            values[section][key] = parse_yaml(raw)
+        except ValueError as error:
+            raise InputError(f"--set {shortened(text)}: the value is {error}") from None
     return values
 
 
 def _example(sections: Sequence[str]) -> str:
     examples = {"model": "model.channels=32", "training": "training.lr=0.1", "measure": "measure.images=100"}
     return next((examples[section] for section in sections if section in examples), "section.key=1")
-
-
-class RepeatedKeyError(yaml.MarkedYAMLError):
-    """A mapping has one key twice: of two values, YAML silently keeps the last."""
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses a key that stands twice and reads numbers and dates as YAML 1.2 does.
-
-    Of YAML 1.1 it keeps on, off, yes, no, y and n as truth values (see ``Settings``), not 1:30 (90), 010 (8) and dates;
-    1e-3 is a number.
-    """
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        """Return the node of a mapping, its keys compared as they are written."""
-        node = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, str], int] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            name, line = (key.tag, key.value), key.start_mark.line + 1
-            if name in lines:
-                where = f"in line {line}" if lines[name] == line else f"in lines {lines[name]} and {line}"
-                raise RepeatedKeyError(
-                    problem=f"key '{key.value}' stands twice, {where}", problem_mark=key.start_mark
-                )
-            lines[name] = line
-        return node
-
-
-_REPLACED = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int",
-    re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$"),
-    list("-+0123456789"),
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))$"
-        r"|\.(?:nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)
-
-
-def load_yaml(text: str) -> Any:
-    """Return what a YAML text holds; every YAML file of secli is read by this.
-
-    Raises
-    ------
-    yaml.YAMLError
-        When it is not valid, or a mapping has a key twice; :func:`yaml_problem` says it in one line.
-    """
-    return yaml.load(text, _Loader)
-
-
-def yaml_problem(error: Exception) -> str:
-    """Say in one line why a text is not read as YAML, with the line of it."""
-    if isinstance(error, RepeatedKeyError):
-        return f"{error.problem}; leave one of them"
-    mark = getattr(error, "problem_mark", None)
-    return "not valid YAML" + (f" (line {mark.line + 1})" if mark is not None else "")
 
 
 def read_config(path: Path) -> Config:
@@ -402,12 +362,7 @@ def read_config(path: Path) -> Config:
     InputError
         When the file is missing, is not YAML, or holds an unknown key or a wrong value.
     """
-    try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"--config {path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path}: {yaml_problem(error)}") from None
+    content = read_yaml(path, f"--config {path}")
     if content is None:
         content = {}
     if not isinstance(content, dict):

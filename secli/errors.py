@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
+import reprlib
 from collections.abc import Iterable
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+
+LONGEST_VALUE = 60
+"""Characters of a value in a message."""
+LONGEST_MESSAGE = 300
+MOST_NAMES = 12
+"""Names that a message lists."""
+DEBUG = "SECLI_DEBUG"
+"""Environment variable that prints the traceback of a bug."""
 
 
 class SecliError(Exception):
@@ -30,7 +42,7 @@ class UnknownNameError(InputError):
     """A name that no registry, schema or option list holds; the message suggests the near miss."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"unknown {kind} '{name}'{suggestion(name, known)}")
+        super().__init__(f"unknown {kind} '{shortened(name)}'{suggestion(name, known)}")
 
 
 class UnmatchedPatternError(InputError):
@@ -53,7 +65,7 @@ class InterruptedRunError(SecliError):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Say which known name was probably meant, or list them all when none is near.
+    """Say which known name was probably meant, or list them (the first ones of many) when none is near.
 
     Examples
     --------
@@ -66,4 +78,117 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
-    return f"; known: {', '.join(names)}" if names else ""
+    more = f", … ({len(names)} in all)" if len(names) > MOST_NAMES else ""
+    return f"; known: {', '.join(names[:MOST_NAMES])}{more}" if names else ""
+
+
+# C0 and C1 controls, line separators, marks that turn the direction of text, halves of a surrogate pair
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return text in which each character that a terminal would obey instead of showing is its escape.
+
+    Parameters
+    ----------
+    text : str
+        Whatever stands in a file, a name or an option.
+    keep : str
+        Control characters that may stay, as line ends of a text of several lines.
+
+    Examples
+    --------
+    >>> printable("red\x1b[31m")
+    'red\\\\x1b[31m'
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def shortened(text: str, most: int = LONGEST_VALUE) -> str:
+    """Return text of at most so many characters: a longer one loses its middle.
+
+    Examples
+    --------
+    >>> shortened("0123456789", 7)
+    '012…789'
+    """
+    if len(text) <= most:
+        return text
+    tail = (most - 1) // 2
+    return f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+class _ShortRepr(reprlib.Repr):
+    """The representation of a value whose parts are counted, not written out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 2
+        self.maxlist = self.maxtuple = self.maxset = self.maxdict = 4
+        self.maxstring = self.maxother = self.maxlong = LONGEST_VALUE
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Return the digits of an integer; Python itself refuses to write very many."""
+        return repr(x) if x.bit_length() < 4 * LONGEST_VALUE else f"an integer of {x.bit_length()} bits"
+
+
+def shown(value: object) -> str:
+    """Return how a message writes a value: as Python does, however large, deep or tangled it is, in few characters.
+
+    Examples
+    --------
+    >>> shown([1.5, "a"]), len(shown("x" * 10**6)) <= LONGEST_VALUE
+    ("[1.5, 'a']", True)
+    """
+    return shortened(_ShortRepr().repr(value))
+
+
+def as_message(text: str, most: int = LONGEST_MESSAGE) -> str:
+    """Return text as one printable line of bounded length; a long value loses its middle before a file name does.
+
+    Examples
+    --------
+    >>> as_message("runs/x:  no such " + "x" * 1000)[:20]
+    'runs/x: no such xxxx'
+    """
+    line = printable(" ".join(text.split()))
+    for is_path in (False, True):
+        while len(line) > most:
+            words = [
+                word for word in line.split(" ") if len(word) > LONGEST_VALUE and ("/" in word) is is_path
+            ]
+            if not words:
+                break
+            longest = max(words, key=len)
+            room = max(LONGEST_VALUE, len(longest) - (len(line) - most))
+            line = line.replace(longest, shortened(longest, room))
+    return shortened(line, most)
+
+
+def keep_traceback(error: BaseException) -> str | None:
+    """Write the traceback of a bug into the directory for temporary files; return the file, None where none can be."""
+    import tempfile  # these two are for bugs alone
+    import traceback
+
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    try:
+        handle, name = tempfile.mkstemp(prefix="secli-traceback-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        return None
+    return name
+
+
+def bug_message(error: BaseException) -> str:
+    """Say in one line that an error is a bug of ours, what it was, and where its traceback was written."""
+    file = keep_traceback(error)
+    where = f"its traceback is in {file}" if file else f"{DEBUG}=1 prints its traceback"
+    told = shortened(" ".join(str(error).split()), 2 * LONGEST_VALUE)
+    return f"this is a bug in secli ({type(error).__name__}: {told}); {where}; please report it"

@@ -6,19 +6,34 @@
 from __future__ import annotations
 
 import json
+import math
+import stat
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from secli.errors import InputError
+from secli.config import TrainingSettings, file_name, first_problem
+from secli.errors import InputError, shortened
 from secli.storage.writing import write_text
+from secli.yaml_files import check_depth
 
 SCHEMA_VERSION: Final = 1
+MOST_BYTES = 256 << 20
+"""Bytes of a JSON file; that of the largest measurement, each channel by itself, has some tens of millions."""
+LARGEST_INTEGER = 2**64 - 1
 RECORD_FILE = "record.json"
 CURVES_FILE = "equivariance.json"
 SWEEP_FILE = "sweep.json"
+DAMAGED = ".damaged"
+"""Ending of the name under which what could not be read is kept, when it has been made again."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Measured = Annotated[float, Field(ge=-1e100, le=1e100)]
+"""A number of which averages and variances are finite."""
+Factor = Annotated[float, Field(gt=0, le=1e6)]
+Count = Annotated[int, Field(ge=0)]
 
 Status = Literal["running", "finished", "failed", "interrupted"]
 
@@ -26,7 +41,58 @@ Status = Literal["running", "finished", "failed", "interrupted"]
 class Part(BaseModel):
     """A part of a record; frozen, and strict about its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Parameters(BaseModel):
+    """What tables and resuming read of a dataset's parameters; there may be others."""
+
+    sizes: tuple[int, int, int] | None = None
+    factors: tuple[float, float] | None = None
+    image_size: int | None = None
+
+
+class _Table(BaseModel):
+    """What is read of a table that a sweep ends in; there may be more."""
+
+    title: str
+    rows: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = None
+    values: tuple[str, ...] | None = None
+    tap: str | None = None
+    factors: tuple[float, ...] | None = None
+    published: bool | None = None
+    ranks: bool | None = None
+    test: Literal["t", "wilcoxon"] | None = None
+    curves: bool | None = None
+    ablate: tuple[str, ...] | None = None
+    only: dict[str, Any] | None = None
+
+
+def _as(kind: type[BaseModel]) -> AfterValidator:
+    """Return a check that the keys of a mapping which a schema knows fit it; the mapping stays as it is."""
+
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            kind.model_validate({key: part for key, part in value.items() if key in kind.model_fields})
+        except ValidationError as error:
+            raise ValueError(first_problem(error, kind)) from None
+        return value
+
+    return AfterValidator(check)
+
+
+DataParameters = Annotated[dict[str, Any], _as(_Parameters)]
+
+
+def _below(text: str) -> str:
+    """Return where a run lies below its sweep, ``<model>/<run>``, or raise ``ValueError``."""
+    parts = PurePath(text).parts
+    if len(parts) != 2:
+        raise ValueError("a run lies two levels below its sweep: <model>/<run>")
+    for part in parts:
+        file_name(part)
+    return text
 
 
 class Provenance(Part):
@@ -65,7 +131,7 @@ class DataInfo(Part):
     lossy: bool = Field(
         default=False, description="whether the source was lossy (JPEG), so not the canonical images"
     )
-    parameters: dict[str, Any] = Field(
+    parameters: DataParameters = Field(
         default={},
         description="the protocol's parameters, resolved: sizes (images in train, val, test), factors, image_size; "
         "empty in older records and of a plain folder",
@@ -77,7 +143,7 @@ class ModelInfo(Part):
 
     name: str = Field(description="registry name")
     options: dict[str, Any] = Field(description="all options of the builder, resolved")
-    parameters: int = Field(description="number of learned parameters")
+    parameters: Count = Field(description="number of learned parameters")
     changed: dict[str, Any] = Field(
         default={}, description="the options that differ from the registry's, with the registry's value"
     )
@@ -86,15 +152,17 @@ class ModelInfo(Part):
 class TrainingResults(Part):
     """What training came to."""
 
-    test_error: float | None = Field(description="fraction of test images misclassified by the kept weights")
-    test_images: int = Field(description="number of test images")
-    validation_error: float | None = Field(
+    test_error: Fraction | None = Field(
+        description="fraction of test images misclassified by the kept weights"
+    )
+    test_images: Count = Field(description="number of test images")
+    validation_error: Fraction | None = Field(
         description="validation error of the kept epoch; null without such a split"
     )
-    best_epoch: int = Field(description="epoch whose weights were kept, from 1")
-    epochs: int = Field(description="epochs trained")
-    train_seconds: float = Field(description="wall time of the training epochs, summed over resumptions")
-    images_per_second: float | None = Field(description="training images per second, median over epochs")
+    best_epoch: Count = Field(description="epoch whose weights were kept, from 1")
+    epochs: Count = Field(description="epochs trained")
+    train_seconds: Measured = Field(description="wall time of the training epochs, summed over resumptions")
+    images_per_second: Measured | None = Field(description="training images per second, median over epochs")
 
 
 class TrainingRecord(Part):
@@ -106,7 +174,9 @@ class TrainingRecord(Part):
     reason: str | None = Field(default=None, description="why a run failed or stopped; null otherwise")
     model: ModelInfo = Field(description="which network")
     data: DataInfo = Field(description="which images")
-    training: dict[str, Any] = Field(description="all training settings, resolved")
+    training: Annotated[dict[str, Any], _as(TrainingSettings)] = Field(
+        description="all training settings, resolved"
+    )
     results: TrainingResults | None = Field(
         default=None, description="results of a finished run; null otherwise"
     )
@@ -118,19 +188,21 @@ class CurveRow(Part):
 
     tap: str = Field(description="the tap's name")
     field: str = Field(description="how the scale action moves this tap, in words")
-    factor: float = Field(description="scale factor s; below 1 the picture shrinks")
-    mean: float | None = Field(description="mean over images of the metric; null when it cannot be measured")
-    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
-    high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
-    median: float | None = Field(description="median over images")
-    floor: float | None = Field(
+    factor: Factor = Field(description="scale factor s; below 1 the picture shrinks")
+    mean: Measured | None = Field(
+        description="mean over images of the metric; null when it cannot be measured"
+    )
+    low: Measured | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
+    high: Measured | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
+    median: Measured | None = Field(description="median over images")
+    floor: Measured | None = Field(
         description="the error of composing two half-steps of the spatial action, same metric, on the first 200 images"
     )
-    n: int = Field(description="images measured")
-    runs: int = Field(
+    n: Count = Field(description="images measured")
+    runs: Count = Field(
         default=1, description="runs averaged; the interval is over them when there are several"
     )
-    dropped: int = Field(
+    dropped: Count = Field(
         default=0, description="images left out because their features vanish or are not finite"
     )
     levels_used: int | None = Field(default=None, description="scale levels compared; null off a scale axis")
@@ -140,10 +212,10 @@ class CurveRow(Part):
     )
     level: int | None = Field(default=None, description="the one scale level measured; null when all are")
     channel: int | None = Field(default=None, description="the one channel measured; null when all are")
-    compared: float | None = Field(
+    compared: Measured | None = Field(
         default=None, description="share of the tap's cells that are compared, 0 to 1"
     )
-    border: float = Field(default=0.0, description="pixels left out along the edges of picture and canvas")
+    border: Measured = Field(default=0.0, description="pixels left out along the edges of picture and canvas")
     warnings: tuple[str, ...] = Field(default=(), description="what a reader of this number must know")
     reason: str | None = Field(default=None, description="why the value is null")
 
@@ -153,13 +225,13 @@ class LieRow(Part):
 
     tap: str = Field(description="the tap's name")
     field: str = Field(description="how the scale action moves this tap, in words")
-    mean: float | None = Field(
+    mean: Measured | None = Field(
         description="mean over images of ‖d/dt L_{e^-t} Φ(L_{e^t} f)‖² / ‖Φ(f)‖² at t = 0"
     )
-    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
-    high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
-    n: int = Field(description="images measured")
-    dropped: int = Field(
+    low: Measured | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
+    high: Measured | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
+    n: Count = Field(description="images measured")
+    dropped: Count = Field(
         default=0, description="images left out because their features vanish or are not finite"
     )
     reason: str | None = Field(default=None, description="why the value is null")
@@ -170,12 +242,12 @@ class LocalRow(Part):
 
     part: str = Field(description="the stage's tap, or the name of a layer inside the network")
     kind: str = Field(description="'stage', or the kind of layer: conv, pool, norm, activation, pointwise")
-    factor: float = Field(description="scale factor s")
-    mean: float | None = Field(description="mean over images of the part's own equivariance error")
-    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
-    high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
-    n: int = Field(description="images measured")
-    compared: float | None = Field(
+    factor: Factor = Field(description="scale factor s")
+    mean: Measured | None = Field(description="mean over images of the part's own equivariance error")
+    low: Measured | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
+    high: Measured | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
+    n: Count = Field(description="images measured")
+    compared: Measured | None = Field(
         default=None, description="share of the part's output cells that are compared"
     )
     reason: str | None = Field(default=None, description="why the value is null")
@@ -184,10 +256,10 @@ class LocalRow(Part):
 class AccuracyRow(Part):
     """How well the network classifies rescaled images."""
 
-    factor: float = Field(description="scale factor s")
-    accuracy: float | None = Field(description="fraction of rescaled images classified rightly")
-    agreement: float | None = Field(description="fraction whose prediction equals that at s = 1")
-    n: int = Field(description="images classified")
+    factor: Factor = Field(description="scale factor s")
+    accuracy: Fraction | None = Field(description="fraction of rescaled images classified rightly")
+    agreement: Fraction | None = Field(description="fraction whose prediction equals that at s = 1")
+    n: Count = Field(description="images classified")
     reason: str | None = Field(default=None, description="why the values are null")
 
 
@@ -223,7 +295,9 @@ class SweptRun(Part):
     """One run of a sweep, as its tables name it."""
 
     key: str = Field(description="hash of the run's resolved settings and of its data")
-    run: str = Field(description="the run directory, below the sweep's own")
+    run: Annotated[str, AfterValidator(_below)] = Field(
+        description="the run directory, below the sweep's own"
+    )
     model: str = Field(description="registry name of the model")
     label: str = Field(description="what the tables call the model")
     tag: str | None = Field(default=None, description="the block of the sweep; null where there is one")
@@ -248,7 +322,9 @@ class SweepRecord(Part):
     command: str = Field(description="the command line, as given")
     secli: str = Field(description="version of secli")
     runs: list[SweptRun] = Field(description="its runs, in the order of its file")
-    tables: list[dict[str, Any]] = Field(default=[], description="the tables that it ends in")
+    tables: list[Annotated[dict[str, Any], _as(_Table)]] = Field(
+        default=[], description="the tables that it ends in"
+    )
 
 
 Record = Annotated[TrainingRecord | EquivarianceRecord, Field(discriminator="kind")]
@@ -267,14 +343,14 @@ def read_record(path: Path) -> TrainingRecord | EquivarianceRecord:
         When the file is missing, damaged, of a newer version, or no record.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such record; is this a run directory that 'secli train' wrote?"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise InputError(f"{path}: damaged record (not JSON)") from None
-    if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
+    except ValueError as error:
+        raise InputError(f"{path}: damaged record ({error})") from None
+    if not is_versioned(content):
         raise InputError(f"{path}: not a record of secli")
     if content["schema_version"] > SCHEMA_VERSION:
         raise InputError(
@@ -288,8 +364,61 @@ def read_record(path: Path) -> TrainingRecord | EquivarianceRecord:
     try:
         return _RECORD.validate_python(content)
     except ValidationError as error:
-        key = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise InputError(f"{path}: damaged record ({key}: {error.errors()[0]['msg']})") from None
+        problem = error.errors()[0]
+        key = ".".join(shortened(str(part)) for part in problem["loc"])
+        raise InputError(f"{path}: damaged record ({key}: {shortened(problem['msg'], 120)})") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of bounded size and depth.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is missing.
+    ValueError
+        When it cannot be read for whatever other reason, in a few words.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise ValueError("a directory" if path.is_dir() else "not a regular file")
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
+        content = json.loads(
+            text.decode("utf-8"), parse_int=_integer, parse_float=_finite, parse_constant=_finite
+        )
+        check_depth(content)
+        return content
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ValueError("not text in UTF-8") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except json.JSONDecodeError:
+        raise ValueError("not JSON") from None
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > len(str(LARGEST_INTEGER)) + 1 or abs(int(digits)) > LARGEST_INTEGER:
+        raise ValueError(f"the number {shortened(digits, 20)} is too large")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{shortened(digits, 20)} is not a finite number")
+    return value
+
+
+def is_versioned(content: Any) -> bool:
+    """Say whether a file's content has a schema version; ``true`` is none, though Python takes it for 1."""
+    return isinstance(content, dict) and type(content.get("schema_version")) is int
 
 
 def read_sweep_record(directory: Path) -> SweepRecord | None:
@@ -302,11 +431,16 @@ def read_sweep_record(directory: Path) -> SweepRecord | None:
     """
     file = directory / SWEEP_FILE
     try:
-        return SweepRecord.model_validate_json(file.read_text(encoding="utf-8"))
+        content = read_json(file)
+        if not is_versioned(content):
+            raise ValueError("not a record of secli")
+        return SweepRecord.model_validate(content)
     except FileNotFoundError:
         return None
-    except (ValidationError, UnicodeDecodeError):
-        raise InputError(f"{file}: damaged record") from None
+    except ValidationError as error:
+        raise InputError(f"{file}: damaged record ({first_problem(error, SweepRecord)})") from None
+    except ValueError as error:
+        raise InputError(f"{file}: damaged record ({error})") from None
 
 
 def read_training_record(run: Path) -> TrainingRecord:
@@ -317,7 +451,11 @@ def read_training_record(run: Path) -> TrainingRecord:
     InputError
         When the directory or its record is missing or damaged.
     """
-    if not run.is_dir():
+    try:
+        there = run.is_dir()
+    except OSError as error:  # a name that is too long, a directory that may not be entered
+        raise InputError(f"{run}: cannot be read: {error.strerror or error}") from None
+    if not there:
         raise InputError(f"{run}: no such run directory")
     record = read_record(run / RECORD_FILE)
     if not isinstance(record, TrainingRecord):

@@ -15,7 +15,7 @@ from secli.config import (
     Config,
     MeasureSettings,
     TrainingSettings,
-    load_yaml,
+    file_name,
     parse_assignments,
     parse_factors,
     read_config,
@@ -25,6 +25,7 @@ from secli.config import (
 from secli.errors import InputError
 from secli.experiments.spec import Sweep, read_sweep
 from secli.models.building import options_schema, resolve_options
+from secli.yaml_files import parse_yaml
 
 
 @given(low=st.floats(0.02, 0.9), count=st.integers(2, 20))
@@ -188,7 +189,7 @@ def test_a_key_that_stands_twice_is_an_error_with_both_lines(tmp_path: Path, tex
 
 def test_anchors_may_be_merged_and_overridden() -> None:
     text = "base: &base {lr: 0.1, epochs: 2}\nown:\n  <<: *base\n  lr: 0.2\n"
-    assert load_yaml(text)["own"] == {"lr": 0.2, "epochs": 2}
+    assert parse_yaml(text)["own"] == {"lr": 0.2, "epochs": 2}
 
 
 @pytest.mark.parametrize("word", ["on", "yes", "true", "off", "No", "FALSE"])
@@ -197,33 +198,33 @@ def test_a_truth_value_is_no_number(word: str) -> None:
         with pytest.raises(
             InputError, match=f"here: {key} = (True|False): a number is needed; YAML reads on"
         ):
-            validated(kind, load_yaml(f"{key}: {word}"), "here")
+            validated(kind, parse_yaml(f"{key}: {word}"), "here")
     with pytest.raises(InputError, match="a number is needed"):
-        validated(MeasureSettings, load_yaml(f"factors: [0.5, {word}]"), "here")
+        validated(MeasureSettings, parse_yaml(f"factors: [0.5, {word}]"), "here")
     with pytest.raises(InputError, match="a number is needed"):
-        resolve_options(MODELS["dss_v1"], load_yaml(f"base: {word}"))
-    assert validated(TrainingSettings, load_yaml(f"nesterov: {word}"), "here").nesterov == (
+        resolve_options(MODELS["dss_v1"], parse_yaml(f"base: {word}"))
+    assert validated(TrainingSettings, parse_yaml(f"nesterov: {word}"), "here").nesterov == (
         word in ("on", "yes", "true")
     )
 
 
 def test_numbers_are_read_as_they_are_written() -> None:
     numbers = "[1e-3, 1E5, 1.5e+2, .5, 3., -7, +8, 0x1F, 1_000, 010, 0]"
-    assert load_yaml(numbers) == [1e-3, 1e5, 150.0, 0.5, 3.0, -7, 8, 31, 1000, "010", 0]
-    assert load_yaml("[1:30, 1:30.5, 2024-01-02, 0.33:1:9, 12e4x]") == [
+    assert parse_yaml(numbers) == [1e-3, 1e5, 150.0, 0.5, 3.0, -7, 8, 31, 1000, "010", 0]
+    assert parse_yaml("[1:30, 1:30.5, 2024-01-02, 0.33:1:9, 12e4x]") == [
         "1:30",
         "1:30.5",
         "2024-01-02",
         "0.33:1:9",
         "12e4x",
     ]
-    assert load_yaml("[.inf, -.INF]") == [math.inf, -math.inf]
-    assert validated(TrainingSettings, load_yaml("lr: 1e-3\nepochs: 010"), "here").epochs == 10
+    assert parse_yaml("[.inf, -.INF]") == [math.inf, -math.inf]
+    assert validated(TrainingSettings, parse_yaml("lr: 1e-3\nepochs: 010"), "here").epochs == 10
     with pytest.raises(InputError, match="epochs = '1:30'"):
-        validated(TrainingSettings, load_yaml("epochs: 1:30"), "here")
+        validated(TrainingSettings, parse_yaml("epochs: 1:30"), "here")
     for text in ("lr: .nan", "lr: .inf", "lr: 1e999"):
         with pytest.raises(InputError, match="lr = "):
-            validated(TrainingSettings, load_yaml(text), "here")
+            validated(TrainingSettings, parse_yaml(text), "here")
 
 
 def test_repeated_factors_and_taps_are_one() -> None:
@@ -297,3 +298,55 @@ def test_every_number_among_the_options_of_models_has_bounds() -> None:
                     resolve_options(MODELS[name], {key: value})
     with pytest.raises(InputError, match="at least 1e-06"):
         resolve_options(MODELS["cnn"], {"std": 1e-30})
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{after}: &{after} [" + ",".join([f"*{before}"] * 10) + "]\n"
+    for before, after in itertools.pairwise("abcdefgh")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BOMB + "model: *h", "more than 100000 values"),
+        ("a: &a [*a]", "nested more than 40 levels deep"),
+        ("a: " + "[" * 45 + "]" * 45, "nested more than 40 levels deep"),
+        ("a: " + "[" * 5000, "not valid YAML|nested too deeply"),
+        ("a: 2001-99-99", "not valid YAML|unknown key"),
+        ("training: {epochs: " + "9" * 5000 + "}", "not valid YAML"),
+        ("model: !!python/object/apply:os.system [ls]", "not valid YAML"),
+    ],
+    ids=["aliases", "itself", "deep", "very deep", "date", "digits", "code"],
+)
+def test_what_a_few_lines_of_yaml_stand_for_is_bounded(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=told) as caught:
+        read_config(file)
+    assert str(caught.value).startswith(f"--config {file}: ")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 10**5, [["x"] * 1000] * 1000, {"a": {"b": {"c": {}}}}],
+    ids=["characters", "lists", "mapping"],
+)
+def test_a_wrong_value_is_shown_shortened(value: object) -> None:
+    with pytest.raises(InputError, match="epochs = ") as caught:
+        validated(TrainingSettings, {"epochs": value}, "training")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "/a", "-a", ".a", "a b", "a\n", "ä", "x" * 101, "a\0"]
+)
+def test_a_name_that_becomes_a_path_names_one_entry(name: str) -> None:
+    with pytest.raises(ValueError, match="a name is up to 100 letters"):
+        file_name(name)
+
+
+def test_usual_names_become_paths() -> None:
+    for name in ("digits-scale-1a2b3c4d", "mnist", "v1.0_b", "x" * 100):
+        assert file_name(name) == name

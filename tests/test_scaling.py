@@ -140,3 +140,27 @@ def test_gradients_flow_even_after_the_operator_was_first_built_in_inference_mod
     picture = torch.rand(1, 1, 17, 17, requires_grad=True)
     (gradient,) = torch.autograd.grad(rescale(picture, 0.77).sum(), picture)
     assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("factor", "blur", "variance"), [(0.5, 0.5, 0.75), (0.25, 1.0, 15.0), (0.8, 2.0, 2.25)]
+)
+def test_the_blur_has_the_variance_that_keeps_a_sampled_picture_sampled(
+    factor: float, blur: float, variance: float
+) -> None:
+    """σ²(1/s² − 1), computed by hand."""
+    assert blur_variance(factor, blur) == pytest.approx(variance)
+    assert blur_variance(factor) > 0
+    assert blur_variance(1 / factor, blur) == blur_variance(1.0, blur) == 0
+
+
+@pytest.mark.parametrize(("factor", "period"), [(0.5, 4), (0.7, 5)])
+def test_a_wave_that_shrinks_loses_what_the_blur_takes(factor: float, period: int) -> None:
+    """The discrete Gaussian of variance t damps cos ωx by exp(t(cos ω − 1)); t = 0.25 (1/s² − 1)."""
+    n, frequency = 81, 2 * math.pi / period
+    place = torch.arange(n, dtype=torch.float64) - (n - 1) / 2
+    picture = torch.cos(frequency * place)[None, None, None, :].expand(1, 1, n, n)
+    row = rescale(picture, factor)[0, 0, n // 2]
+    damped = math.exp(0.25 * (1 / factor**2 - 1) * (math.cos(frequency) - 1))
+    assert float(row[n // 2]) == pytest.approx(damped, rel=0.02)
+    assert damped < 0.9

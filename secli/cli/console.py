@@ -12,19 +12,25 @@ from typing import TYPE_CHECKING, Any
 from typer.core import TyperGroup
 
 from secli import signals
+from secli.cli.arguments import refuse_empty_paths
 from secli.cli.streams import prepare_streams, write_utf8
 from secli.errors import (
+    DEBUG,
+    EXIT_BUG,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
     InputError,
     InterruptedRunError,
     SecliError,
+    as_message,
+    bug_message,
+    printable,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
 # A full disk, a full quota, a broken device: the work failed, the input was not at fault.
 _SYSTEM_ERRORS = {
@@ -38,8 +44,16 @@ _SYSTEM_ERRORS = {
 }
 
 
+_LAYOUT = "\n\t"
+
+
 def out(text: str, format: str = "table") -> None:
-    """Write data to stdout; json and csv, for programs, are UTF-8 whatever the encoding of stdout is."""
+    """Write data to stdout; a terminal is shown what it would obey, a program gets the text as it is.
+
+    json and csv, for programs, are UTF-8 whatever the encoding of stdout is.
+    """
+    if sys.stdout.isatty():
+        text = printable(text, _LAYOUT)
     line = text if text.endswith("\n") else text + "\n"
     if format in ("json", "csv"):
         write_utf8(line)
@@ -63,7 +77,7 @@ def names(option: str, text: str) -> tuple[str, ...]:
 
 def note(text: str) -> None:
     """Write a remark for the person at the terminal to stderr."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text, _LAYOUT) + "\n")
 
 
 def stderr_console() -> Console:
@@ -86,15 +100,15 @@ def progress(quiet: bool, count: bool = True) -> Iterator[Progress]:
 
     ``count=False`` leaves out the "done/total unit" column, for tasks whose description counts.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
     console = stderr_console()
     columns = (
-        TextColumn("{task.description}"),
+        words("{task.description}"),
         BarColumn(),
-        *([TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}")] if count else []),
+        *([words("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}")] if count else []),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
+        words("{task.fields[detail]}"),
     )
     with Progress(
         *columns, console=console, transient=True, disable=quiet or not console.is_terminal
@@ -118,6 +132,21 @@ def advice(text: str) -> Iterator[None]:
             raise InterruptedRunError(text) from None
 
 
+def words(format: str) -> ProgressColumn:
+    """Return a column of a progress display whose words are shown as they read, markup and controls too."""
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Words(ProgressColumn):
+        """Text of a task."""
+
+        def render(self, task: Task) -> Text:
+            """Return the text as it stands now."""
+            return Text(printable(format.format(task=task)))
+
+    return Words()
+
+
 class OneLineErrors(TyperGroup):
     """A command group that turns every expected failure into one line on stderr and the right exit code."""
 
@@ -134,6 +163,7 @@ class OneLineErrors(TyperGroup):
         signals.forget()
         prepare_streams()
         try:
+            refuse_empty_paths(sys.argv[1:] if args is None else args)
             result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
             sys.stdout.flush()
         except InterruptedRunError as error:
@@ -149,10 +179,7 @@ class OneLineErrors(TyperGroup):
         except OSError as error:
             code = fail(_os_message(error), EXIT_FAILED if error.errno in _SYSTEM_ERRORS else EXIT_USAGE)
         except Exception as error:
-            # typer carries its own copy of click: usage errors are known by what they can do
-            if not hasattr(error, "format_message"):
-                raise
-            code = fail(_usage_message(error), EXIT_USAGE)
+            code = _fail_unforeseen(error)
         else:
             code = result if isinstance(result, int) else 0
             if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C
@@ -166,8 +193,31 @@ class OneLineErrors(TyperGroup):
 def fail(message: str, code: int) -> int:
     """Print one line, what happened and what to do next as far as that is known, and return the exit code."""
     what = "interrupted" if code in (EXIT_INTERRUPTED, signals.exit_code()) else "error"
-    note(": ".join(part for part in (what, " ".join(message.split())) if part))
+    note(": ".join(part for part in (what, as_message(message)) if part))
     return code
+
+
+def _fail_unforeseen(error: Exception) -> int:
+    """Print one line on what is no error of ours: a usage error of typer, no memory left, or else a bug."""
+    # typer carries its own copy of click: usage errors are known by what they can do
+    if hasattr(error, "format_message"):
+        return fail(_usage_message(error), EXIT_USAGE)
+    if _out_of_memory(error):
+        return fail("out of memory; give smaller pictures, batches or networks", EXIT_FAILED)
+    if os.environ.get(DEBUG) == "1":
+        import traceback
+
+        traceback.print_exception(type(error), error, error.__traceback__)
+    return fail(bug_message(error), EXIT_BUG)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Say whether an error means that there was no memory, of this machine or of its GPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
 
 
 def _os_message(error: OSError) -> str:

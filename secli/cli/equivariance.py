@@ -240,7 +240,7 @@ def equivariance(
         raise InputError(f"--show-features draws one network, not {len(subjects)}")
     sets = [pictures_for(subject, data_of(subject, place), settings) for subject in subjects]
     questions = []
-    for subject, own_taps, _ in chosen:
+    for _, own_taps, _ in chosen:
         own = settings.model_copy(update={"taps": own_taps})
         questions.append(Wanted(own, lie, local, kinds, controls))
     asked = list(zip(subjects, sets, questions, strict=True))

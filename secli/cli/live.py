@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from secli.cli.console import note, stderr_console
+from secli.cli.console import note, stderr_console, words
+from secli.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,13 +33,13 @@ def watching(
     quiet : bool
         Show nothing.
     """
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress
 
     console = stderr_console()
     with Progress(
-        TextColumn("{task.description}", markup=False),
+        words("{task.description}"),
         BarColumn(bar_width=20),
-        TextColumn("{task.fields[detail]}", markup=False),
+        words("{task.fields[detail]}"),
         console=console,
         transient=True,
         disable=quiet or not console.is_terminal,
@@ -121,7 +122,7 @@ class _View:
         if self.lines:
             note(text)
         else:
-            self.display.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.display.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _sum_up(self) -> None:
         counts = f"{self.done} done, {len(self.tasks)} running, {self.failed} failed, {self.total} in all"

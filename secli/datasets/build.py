@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from secli.datasets.manifest import SPLITS, SplitName
+from secli.datasets.manifest import MAX_REALISATION, SPLITS, SplitName
 from secli.datasets.protocols import DATASETS, DatasetSpec, Factors, Parameters, Sizes
 from secli.datasets.published import first_difference, is_standard, published_digests
 from secli.datasets.splitting import Plan, drawn_remarks, plan
@@ -24,7 +24,6 @@ from secli.storage.full import check_room, check_writable
 from secli.storage.leftovers import tidy
 from secli.storage.locks import in_turn
 
-MAX_REALISATION = 2**32 - 1  # what NumPy's generator takes as a seed
 MAX_JOBS = 1024
 WORTH_A_PROCESS = 8_000  # images: starting a worker takes as long as rescaling about so many
 

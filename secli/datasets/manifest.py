@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from secli.config import first_problem
-from secli.errors import InputError
-from secli.records import Part
+from secli.config import FileName, first_problem
+from secli.datasets.protocols import DATASETS
+from secli.errors import InputError, UnknownNameError, printable
+from secli.records import DataParameters, Part, read_json
 from secli.sources.contract import SourceInfo
 
 MANIFEST_FILE = "manifest.json"
@@ -20,6 +20,26 @@ MANIFEST_VERSION: Literal[1] = 1
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 ARRAYS = ("images", "labels", "factors")
+MAX_REALISATION = 2**32 - 1  # what NumPy's generator takes as a seed
+MOST_PIXELS = 2**16  # of a side
+LONGEST_CLASS = 255
+
+Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+
+
+def _class_name(text: str) -> str:
+    """Return a class's name, which becomes the name of a folder when pictures are exported."""
+    if not text.strip(". ") or len(text) > LONGEST_CLASS or printable(text) != text:
+        raise ValueError(f"a class name is up to {LONGEST_CLASS} printable characters")
+    return text
+
+
+def _protocol(name: str) -> str:
+    """Return the name of a protocol that this secli knows."""
+    try:
+        return DATASETS[name].name
+    except UnknownNameError as error:
+        raise ValueError(str(error)) from None
 
 
 class Manifest(Part):
@@ -27,18 +47,22 @@ class Manifest(Part):
 
     schema_version: Literal[1] = Field(default=MANIFEST_VERSION, description="version of this schema")
     kind: Literal["dataset"] = Field(default="dataset", description="what this file describes")
-    name: str = Field(
+    name: FileName = Field(
         description="dataset name, with its parameters' hash where they are not the standard ones"
     )
-    protocol: str = Field(description="registry name of the protocol")
-    realisation: int = Field(ge=0, description="realisation r (the seed of the split and of the factors)")
-    parameters: dict[str, Any] = Field(description="the protocol's parameters, resolved")
+    protocol: Annotated[str, AfterValidator(_protocol)] = Field(description="registry name of the protocol")
+    realisation: int = Field(
+        ge=0, le=MAX_REALISATION, description="realisation r (the seed of the split and of the factors)"
+    )
+    parameters: DataParameters = Field(description="the protocol's parameters, resolved")
     scaled: bool = Field(description="whether each image was rescaled by a random factor")
     lossy: bool = Field(description="whether the source was lossy (JPEG), so not the canonical images")
-    classes: tuple[str, ...] = Field(min_length=1, description="class names; a label is an index into them")
-    channels: int = Field(ge=1, description="1 for grey images, 3 for colour")
-    image_size: tuple[int, int] = Field(description="height and width in pixels")
-    sizes: dict[SplitName, int] = Field(description="images per split")
+    classes: tuple[Annotated[str, AfterValidator(_class_name)], ...] = Field(
+        min_length=1, description="class names; a label is an index into them"
+    )
+    channels: int = Field(ge=1, le=1024, description="1 for grey images, 3 for colour")
+    image_size: tuple[Side, Side] = Field(description="height and width in pixels")
+    sizes: dict[SplitName, Annotated[int, Field(ge=0)]] = Field(description="images per split")
     source: SourceInfo = Field(description="the raw pictures")
     files: dict[str, str] = Field(description="sha256 of each file of the directory")
     libraries: dict[str, str] = Field(description="versions of the libraries that made it")
@@ -73,14 +97,14 @@ def read_manifest(directory: Path) -> Manifest:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such dataset directory; 'secli make-data' writes one")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise InputError(
             f"{path}: missing; is {directory} a directory that 'secli make-data' wrote?"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise InputError(f"{path}: damaged (not JSON); remove {directory} and make it again") from None
-    if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); remove {directory} and make it again") from None
+    if not isinstance(content, dict) or type(content.get("schema_version")) is not int:
         raise InputError(f"{path}: not the manifest of a dataset of secli")
     if content["schema_version"] > MANIFEST_VERSION:
         raise InputError(

@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
+from secli.config import validated
 from secli.datasets.manifest import (
     ARRAYS,
     MANIFEST_FILE,
@@ -106,6 +107,16 @@ class ScaleDataset:
             if arrays[array].shape != shape:
                 file = self.path / array_file(name, array)
                 raise InputError(f"{file}: shape {arrays[array].shape}, but the manifest says {shape}")
+        labels, factors = arrays["labels"], arrays["factors"]
+        if count and not 0 <= labels.min() <= labels.max() < len(self.classes):
+            raise InputError(
+                f"{self.path / array_file(name, 'labels')}: labels from {labels.min()} to {labels.max()}, "
+                f"but the manifest names {len(self.classes)} classes"
+            )
+        if not (np.isfinite(factors) & (factors > 0)).all():
+            raise InputError(
+                f"{self.path / array_file(name, 'factors')}: a scale factor is not a number above 0"
+            )
         return Split(**arrays)
 
     def info(self) -> DataInfo:
@@ -187,7 +198,7 @@ def write_dataset(path: Path, splits: Mapping[SplitName, Split], description: Ma
                     np.save(_Plain(opened), np.ascontiguousarray(getattr(splits[name], array)))
                 files[file.name] = sha256_file(file)
         sizes = {name: len(splits[name]) for name in SPLITS}
-        manifest = Manifest.model_validate({**description, "sizes": sizes, "files": files})
+        manifest = validated(Manifest, {**description, "sizes": sizes, "files": files}, str(path))
         write_text(temporary / MANIFEST_FILE, manifest.model_dump_json(indent=1) + "\n")
     return manifest
 
@@ -201,10 +212,13 @@ class _Plain:
 
 def _read_array(file: Path, array: str) -> np.ndarray:
     try:
-        content: np.ndarray = np.load(file, allow_pickle=False)
+        with file.open("rb") as opened:
+            content: np.ndarray = np.lib.format.read_array(opened, allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{file}: missing; make the dataset again with 'secli make-data'") from None
-    except (ValueError, EOFError):
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except Exception:  # the header of a damaged file can fail in any way, or ask for any amount of memory
         raise InputError(f"{file}: damaged (not a whole .npy file)") from None
     if content.dtype != _DTYPES[array]:
         raise InputError(f"{file}: holds {content.dtype}, expected {_DTYPES[array]}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import queue
 import subprocess
@@ -17,13 +16,13 @@ from typing import IO, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-import secli
+from secli.datasets.interpreter import START, package_home, worker_command
 from secli.datasets.worker import TASKS
 from secli.errors import SecliError
 from secli.signals import at_end
 
 CHUNK = 2_000  # images per message: some milliseconds of transport to a tenth of a second of work
-COMMAND = "from secli.datasets.worker import main; main()"
+MODULE = "secli.datasets.worker"
 
 
 T_co = TypeVar("T_co", covariant=True)
@@ -129,14 +128,14 @@ def workers(count: int) -> Iterator[Workers | InProcess]:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    here = str(Path.cwd())
+    paths = [path for path in sys.path if path not in ("", here)]
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND],
+        worker_command(MODULE, paths, START),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment,
-        cwd=Path(next(iter(secli.__path__))).parent,
+        cwd=package_home(),
     )
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from secli.datasets.interpreter import package_home
 from secli.errors import InputError, SecliError
 from secli.experiments.engine import Done, Failed, Left, Progressed, Said, Started, SweepReport
 from secli.experiments.gpu_sharing import gpu_share, step_bytes
@@ -143,7 +144,7 @@ class RayEngine:
             check_address(self.address)
         here = {"num_cpus": max(self.cores, threads * (self.jobs or 1)), "include_dashboard": False}
         alone = _on_loopback() if self.address is None else contextlib.nullcontext()
-        with alone, _own_signals():
+        with alone, _own_signals(), _away_from_the_working_directory():
             try:
                 self.ray.init(
                     address=self.address or "local",
@@ -190,6 +191,20 @@ def _on_loopback() -> Iterator[None]:
         del os.environ[CLUSTERS]
         if before is not None:
             os.environ[CLUSTERS] = before
+
+
+@contextlib.contextmanager
+def _away_from_the_working_directory() -> Iterator[None]:
+    """Stand where this package lies while Ray is started or joined.
+
+    Ray puts the directory that it is started in before all others that its workers, on every node, import from.
+    """
+    here = Path.cwd()
+    os.chdir(package_home())
+    try:
+        yield
+    finally:
+        os.chdir(here)
 
 
 @contextlib.contextmanager

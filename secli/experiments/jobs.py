@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from secli.experiments.measuring import Wanted, machine, measure_subject, pictur
 from secli.models.building import resolve_options
 from secli.records import (
     CURVES_FILE,
+    DAMAGED,
     RECORD_FILE,
     EquivarianceRecord,
     TrainingRecord,
@@ -67,6 +69,9 @@ class Standing(Settings):
     state: State
     reason: str | None = None
     retriable: bool = Field(True, description="whether a failed job may be tried again as it is")
+    damaged: Path | None = Field(
+        None, description="what cannot be read of the run; another try begins without it"
+    )
 
 
 def standing(job: SweepJob) -> Standing:
@@ -74,17 +79,15 @@ def standing(job: SweepJob) -> Standing:
 
     A run that says "running" was killed, unless its worker still holds it. A failure that the run's record cannot
     hold (see :func:`mark_failed`) stands beside the run directory. A run with other settings than the job's is a
-    failure of this job, which no other try can mend.
-
-    Raises
-    ------
-    InputError
-        When a record there is damaged.
+    failure of this job, which no other try can mend; one that cannot be read is a failure that another try mends.
     """
     noted = _noted_failure(job)
-    if not (job.run / RECORD_FILE).is_file():
+    if not os.path.lexists(job.run):
         return Standing(state="todo") if noted is None else Standing(state="failed", reason=noted)
-    record = read_training_record(job.run)
+    try:
+        record = read_training_record(job.run)
+    except InputError as error:
+        return Standing(state="failed", reason=str(error), damaged=job.run)
     difference = _difference(job, record)
     if difference is not None:
         return Standing(state="failed", reason=difference, retriable=False)
@@ -92,8 +95,11 @@ def standing(job: SweepJob) -> Standing:
         return Standing(state="failed", reason=record.reason)
     if record.status != "finished":
         return Standing(state="interrupted", reason=record.reason)
-    if job.measure is None or _measured(job) is not None:
-        return Standing(state="done")
+    try:
+        if job.measure is None or _measured(job) is not None:
+            return Standing(state="done")
+    except InputError as error:
+        return Standing(state="failed", reason=str(error), damaged=job.run / CURVES_FILE)
     return Standing(state="trained") if noted is None else Standing(state="failed", reason=noted)
 
 
@@ -123,9 +129,12 @@ def failure_file(run: Path) -> Path:
 
 def _noted_failure(job: SweepJob) -> str | None:
     try:
-        return failure_file(job.run).read_text(encoding="utf-8").strip() or "no reason recorded"
+        text = failure_file(job.run).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
+    except OSError as error:
+        return f"{failure_file(job.run)}: cannot be read: {error.strerror or error}"
+    return text.strip() or "no reason recorded"
 
 
 def mark_failed(job: SweepJob, reason: str) -> None:
@@ -138,7 +147,8 @@ def mark_failed(job: SweepJob, reason: str) -> None:
     if not (job.run / RECORD_FILE).is_file():
         _note_failure(job, reason)
         return
-    with contextlib.suppress(HeldRunError), alone_in(job.run):
+    # of a run that cannot be read nothing is changed
+    with contextlib.suppress(HeldRunError, InputError), alone_in(job.run):
         record = read_training_record(job.run)
         if _difference(job, record) is not None:  # another run than this job's
             return
@@ -159,10 +169,31 @@ def forget_failure(job: SweepJob) -> None:
     failure_file(job.run).unlink(missing_ok=True)
 
 
+def put_aside(job: SweepJob) -> Path | None:
+    """Move away what cannot be read of a job's run, so that it can be made again; return where it is kept.
+
+    Raises
+    ------
+    HeldRunError
+        When another process holds the run.
+    OSError
+        When it cannot be moved.
+    """
+    damaged = standing(job).damaged
+    if damaged is None:
+        return None
+    names = (f"{damaged.name}{DAMAGED}{number}" for number in ("", *range(2, 1000)))
+    kept = next(place for name in names if not os.path.lexists(place := damaged.with_name(name)))
+    with alone_in(job.run):
+        damaged.rename(kept)
+    forget_failure(job)
+    return kept
+
+
 def _measured(job: SweepJob) -> EquivarianceRecord | None:
     """Return the curves of the run, if they were measured as the job wants them."""
     file = job.run / CURVES_FILE
-    if job.measure is None or not file.is_file():
+    if job.measure is None or not os.path.lexists(file):
         return None
     record = read_record(file)
     if not isinstance(record, EquivarianceRecord):
@@ -171,7 +202,7 @@ def _measured(job: SweepJob) -> EquivarianceRecord | None:
     # a setting that the record does not know is newer than it: it was measured as that setting's default does
     usual = MeasureSettings().model_dump(mode="json")
     found = {**usual, **record.measure}
-    found.pop("batch")
+    found.pop("batch", None)
     same_images = job.measured_digest in (None, record.data.digest)
     return record if found == wanted and same_images else None
 
@@ -202,7 +233,7 @@ def carry_out(job: SweepJob, report: Report, on_measure: OnMeasure = lambda done
     found = standing(job)
     if found.state == "done":
         return
-    if not found.retriable:
+    if not found.retriable or found.damaged is not None:
         raise InputError(found.reason or "")
     with following(job.trackers, job.tracked_in, report, strict=False) as follower:
         if not _is_trained(job):

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic_core import to_jsonable_python
 
-from secli.config import load_yaml
-from secli.errors import InputError
+from secli.errors import HeldRunError, InputError
 from secli.experiments.engine import Done, Engine, Failed, Left, Said, Started, SweepEvent, SweepReport
-from secli.experiments.jobs import Standing, SweepJob, forget_failure, mark_failed, standing
+from secli.experiments.jobs import Standing, SweepJob, forget_failure, mark_failed, put_aside, standing
 from secli.experiments.plan import UNKEYED, PlannedRun, matches
 from secli.experiments.retelling import settle
 from secli.experiments.spec import Sweep
@@ -29,6 +27,7 @@ from secli.records import (
     write_record,
 )
 from secli.training.events import Event, Remark
+from secli.yaml_files import parse_yaml
 
 
 @dataclass
@@ -94,8 +93,8 @@ def _readings(text: str) -> list[Any]:
     A list may mean several values, or a setting that is a list.
     """
     try:
-        read = load_yaml(text)
-    except yaml.YAMLError:
+        read = parse_yaml(text)
+    except ValueError:
         return [text]
     return [text, read, *(read if isinstance(read, list) else [])]
 
@@ -137,8 +136,6 @@ def lead(
 
     Raises
     ------
-    InputError
-        When a record in a run directory is damaged.
     SecliError
         When the engine cannot work at all.
     """
@@ -153,7 +150,7 @@ def lead(
             outcome.failed[job.key] = (job, state.reason or "no reason recorded")
             if not state.retriable:
                 outcome.hopeless.add(job.key)
-        else:
+        elif state.damaged is None or _cleared(job, outcome, report):
             todo.append(job)
     finished: set[str] = set()
     let_go: dict[str, str] = {}
@@ -181,6 +178,21 @@ def lead(
     failed = [job for key, (job, _) in outcome.failed.items() if key not in outcome.hopeless]
     settle(outcome.finished, failed, lambda event: _pass_on(event, report))
     return outcome
+
+
+def _cleared(job: SweepJob, outcome: Outcome, report: SweepReport) -> bool:
+    """Say whether nothing unreadable is in the way of a job that is tried; what is, is moved away and kept."""
+    try:
+        kept = put_aside(job)
+    except HeldRunError as error:
+        outcome.left[job.key] = (job, str(error))
+        return False
+    except OSError as error:
+        outcome.failed[job.key] = (job, f"{job.run}: cannot be moved away: {error.strerror or error}")
+        return False
+    if kept is not None:
+        report(Said(f"{job.title}: what could not be read is kept as {kept}"))
+    return True
 
 
 def _pass_on(event: Event, report: SweepReport) -> None:

@@ -7,7 +7,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from secli.datasets.interpreter import worker_command
 from secli.errors import InputError, SecliError
 from secli.experiments.engine import Done, Failed, Left, Progressed, Said, Started, SweepEvent, SweepReport
 from secli.experiments.jobs import SweepJob
@@ -71,7 +71,7 @@ class Worker:
         self.dismiss()
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long-lived as the process
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "secli.experiments.worker"],
+            worker_command("secli.experiments.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

@@ -20,7 +20,6 @@ from typing import IO, Any, Literal
 
 import yaml
 
-from secli.config import load_yaml
 from secli.errors import HeldRunError, SecliError
 from secli.experiments.engine import Progressed, Said, SweepEvent
 from secli.experiments.jobs import PATIENCE, SweepJob
@@ -39,6 +38,7 @@ from secli.records import (
 )
 from secli.storage.writing import atomic_directory
 from secli.training.checkpoint import STATE_FILE
+from secli.yaml_files import parse_yaml
 
 BETWEEN_QUESTIONS = 0.5
 CONFIG_FILE = "config.yaml"
@@ -268,7 +268,7 @@ def named_as(here: SweepJob, there: SweepJob, scratch: Path) -> dict[str, bytes]
         changes = {"data": on, "run": str(there.run), "trained_on": data}
         renamed(CURVES_FILE, curves.model_copy(update=changes))
     if (here.run / CONFIG_FILE).is_file():
-        content = load_yaml((here.run / CONFIG_FILE).read_text(encoding="utf-8"))
+        content = parse_yaml((here.run / CONFIG_FILE).read_text(encoding="utf-8"))
         text = yaml.safe_dump({**content, "data": str(there.data)}, sort_keys=False, allow_unicode=True)
         written[CONFIG_FILE] = text.encode()
     return written

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from secli.catalogue import MODELS
@@ -17,20 +16,20 @@ from secli.config import (
     HIGHEST_FACTOR,
     LOWEST_FACTOR,
     MOST_SEED,
+    FileName,
     MeasureSettings,
     Settings,
     TrainingSettings,
     check_factors,
     first_problem,
-    load_yaml,
     merged,
     validated,
-    yaml_problem,
 )
 from secli.datasets.protocols import DATASETS, MAX_IMAGES, MAX_SIDE
 from secli.errors import InputError, UnknownNameError
 from secli.tables.belonging import fact_names, known_fact
 from secli.tables.quantities import quantity
+from secli.yaml_files import read_yaml
 
 SECTIONS = ("model", "training")
 FACTS = ("model", "label", "dataset", "realisation", "seed")
@@ -321,9 +320,7 @@ class Sweep(Settings):
     block.
     """
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the sweep and of its directory"
-    )
+    name: FileName = Field(description="name of the sweep and of its directory")
     about: str = Field(description="what it is and which table it makes, in a sentence")
     cost: str = Field("", description="what it costs, in words")
     parts: tuple[Part, ...] = Field(min_length=1, description="the blocks of runs")
@@ -421,14 +418,7 @@ def _kind_at(place: Sequence[int | str]) -> type[Settings]:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a sweep's YAML file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: a directory; give a sweep's YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {yaml_problem(error)}") from None
+    content = read_yaml(path, str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected keys at the top level (name, about, models, datasets, ...)")
     if "models" not in content and "parts" not in content:

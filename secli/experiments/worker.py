@@ -1,7 +1,7 @@
 """One worker process of a sweep: takes jobs, one JSON line each, and carries them out one after another.
 
-``python -m secli.experiments.worker`` reads jobs from stdin and writes messages to stdout. When stdin ends, its
-leader is gone: the job that runs saves its state, and the worker leaves.
+The process (:mod:`secli.datasets.interpreter` starts it) reads jobs from stdin and writes messages to stdout. When
+stdin ends, its leader is gone: the job that runs saves its state, and the worker leaves.
 """
 
 from __future__ import annotations

@@ -9,8 +9,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from secli.errors import SecliError
+from secli.provenance import sha256_file
+from secli.sources.checksums import SHA256
 from secli.sources.files import Download, Published, PublishedFile, unpack
 from secli.storage.writing import scratch_folder, sync_file, sync_folder
 
@@ -47,10 +50,11 @@ def _fetch(source: str, item: Download, temporary: Path, home: Path, show_progre
     from torchvision.datasets.utils import download_url
 
     reasons = []
-    for url in item.urls:
+    for url in addresses(item):
         try:
             with _torchvision_output(show_progress), _timeout(TIMEOUT_SECONDS):
                 download_url(url, str(temporary), item.filename, item.md5)
+            _check_sha256(temporary / item.filename, item.md5)
         except (OSError, HTTPException, RuntimeError, RecursionError) as error:
             # RuntimeError: torchvision found another checksum; RecursionError: redirected in circles
             (temporary / item.filename).unlink(missing_ok=True)
@@ -66,6 +70,35 @@ def _fetch(source: str, item: Download, temporary: Path, home: Path, show_progre
         f"{source}: cannot download {item.filename} from {', '.join(reasons)}; "
         f"put that file (md5 {item.md5}) into {home}, or give its directory with --source"
     )
+
+
+def addresses(item: Download) -> tuple[str, ...]:
+    """Return the addresses of a file, those by plain http last, and only where its sha256 is known.
+
+    On the way of plain http anybody can put another file in; without a sha256 the address is asked by https.
+
+    Examples
+    --------
+    >>> addresses(Download("x", ("http://a.org/x", "https://b.org/x"), "0"))
+    ('https://a.org/x', 'https://b.org/x')
+    """
+    found = [url if item.md5 in SHA256 or _is_here(url) else _by_https(url) for url in item.urls]
+    return tuple(sorted(found, key=lambda url: url.startswith("http://")))
+
+
+def _by_https(url: str) -> str:
+    return f"https://{url.removeprefix('http://')}" if url.startswith("http://") else url
+
+
+def _is_here(url: str) -> bool:
+    """Say whether an address is of this machine: what goes there passes no network."""
+    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
+
+
+def _check_sha256(file: Path, md5: str) -> None:
+    """Raise ``RuntimeError``, as torchvision does, on a file with the right MD5 and another sha256."""
+    if md5 in SHA256 and sha256_file(file) != SHA256[md5]:
+        raise RuntimeError("another sha256")
 
 
 @contextlib.contextmanager

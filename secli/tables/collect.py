@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from typing import Any
 from secli.errors import InputError
 from secli.records import (
     CURVES_FILE,
+    DAMAGED,
     RECORD_FILE,
     SWEEP_FILE,
     DataInfo,
@@ -19,6 +20,8 @@ from secli.records import (
     ModelInfo,
     SweepRecord,
     TrainingRecord,
+    is_versioned,
+    read_json,
     read_record,
     read_sweep_record,
     read_training_record,
@@ -30,6 +33,8 @@ Name = tuple[str, str | None]
 
 Listing = dict[str, tuple[int, tuple[Name, ...]]]
 """The runs of a sweep: directory below the sweep's to the place in its order, and the names."""
+
+_PUT_ASIDE = re.compile(re.escape(DAMAGED) + r"\d*$")
 
 OUTSIDE: tuple[int, tuple[Name, ...]] = (sys.maxsize, ())
 
@@ -129,29 +134,32 @@ def collect(paths: Sequence[Path]) -> tuple[list[Run], list[SetAside]]:
     -------
     tuple
         The finished runs in the order found, and what was set aside with the reason (failed or unfinished runs, and
-        damaged records below a directory).
+        records that cannot be read).
 
     Raises
     ------
     InputError
-        When a path does not exist, a record that was named is damaged, or a directory holds no record.
+        When a path does not exist, a directory holds no record, or nothing is left but a record that was named and
+        cannot be read.
     """
     runs: list[Run] = []
     aside: list[SetAside] = []
+    unreadable: list[InputError] = []
     sweeps: dict[Path, Listing] = {}
     for path in paths:
         named, found = _expand(path)
-        names = {place: _names_of(place, sweeps, path, aside) for place in found}
+        names = {place: _names_of(place, sweeps, aside) for place in found}
         # a sweep's runs in its order, before what else lies there
         for place in sorted(found, key=lambda place: (names[place][0], place.is_file())):
             try:
                 run = replace(_read(place), names=names[place][1])
             except InputError as error:
-                if named:
-                    raise
+                unreadable += [error] if named else []
                 aside.append(SetAside(str(place), str(error).removeprefix(f"{place}: ")))
             else:
                 _admit(run, runs, aside)
+    if unreadable and not runs:
+        raise unreadable[0]
     return runs, aside
 
 
@@ -188,27 +196,28 @@ def _below(path: Path) -> Iterator[Path]:
 
 
 def _written(file: Path, below: Path) -> bool:
-    """Say whether a file is whole: a name that begins with a dot is still being written."""
-    return not any(part.startswith(".") for part in file.relative_to(below).parts)
+    """Say whether a file is whole: a name that begins with a dot is still being written, one was put aside."""
+    parts = file.relative_to(below).parts
+    return not any(part.startswith(".") or _PUT_ASIDE.search(part) for part in parts)
 
 
 def _is_record(file: Path) -> bool:
     """Say whether a file calls itself a result of ours; whether it is a whole one shows when it is read."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(file)
+    except (OSError, ValueError):
         return False
-    if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
+    if not is_versioned(content):
         return False
     return content.get("kind") in ("training", "equivariance")
 
 
 def _names_of(
-    place: Path, sweeps: dict[Path, Listing], named: Path, aside: list[SetAside]
+    place: Path, sweeps: dict[Path, Listing], aside: list[SetAside]
 ) -> tuple[int, tuple[Name, ...]]:
     """Return the place of a run in its sweep, and its names there; runs outside sweeps come last.
 
-    A damaged record of a sweep is set aside, and its runs have no names, unless the user named that very sweep.
+    A damaged record of a sweep is set aside, and its runs have no names.
     """
     run = place.resolve()
     if len(run.parts) < 3:
@@ -218,8 +227,6 @@ def _names_of(
         try:
             sweeps[directory] = _listing(read_sweep_record(directory))
         except InputError as error:
-            if directory == named.resolve():
-                raise
             sweeps[directory] = {}
             above = place.parent.parent  # as the user knows it, if his path goes as far up
             where = (above if above.resolve() == directory else directory) / SWEEP_FILE

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secli.errors import InputError
+from secli.errors import InputError, printable, shortened
 from secli.records import EquivarianceRecord
 from secli.storage.writing import atomic_path
 from secli.tables.naming import with_realisations
@@ -57,6 +57,7 @@ METRIC_UNITS = {"squared": " (no unit)", "relative": " (no unit)", "absolute": "
 TITLE_SIZE = 9
 NOTE_SIZE, NOTE_LINE = 6.5, 0.115  # points; inches per line
 NOTE_CHARACTERS = 20  # per inch of width
+LONGEST_WORDS = 300  # characters of a name or a reason that are drawn
 
 
 def check_plot_path(path: Path) -> None:
@@ -111,7 +112,7 @@ def check_one_metric(records: Sequence[EquivarianceRecord]) -> None:
 
 def plain(text: str) -> str:
     """Return text that is drawn as it reads, whatever stands in a name: no dollar sign begins a formula."""
-    return re.sub(r"(?<!\\)\$", r"\\$", text)
+    return re.sub(r"(?<!\\)\$", r"\\$", printable(shortened(text, LONGEST_WORDS)))
 
 
 def measured_on(records: Sequence[EquivarianceRecord]) -> str:

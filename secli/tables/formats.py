@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from secli.errors import UnknownNameError
+from secli.errors import UnknownNameError, printable
 from secli.tables.statistic import Statistic
 
 FORMATS = ("table", "markdown", "latex", "csv", "json")
@@ -119,7 +120,7 @@ def render(table: Table | Sequence[Table], format: str, width: int = 100) -> str
 
         return "\n".join(latex(one) for one in tables)
     if format == "markdown":
-        return "\n".join(_markdown(one) for one in tables)
+        return "\n".join(markdown(one) for one in tables)
     if format == "csv":
         return "\n".join(_csv(one) for one in tables)
     from secli.tables.terminal import terminal
@@ -129,7 +130,12 @@ def render(table: Table | Sequence[Table], format: str, width: int = 100) -> str
 
 def dump_json(content: Any) -> str:
     """Write JSON as all commands do: readable, UTF-8, no NaN."""
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    # within strings alone, where \\u009b is the same character and no terminal obeys it
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+
+
+_OBEYED = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def statistic_json(value: Statistic) -> dict[str, Any]:
@@ -170,7 +176,7 @@ def cell_parts(cell: Cell, column: Column) -> tuple[str, ...]:
     if isinstance(value, bool):
         return (("yes" if value else "no") + cell.mark,)
     if isinstance(value, str):
-        return (value + cell.mark,)
+        return (printable(value) + cell.mark,)
     if isinstance(value, int):
         return (f"{value:,}".replace(",", " ") + cell.mark,)
     factor = 100 if column.percent else 1
@@ -212,11 +218,27 @@ def _digits(value: float, digits: int | None) -> int:
     return min(4, max(0, 2 - math.floor(math.log10(abs(value)))))
 
 
-def _markdown(table: Table) -> str:
-    from tabulate import tabulate
+_MARKUP = re.compile(r"([\\|*`\[\]])")
+_ENTITY = re.compile(r"&(?=#?\w+;)")
 
-    def escape(text: str) -> str:
-        return text.replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
+
+def escape_markdown(text: str) -> str:
+    """Return text that markdown shows as it reads: no tag, no link, no emphasis, and no cell ends in it.
+
+    An underscore within a word is none of these, so that names stay readable in the source.
+
+    Examples
+    --------
+    >>> escape_markdown("a|b <script>")
+    'a\\\\|b &lt;script>'
+    """
+    shown = _MARKUP.sub(r"\\\1", printable(text.replace("\n", " ")))
+    return _ENTITY.sub("&amp;", shown).replace("<", "&lt;")
+
+
+def markdown(table: Table, escape: Callable[[str], str] = escape_markdown) -> str:
+    """Write a table as markdown; ``escape`` makes its words plain text."""
+    from tabulate import tabulate
 
     shown = shown_columns(table)
     columns = [table.columns[index] for index in shown]
@@ -231,8 +253,8 @@ def _markdown(table: Table) -> str:
         colalign=["left" if column.text else "right" for column in columns] if rows else None,
         disable_numparse=True,
     )
-    notes = "".join("- " + note.replace("*", "\\*") + "\n" for note in table.notes)
-    return f"**{table.title}**\n\n{body}\n" + (f"\n{notes}" if notes else "")
+    notes = "".join(f"- {escape(note)}\n" for note in table.notes)
+    return f"**{escape(table.title)}**\n\n{body}\n" + (f"\n{notes}" if notes else "")
 
 
 def _csv(table: Table) -> str:
@@ -251,7 +273,9 @@ def csv_document(tables: Sequence[Table]) -> str:
     writer = csv.DictWriter(buffer, ["table", *names], lineterminator="\n")
     writer.writeheader()
     for title, lines in parts:
-        writer.writerows({"table": title, **dict(zip(lines[0], line, strict=True))} for line in lines[1:])
+        writer.writerows(
+            {"table": _csv_text(title), **dict(zip(lines[0], line, strict=True))} for line in lines[1:]
+        )
     return buffer.getvalue()
 
 
@@ -273,8 +297,27 @@ def _csv_lines(table: Table) -> list[list[Any]]:
                 values.extend([None, None, 0])
             else:
                 values.append(_scaled(value, factor) if isinstance(value, float) else value)
-        lines.append(values)
-    return lines
+        lines.append([_csv_text(value) if isinstance(value, str) else value for value in values])
+    return [[_csv_text(str(name)) for name in names], *lines[1:]]
+
+
+_FORMULA = re.compile("[=+\\-@\t\r\n\uff0b\uff0d\uff1d\uff20]")
+
+
+def _csv_text(text: str) -> str:
+    """Return the text of a cell; what a spreadsheet would calculate gets an apostrophe in front, a number does not.
+
+    Examples
+    --------
+    >>> _csv_text("=1+1"), _csv_text("-0.5"), _csv_text("cnn")
+    ("'=1+1", '-0.5', 'cnn')
+    """
+    quote = "'" if _FORMULA.match(text) and not _is_number(text) else ""
+    return quote + printable(text)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text) is not None
 
 
 def _count(value: Statistic) -> int | None:

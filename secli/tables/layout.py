@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from secli.errors import printable
 from secli.tables.formats import Column, Table, cell_parts, shown_columns
 
 GAP = 2  # blanks between columns
@@ -84,8 +85,9 @@ def _lay(table: Table, index: int, stacked: bool, limit: int) -> Laid:
             cells.append(list(parts) if stacked else [" ".join(parts)])
     body = max((len(line) for lines in cells for line in lines), default=0)
     # a heading wraps at blanks, to the width of what stands below it
-    room = max(body, *(len(word) for word in column.title.split(" ")))
-    heading = textwrap.wrap(column.title, room, break_long_words=False, break_on_hyphens=False)
+    title = printable(column.title)
+    room = max(body, *(len(word) for word in title.split(" ")))
+    heading = textwrap.wrap(title, room, break_long_words=False, break_on_hyphens=False)
     return Laid(index, column, heading, cells)
 
 

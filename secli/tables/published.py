@@ -11,11 +11,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from secli.catalogue import MODELS
-from secli.config import TrainingSettings, load_yaml
+from secli.config import TrainingSettings
 from secli.datasets.protocols import DATASETS
 from secli.tables.aggregate import Row
 from secli.tables.derived import base_dataset
 from secli.tables.naming import parameters_of
+from secli.yaml_files import parse_yaml
 
 Metric = Literal["test_error", "accuracy", "equivariance_error", "parameters"]
 Kind = Literal["paper", "reproduction", "citation", "code"]
@@ -153,7 +154,7 @@ class Reported:
 def load_published() -> Published:
     """Read the published figures that secli carries."""
     text = (files("secli.tables") / "published.yaml").read_text(encoding="utf-8")
-    return Published.model_validate(load_yaml(text))
+    return Published.model_validate(parse_yaml(text))
 
 
 def reported(row: Row, published: Published) -> list[Reported]:

@@ -6,6 +6,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 
+from secli.errors import printable
 from secli.tables.formats import Table
 from secli.tables.layout import Laid, blocks, total_width
 
@@ -13,8 +14,8 @@ from secli.tables.layout import Laid, blocks, total_width
 def terminal(table: Table, width: int) -> str:
     """Write the table for a terminal ``width`` columns wide, its title above and its notes below."""
     text = "\n".join(_draw(block) for block in blocks(table, width))
-    title = textwrap.fill(table.title, width)
-    notes = [textwrap.fill(note, width, subsequent_indent="  ") for note in table.notes]
+    title = textwrap.fill(printable(table.title), width)
+    notes = [textwrap.fill(printable(note), width, subsequent_indent="  ") for note in table.notes]
     return "\n".join([title, "", text.rstrip("\n"), *([""] if notes else []), *notes]) + "\n"
 
 

@@ -16,6 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessException
 
+from secli.datasets.interpreter import safe_path
 from secli.errors import SecliError
 from secli.training.compiling import compiler_failure
 from secli.training.determinism import reproducible
@@ -77,7 +78,7 @@ def _together(job: Job, report: Report, asked: Callable[[], bool]) -> Outcome:
     events: Events = context.Queue()
     stop = context.Event()
     others = set(multiprocessing.active_children())
-    with catching_signals(on_first=stop.set), _relaying(events, report):
+    with catching_signals(on_first=stop.set), _relaying(events, report), safe_path():
         if asked():
             stop.set()
         try:

@@ -43,6 +43,9 @@ def test_version() -> None:
         (["trian"], "Did you mean 'train'?"),
         (["train", "--epoch", "3"], "No such option: --epoch"),
         (["--colour"], "No such option: --colour"),
+        (["report", "runs", "-o", ""], "-o: an empty path"),
+        (["make-data", "digits", "--out="], "--out: an empty path"),
+        (["compare", "runs", ""], "argument 2: an empty path"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_2(arguments: list[str], message: str) -> None:
@@ -77,12 +80,39 @@ def test_the_system_s_errors_are_one_line(
     assert result.stderr == f"{message}\n"
 
 
-def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_bug_is_one_line_that_says_so_and_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, debug: bool
+) -> None:
     def fail(*arguments: object) -> None:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("by \x1b[31mnothing " + "x" * 1000)
 
     monkeypatch.setattr("secli.tables.aggregate.summarise", fail)
-    assert isinstance(CliRunner().invoke(app, ["compare", "runs"]).exception, ZeroDivisionError)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("SECLI_DEBUG", "1" if debug else "0")
+    result = CliRunner().invoke(app, ["compare", "runs"])
+    assert result.exit_code == 70
+    *before, line = result.stderr.splitlines()
+    assert line.startswith("error: this is a bug in secli (ZeroDivisionError: by \\x1b[31mnothing")
+    assert len(line) <= 310
+    (file,) = tmp_path.iterdir()
+    assert str(file) in line
+    assert "raise ZeroDivisionError" in file.read_text(encoding="utf-8")
+    assert ("Traceback" in "".join(before)) is debug
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_no_memory_left_is_no_bug(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("secli.tables.aggregate.summarise", fail)
+    result = CliRunner().invoke(app, ["compare", "runs"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: out of memory")
+    assert result.stderr.count("\n") == 1
 
 
 def test_python_dash_m_and_a_reader_that_goes_away() -> None:

@@ -266,9 +266,17 @@ def test_a_sweep_is_carried_out_once_and_its_table_printed_again(sweep: Sweep, t
     again = sweep("--jobs", "2", "--format", "csv", "--quiet")  # the number of workers is part of no key
     assert (again.exit_code, again.stdout, again.stderr) == (0, both.stdout, "")
     assert (run / "state/last.pt").stat().st_mtime_ns == before
-    # a damaged run is told by name, not trained over
+    # a damaged run is told by name, not trained over, and takes no other with it
     (run / "record.json").write_text("{")
-    refused(sweep("--quiet"), "record.json: damaged record")
+    damaged = sweep("--quiet")
+    assert damaged.exit_code == 1
+    assert "1 of 2 runs failed, the first: cnn" in damaged.stderr
+    assert "record.json: damaged record (not JSON); --retry-failed tries them again" in damaged.stderr
+    assert "Missing: 1 of 2 runs of the sweep (1 damaged)." in damaged.stdout
+    made = sweep("--quiet", "--retry-failed", "--format", "csv")
+    assert (made.exit_code, made.stderr) == (0, "")
+    assert json.loads((run / "record.json").read_text())["status"] == "finished"
+    assert (run.with_name(f"{run.name}.damaged") / "record.json").read_text() == "{"
 
 
 def test_runs_of_ones_own_pictures_are_remembered_when_others_are_asked_for(

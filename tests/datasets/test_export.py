@@ -83,7 +83,7 @@ def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_worker_that_dies_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (result,) = make_dataset("digits", tmp_path / "data")
-    monkeypatch.setattr("secli.datasets.workers.COMMAND", "raise SystemExit(3)")
+    monkeypatch.setattr("secli.datasets.workers.START", "raise SystemExit(3)")
     with pytest.raises(SecliError, match="a worker process died: exit code 3"):
         export_png(open_dataset(result.path), tmp_path / "png", jobs=2)
     assert [path for path in (tmp_path / "png").rglob("*") if path.is_file()] == []

@@ -13,6 +13,7 @@ import torch
 from secli.datasets.loading import pixels, to_device
 from secli.datasets.store import ScaleDataset, Split, open_dataset, write_dataset
 from secli.errors import InputError
+from secli.provenance import sha256_file
 
 
 def some(count: int, *channels: int) -> Split:
@@ -26,7 +27,7 @@ def some(count: int, *channels: int) -> Split:
 
 DESCRIPTION: dict[str, Any] = {
     "name": "some-scale",
-    "protocol": "some-scale",
+    "protocol": "digits-scale",
     "realisation": 3,
     "parameters": {"factors": [0.3, 1.0]},
     "scaled": True,
@@ -85,7 +86,7 @@ def test_a_standing_directory_is_never_replaced(directory: Path) -> None:
 
 
 def test_nothing_is_left_of_a_failed_write(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="classes"):
+    with pytest.raises(InputError, match="classes"):
         write_dataset(
             tmp_path / "r0",
             {"train": some(1), "val": some(1), "test": some(1)},
@@ -177,3 +178,72 @@ def test_tensors(channels: tuple[int, ...], count: int) -> None:
     np.testing.assert_array_equal(values.numpy(), images.numpy().astype(np.float32) / np.float32(255))
     assert pixels(images, torch.float64).dtype == torch.float64
     assert images.dtype == torch.uint8
+
+
+class _Runs:
+    """What a pickle can hold: opening it runs a command."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.file,))
+
+
+def test_an_array_with_a_pickle_in_it_runs_nothing(directory: Path, tmp_path: Path) -> None:
+    """Its digest in the manifest agrees: whoever gives away a dataset can see to that."""
+    ran = tmp_path / "ran"
+    file = directory / "test-labels.npy"
+    np.save(file, np.array([_Runs(ran)] * 4, dtype=object), allow_pickle=True)
+    manifest = directory / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["files"][file.name] = sha256_file(file)
+    manifest.write_text(json.dumps(content))
+    dataset = open_dataset(directory)
+    with pytest.raises(InputError, match=r"test-labels\.npy: damaged"):
+        dataset.split("test")
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("array", "value", "told"),
+    [("labels", 2, "labels from 2 to 2"), ("labels", -1, "labels from -1"), ("factors", 0, "scale factor")],
+)
+def test_labels_and_factors_out_of_range_are_refused(
+    directory: Path, array: str, value: int, told: str
+) -> None:
+    file = directory / f"test-{array}.npy"
+    np.save(file, np.full_like(np.load(file), value))
+    manifest = directory / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["files"][file.name] = sha256_file(file)
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=told):
+        open_dataset(directory).split("test")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", "../../outside"),
+        ("name", ".."),
+        ("name", "/etc"),
+        ("name", "a" * 101),
+        ("name", "-rf"),
+        ("name", "a\nb"),
+        ("protocol", "nothing"),
+        ("realisation", 10**40),
+        ("classes", ["cat", ".."]),
+        ("classes", ["cat", "\x1b[31m"]),
+        ("parameters", {"sizes": "many"}),
+        ("image_size", [0, 28]),
+        ("schema_version", True),
+    ],
+)
+def test_a_manifest_with_a_wrong_value_is_refused(directory: Path, key: str, value: object) -> None:
+    file = directory / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(InputError, match=r"manifest\.json: ") as caught:
+        open_dataset(directory)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from secli.experiments.jobs import (
     failure_file,
     forget_failure,
     mark_failed,
+    put_aside,
     standing,
 )
 from secli.experiments.worker import work
 from secli.records import read_training_record, write_record
 from secli.training.events import Begun, EpochEnded, Event, silent
 from tests.experiments.conftest import Jobs
+from tests.tables.fabricate import training
 
 MEASURE = {"factors": [1, 0.5], "images": 5}
 
@@ -141,8 +144,11 @@ def test_curves_count_only_with_the_settings_and_the_images_that_are_wanted(jobs
     file.write_text(json.dumps(content))
     assert state(job) == "done"
     file.write_text((job.run / "record.json").read_text())
-    with pytest.raises(InputError, match="a record of kind 'training'"):
-        standing(job)
+    found = standing(job)
+    assert (found.state, found.damaged) == ("failed", file)
+    assert "a record of kind 'training'" in (found.reason or "")
+    assert put_aside(job) == file.with_name("equivariance.json.damaged")
+    assert state(job) == "trained"
 
 
 def test_the_standing_is_what_the_record_says(jobs: Jobs) -> None:
@@ -151,9 +157,46 @@ def test_the_standing_is_what_the_record_says(jobs: Jobs) -> None:
     for told, expected in [("running", "interrupted"), ("interrupted", "interrupted"), ("failed", "failed")]:
         status(job, told, "why")
         assert standing(job) == Standing(state=expected, reason="why")
-    (job.run / "record.json").write_text("{")
-    with pytest.raises(InputError, match="damaged record"):
-        standing(job)
+
+
+def _is_a_directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "not JSON": lambda file: file.write_text("{"),
+    "nested too deeply": lambda file: file.write_text("[" * 100_000),
+    "nested more than 40": lambda file: file.write_text("[" * 60 + "]" * 60),
+    "is too large": lambda file: file.write_text('{"schema_version": 1' + "1" * 5000 + "}"),
+    "is not a finite number": lambda file: file.write_text('{"schema_version": NaN}'),
+    "not text in UTF-8": lambda file: file.write_bytes(b"\xff\xfe{}"),
+    "a directory": _is_a_directory,
+    "no such record": lambda file: file.unlink(),
+    "larger than 256 MiB": lambda file: os.truncate(file, 2**40),
+    "not a record of secli": lambda file: file.write_text('{"schema_version": true}'),
+}
+
+
+@pytest.mark.parametrize("told", DAMAGES)
+def test_a_run_that_cannot_be_read_has_failed_and_is_kept_when_it_is_made_again(
+    jobs: Jobs, told: str
+) -> None:
+    (job,) = jobs()
+    write_record(job.run / "record.json", training("cnn"))
+    DAMAGES[told](job.run / "record.json")
+    found = standing(job)
+    assert (found.state, found.damaged, found.retriable) == ("failed", job.run, True)
+    assert told in (found.reason or "")
+    with pytest.raises(InputError, match=re.escape(told)):
+        carry_out(job, silent)
+    mark_failed(job, "lost")  # changes nothing of it
+    kept = put_aside(job)
+    assert kept == job.run.with_name(f"{job.run.name}.damaged")
+    assert state(job) == "todo"
+    write_record(job.run / "record.json", training("cnn"))
+    DAMAGES[told](job.run / "record.json")
+    assert put_aside(job) == job.run.with_name(f"{job.run.name}.damaged2")
 
 
 def test_an_interrupted_job_goes_on_to_the_very_same_weights(jobs: Jobs, tmp_path: Path) -> None:

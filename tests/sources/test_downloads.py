@@ -131,3 +131,32 @@ def test_archives_are_unpacked_and_not_kept(
     assert sorted(path.name for path in (cache / "cifar10").iterdir()) == sorted(cifar_files)
     archive.unlink()
     assert len(read_source("cifar10", Request()).labels) == 24
+
+
+def test_every_published_file_goes_by_https_or_has_a_pinned_sha256() -> None:
+    from torchvision.datasets import CIFAR10, STL10
+
+    from secli.sources.checksums import SHA256
+    from secli.sources.download import addresses
+    from secli.sources.files import Download
+
+    archives = [Download("a", (kind.url,), kind.tgz_md5) for kind in (CIFAR10, STL10)]
+    for item in (*mnist._mnist_downloads(), *mnist._fashion_downloads(), *archives):
+        assert item.md5 in SHA256, item
+        assert [url for url in addresses(item) if url.startswith("https://")] or item.md5 in SHA256
+    unknown = Download("x", ("http://a.org/x", "ftp://b.org/x"), "0")
+    assert addresses(unknown) == ("https://a.org/x", "ftp://b.org/x")
+    assert addresses(Download("x", ("http://127.0.0.1:9/x",), "0")) == ("http://127.0.0.1:9/x",)
+
+
+def test_a_file_with_the_right_md5_and_another_sha256_is_refused(
+    mirrored: tuple[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secli.sources.checksums import SHA256
+
+    _, directory = mirrored
+    for file in directory.iterdir():
+        monkeypatch.setitem(SHA256, hashlib.md5(file.read_bytes()).hexdigest(), "0" * 64)
+    with pytest.raises(SecliError, match="with another checksum"):
+        read_source("mnist", Request())
+    assert list((cache / "mnist").iterdir()) == []

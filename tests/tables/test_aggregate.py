@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import statistics
 from pathlib import Path
@@ -290,3 +291,57 @@ def test_the_frame_has_one_column_per_number(tmp_path: Path) -> None:
 
 def test_data_helper_gives_one_digest_per_realisation() -> None:
     assert data(realisation=0).digest != data(realisation=1).digest
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"not json", "not JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"schema_version": ' + b"1" * 5000 + b"}", "is too large"),
+        (b"\xff\xfe", "not text in UTF-8"),
+        (b'{"schema_version": 1e999, "kind": "training"}', "1e999 is not a finite number"),
+        (b'{"schema_version": true, "kind": "training"}', "not a record of secli"),
+    ],
+)
+def test_one_record_that_cannot_be_read_takes_no_other_with_it(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    good = write_run(tmp_path / "good", training())
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / RECORD_FILE).write_bytes(content)
+    for paths in ([tmp_path], [good, tmp_path / "bad"]):
+        summary = summarise(paths)
+        assert [row.n for row in summary.rows] == [1]
+        assert reason in reasons(summary)["bad"]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("training", "seed"), "many"),
+        (("training", "epochs"), -1),
+        (("data", "parameters"), {"sizes": 3}),
+        (("data", "realisation"), 10**40),
+        (("results", "test_error"), 2.0),
+        (("model", "parameters"), -1),
+    ],
+)
+def test_a_record_with_a_wrong_value_is_set_aside(
+    tmp_path: Path, place: tuple[str, str], value: object
+) -> None:
+    write_run(tmp_path / "good", training())
+    record = write_run(tmp_path / "bad", training(seed=1)) / RECORD_FILE
+    content = json.loads(record.read_text())
+    content[place[0]][place[1]] = value
+    record.write_text(json.dumps(content))
+    summary = summarise([tmp_path])
+    assert [row.n for row in summary.rows] == [1]
+    assert "damaged record" in reasons(summary)["bad"]
+
+
+def test_what_was_put_aside_is_passed_over(tmp_path: Path) -> None:
+    write_run(tmp_path / "good", training())
+    for name in ("good.damaged", "good.damaged2"):
+        write_run(tmp_path / name, training(seed=5))
+    assert [row.n for row in summarise([tmp_path]).rows] == [1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import string
 import subprocess
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secli.errors import UnknownNameError
-from secli.tables.formats import FORMATS, MISSING, Cell, Column, Table, number, render
+from secli.tables.formats import FORMATS, MISSING, Cell, Column, Table, csv_document, number, render
 from secli.tables.latex import escape
 from secli.tables.statistic import NOTHING, Statistic
 
@@ -167,3 +168,38 @@ def test_latex_compiles_as_it_stands(tmp_path: Path) -> None:
 def test_all_formats_end_with_a_newline() -> None:
     for format in FORMATS:
         assert render(table(), format).endswith("\n")
+
+
+FORMULAS = ('=HYPERLINK("http://x","y")', "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1")
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_csv_holds_no_formula(name: str) -> None:
+    named = table(name=name)
+    for text in (render(named, "csv"), csv_document([Table(name, named.columns, named.rows)] * 2)):
+        cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
+        assert not [cell for cell in cells if cell[:1] in "=+-@\t\r\n\uff1d" and cell]
+        assert any(cell.startswith("'") for cell in cells)
+
+
+def test_numbers_stay_numbers_in_csv() -> None:
+    columns = (Column("a", "a"), Column("b", "b", text=True), Column("c", "c", text=True))
+    text = render(Table("t", columns, ((Cell(-0.5), Cell("-0.5"), Cell("-1e-5")),)), "csv")
+    assert text.splitlines()[1] == "-0.5,-0.5,-1e-5"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_format_holds_what_a_terminal_would_obey(format: str) -> None:
+    name = "\x1b]0;t\x07\x1b[31mred\x9b31m\u202e"
+    text = render(Table(name, table().columns, table(name=name).rows, (name,)), format)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
+    if format == "json":
+        assert json.loads(text)[0]["model"] == name
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "![x](http://x)", "`x`", "&lt;b&gt;"])
+def test_markdown_holds_no_tag_and_no_link(name: str) -> None:
+    text = render(Table(name, table().columns, table(name=name).rows, (name,)), "markdown")
+    assert not re.search(
+        r"<[a-z/]|(?<!\\)\[|(?<!\\)`|&lt;b", text.replace("&amp;lt;", "").replace("&lt;script>", "")
+    )

@@ -21,11 +21,12 @@ from secli.records import SWEEP_FILE, EquivarianceRecord, SweepRecord, SweptRun,
 from secli.tables.aggregate import summarise
 from secli.tables.collect import collect
 from secli.tables.comparison import compare
+from secli.tables.formats import Cell, Column, Table
 from secli.tables.report.content import Report
 from secli.tables.report.drawing import networks_of, shared_figures
 from secli.tables.report.gather import gather
 from secli.tables.report.grouping import telling_keys
-from secli.tables.report.html import to_html
+from secli.tables.report.html import table_html, to_html
 from secli.tables.report.markdown import to_markdown
 from secli.tables.report.origin import origin
 from secli.tables.report.writing import report_file, write_report
@@ -97,6 +98,28 @@ def test_the_page_is_whole_and_its_ids_are_its_own(runs: Path) -> None:
     assert "#heatmap-1" in links
     assert "#provenance" in links
     assert all(link.removeprefix("#") in reader.ids for link in links)
+
+
+def test_a_note_is_shown_as_it_reads() -> None:
+    columns = (Column("model", EVIL, text=True),)
+    page = table_html(
+        Table(EVIL, columns, ((Cell(EVIL, mark=EVIL),),), (EVIL, "\x1b[31mred")), sortable=False
+    )
+    reader = Reader(page)
+    assert {tag for tag, _ in reader.tags} <= {
+        "div",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "ul",
+        "li",
+        "wbr",
+    }
+    assert "<script" not in page
+    assert "\\x1b[31mred" in page
 
 
 def test_a_drawing_refers_to_what_it_defines_itself(runs: Path) -> None:
@@ -353,10 +376,14 @@ def test_a_damaged_sweep_below_is_set_aside(runs: Path, begun: bool) -> None:
     report = report_of(runs)
     assert report.set_aside is not None
     said = [[str(cell.value) for cell in line] for line in report.set_aside.table.rows]
-    assert said.count([str(bad / SWEEP_FILE), "damaged record"]) == 1
+    assert said.count([str(bad / SWEEP_FILE), "damaged record (not JSON)"]) == 1
     write_run(bad / "cnn" / "r5", training("cnn", realisation=5))
-    with pytest.raises(InputError, match=r"sweep\.json: damaged record"):
-        report_of(bad)
+    alone = report_of(bad).set_aside
+    assert alone is not None
+    assert [str(cell.value) for cell in alone.table.rows[0]] == [
+        str(bad / SWEEP_FILE),
+        "damaged record (not JSON)",
+    ]
 
 
 def swept(runs: Path, tables: list[dict[str, Any]]) -> Path:

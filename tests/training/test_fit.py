@@ -17,9 +17,11 @@ from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.loading import to_device
 from secli.datasets.store import ScaleDataset
 from secli.errors import InterruptedRunError, SecliError
+from secli.models.building import build
 from secli.records import read_training_record
 from secli.training.evaluate import count_errors
 from secli.training.events import Begun, EpochEnded, Event, Remark, Stepped
+from secli.training.loading import load_subject
 from secli.training.run import load_model, train
 
 Quick = Callable[..., TrainingSettings]
@@ -287,3 +289,29 @@ def test_two_processes_repeat_and_resume(
         train(CNN, tiny, settings, tmp_path / "b", on_event=interrupt)
     run, _ = train(CNN, tiny, settings, tmp_path / "b", resume=True)
     assert digest(run) == digest(undisturbed)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_run_begins_with_the_weights_of_its_seed(
+    tiny: ScaleDataset, quick: Quick, tmp_path: Path, seed: int
+) -> None:
+    still = quick(epochs=1, seed=seed, lr=1e-30, weight_decay=0.0)  # so small a rate moves no weight
+    run, _ = train(CNN, tiny, still, tmp_path / "runs")
+    network, record = load_model(run)
+    first = build("cnn", record.model.options, seed=seed)
+    for (name, kept), drawn in zip(network.named_parameters(), first.parameters(), strict=True):
+        assert torch.allclose(kept, drawn, rtol=0, atol=1e-20), name
+
+
+def test_fresh_weights_are_those_of_the_seed() -> None:
+    networks = [load_subject("cnn", seed=seed).model for seed in (0, 0, 1)]
+    first, same, other = (
+        network.state_dict()["logits.classify.weight"] for network in map(as_module, networks)
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def as_module(network: object) -> torch.nn.Module:
+    assert isinstance(network, torch.nn.Module)
+    return network

@@ -12,7 +12,7 @@ from secli.errors import InputError
 from secli.records import EquivarianceRecord
 from secli.tables.aggregate import Row
 from secli.tables.curves import tables_of
-from secli.tables.figures import COLOURS
+from secli.tables.figures import COLOURS, plain
 from secli.tables.heatmap import draw_heatmap
 from secli.tables.labels import distinct_labels
 from secli.tables.naming import called
@@ -54,7 +54,7 @@ def figures(rows: Sequence[Row], sweeps: Sequence[str]) -> list[FigurePart]:
                     title=f"{what}{which}",
                     caption=_caption(name, group, labels)
                     + (OWN_COLOURS if name == "heatmap" and which else ""),
-                    draw=partial(draw, group, ", ".join(_data(group))),
+                    draw=partial(draw, group, plain(", ".join(_data(group)))),
                     # the maps show what the curves show
                     numbers=tuple(tables) if name == "curves" else (),
                     measured_by=measuring_commands(group, sweeps),

@@ -86,8 +86,6 @@ def _sweeps(paths: Sequence[Path], aside: list[SetAside]) -> list[tuple[Path, Sw
             try:
                 record = read_sweep_record(file.parent)
             except InputError as error:
-                if file.parent == path:
-                    raise
                 aside.append(SetAside(str(file), str(error).removeprefix(f"{file}: ")))
                 continue
             if record is not None:

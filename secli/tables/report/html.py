@@ -6,10 +6,11 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as escape_html
 from importlib.resources import files
 from string import Template
 
+from secli.errors import printable
 from secli.provenance import secli_version
 from secli.tables.curves import INDENT
 from secli.tables.formats import Cell, Column, Table, cell_parts, shown_columns
@@ -21,6 +22,11 @@ from secli.tables.statistic import Statistic
 _PAUSE = re.compile(r"([_/,])(?=\w)")
 SHORT = 28  # characters: words that stand on one line where there is room
 NUMBERS = "The numbers as tables"
+
+
+def escape(text: str) -> str:
+    """Return text that a browser shows as it reads, whatever stands in a name or a note."""
+    return escape_html(printable(text))
 
 
 def to_html(report: Report) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
+from secli.errors import printable
 from secli.provenance import secli_version
-from secli.tables.formats import Cell, Column, Table, render
+from secli.tables.formats import Table, markdown
 from secli.tables.report.content import FigurePart, Origin, Report, TablePart
 
 # what markdown, and the HTML that it allows, would read as markup
-_MARKUP = re.compile(r"([\\`*_\[\]<>])")
+_MARKUP = re.compile(r"([\\`*_\[\]<>|])")
 
 
 def to_markdown(report: Report, pictures: Sequence[str]) -> str:
@@ -35,7 +35,7 @@ def plain(text: str) -> str:
     >>> plain("dss_v1 <b>")
     'dss\\\\_v1 \\\\<b\\\\>'
     """
-    return _MARKUP.sub(r"\\\1", " ".join(text.split(" ")).replace("\n", " "))
+    return _MARKUP.sub(r"\\\1", printable(text.replace("\n", " ")))
 
 
 def _table(part: TablePart) -> str:
@@ -58,29 +58,13 @@ def _figure(part: FigurePart, file: str, report: Report) -> str:
 
 def _rendered(table: Table, title: bool = True) -> str:
     """Write a table whose words markdown shows as they are."""
-    words = replace(
-        table,
-        title=plain(table.title),
-        columns=tuple(replace(column, title=plain(column.title)) for column in table.columns),
-        rows=tuple(
-            tuple(_plain_cell(cell, column) for cell, column in zip(row, table.columns, strict=True))
-            for row in table.rows
-        ),
-        notes=tuple(map(plain, table.notes)),
-    )
-    text = render(words, "markdown").rstrip("\n")
+    text = markdown(table, plain).rstrip("\n")
     return text if title else text.split("\n\n", 1)[1]
-
-
-def _plain_cell(cell: Cell, column: Column) -> Cell:
-    mark = plain(cell.mark)
-    value = plain(cell.value) if isinstance(cell.value, str) else cell.value
-    return replace(cell, value=value, mark=mark, said=plain(cell.said))
 
 
 def code(text: str) -> str:
     """Return text as code, fenced by more backticks than it holds in a row."""
-    text = text.replace("\n", " ")
+    text = printable(text.replace("\n", " "))
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     pad = " " if "`" in text else ""
     return f"{fence}{pad}{text}{pad}{fence}"
