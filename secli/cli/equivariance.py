@@ -177,6 +177,8 @@ def equivariance(
     results are written into it as equivariance.csv, .json and .png, or into the --save directory; runs that differ
     only in seed or realisation are printed as one network, with intervals over them.
     """
+    from dataclasses import replace
+
     from secli.cli.measuring import check_places, measure_watched, pooled, write_results
     from secli.config import Config, parse_assignments, read_config
     from secli.errors import InputError
@@ -202,9 +204,11 @@ def equivariance(
     where = machine(device, threads)
     foreign = foreign_of(settings.taps, fields, shape, mean, std, weights, offline)
     place = data or (Path(file.data) if file.data else None)
+    if list_taps:
+        foreign = replace(foreign, placed=False)
     subjects = load_subjects(targets, given["model"], seed, foreign, place)
     if list_taps:
-        out(tap_table(subjects))
+        out(tap_table(subjects, quiet))
         return
     kinds = _names(attribute) or ()
     check_places(subjects, save, force)
@@ -328,11 +332,12 @@ def load_subjects(
     return subjects
 
 
-def tap_table(subjects: Sequence[Subject]) -> str:
+def tap_table(subjects: Sequence[Subject], quiet: bool = True) -> str:
     """Return the taps that networks offer, one line each: name, class, shape, stride, origin, radius as probed."""
     from tabulate import tabulate
     from torch import nn
 
+    from secli.cli.console import progress
     from secli.models.external import list_taps
 
     tables = []
@@ -341,9 +346,16 @@ def tap_table(subjects: Sequence[Subject]) -> str:
         shape = subject.info.options.get("input")
         size = subject.info.options.get("image_size", 28)
         known = tuple(shape) if shape else (subject.info.options.get("in_channels", 1), size, size)
+        with progress(quiet) as display:
+            task = display.add_task(f"{subject.info.name}: cells", total=None, unit="taps", detail="")
+
+            def watch(done: int, total: int, display: Any = display, task: Any = task) -> None:
+                display.update(task, completed=done, total=total)
+
+            taps = list_taps(subject.model, (known[0], known[1], known[2]), on_progress=watch)
         rows = [
             (tap.name, tap.kind, _cells(tap.shape), _pair(tap.stride), _pair(tap.origin), tap.radius)
-            for tap in list_taps(subject.model, (known[0], known[1], known[2]))
+            for tap in taps
         ]
         heads = ("tap", "class", "shape", "stride (px)", "origin (px)", "radius (px)")
         tables.append(f"{subject.info.name}\n{tabulate(rows, heads, floatfmt='.3g', missingval='—')}")

@@ -40,6 +40,7 @@ def load_external(
     weights: str | None = None,
     offline: bool = False,
     seed: int = 0,
+    placed: bool = True,
 ) -> ExternalModel:
     """Load a network outside the registry and find out where its taps lie.
 
@@ -65,6 +66,8 @@ def load_external(
         Never download.
     seed : int
         Seed of freshly drawn weights; the caller's random state is left as it was.
+    placed : bool
+        Whether its taps are checked and placed; ``list_taps`` does so for all at once.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def load_external(
                 f"{target}: does not say what images it takes; give --input, for example 3x224x224"
             )
         normalise, said = _normalisation(loaded, shape[0], mean, std)
-        model = adapt(loaded.network.eval(), normalise, shape, taps, declared, target)
+        model = adapt(loaded.network.eval(), normalise, shape, taps, declared, target, placed=placed)
     model.description = {
         "target": target,
         "weights": loaded.weights,
