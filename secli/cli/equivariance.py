@@ -230,6 +230,18 @@ def equivariance(
     _draw(together, plot, heatmap, quiet)
     if show_features is not None:
         draw_features(subjects[0], sets[0], records[0], settings, show_features, where.device, quiet)
+    leave_when_nothing_was_measured(records)
+
+
+def leave_when_nothing_was_measured(records: Sequence[EquivarianceRecord]) -> None:
+    """Leave with exit code 1 when all that was asked for is missing: every curve, or every Lie derivative."""
+    from secli.errors import EXIT_FAILED
+
+    curves = [row.mean for record in records for row in record.rows]
+    lie = [row.mean for record in records for row in record.lie]
+    if any(values and all(value is None for value in values) for values in (curves, lie)):
+        note("error: nothing could be measured; the table gives the reasons")
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -124,7 +124,32 @@ def local_errors(
             if sites:
                 _feed_layers(model, layers, sites, parts, beside, batch, canvases, count)
     every = [*stages.values(), *parts.values()]
-    return [row for part in every for row in (*part.rows(), *beside[part.name].rows(part))]
+    rows = [row for part in every for row in (*part.rows(), *beside[part.name].rows(part))]
+    return [*_absent_kinds(parts, kinds, factors), *rows]
+
+
+def without_stages(model: Model, settings: MeasureSettings) -> list[LocalRow]:
+    """Return null rows that say why a network has no stages, where it has none."""
+    if model.stages:
+        return []
+    reason = "this network is no chain of stages, so none can be run alone; --attribute measures its layers"
+    return _absent("stage", reason, wanted_factors(settings, model.taps.values()))
+
+
+def _absent_kinds(
+    parts: Mapping[Call, Part], kinds: Sequence[str], factors: Sequence[float]
+) -> list[LocalRow]:
+    """Return null rows for the kinds of which a network has no layer."""
+    reason = "no layer of this kind works on features that scale moves"
+    found = {call.kind for call in parts}
+    return [row for kind in kinds if kind not in found for row in _absent(kind, reason, factors)]
+
+
+def _absent(kind: str, reason: str, factors: Sequence[float]) -> list[LocalRow]:
+    return [
+        LocalRow(part="(none)", kind=kind, factor=factor, mean=None, low=None, high=None, n=0, reason=reason)
+        for factor in factors
+    ]
 
 
 def stage_parts(

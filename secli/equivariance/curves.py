@@ -145,8 +145,8 @@ def measure_curves(
         cell = cells[factor][tap]
         for row in cell.rows(tap, len(images)):
             found = warnings(row, cells=cell.cells, dark=dark.get(factor, own_dark), pointwise=pointwise)
-            told = (remarks.get(tap), alone) if row.mean is not None else ()
-            rows.append(row.model_copy(update={"warnings": (*filter(None, told), *found)}))
+            own = [text for text in (remarks.get(tap), alone) if text is not None and row.mean is not None]
+            rows.append(row.model_copy(update={"warnings": (*own, *found)}))
     true = None if labels is None else labels[: settings.images].cpu()
     logits = {factor: _whole(parts) for factor, parts in outputs.items()}
     why = getattr(model, "logits_reason", None)

@@ -78,7 +78,7 @@ def adapt(
         kept[LOGITS] = Invariant()
     layouts = {tap: each.layout for tap, each in declarations.items()}
     model = ExternalModel(network, normalise, kept, layouts, reason)
-    model.order = tuple(chosen)
+    model.order, model.description = tuple(chosen), {"target": name}
     for tap, why in missing.items():
         model.drop_tap(tap, why)
     if placed:
@@ -124,7 +124,10 @@ def look(model: ExternalModel, images: Tensor, name: str, device: torch.device |
         two = tried(name, images, lambda: read(pixels))
         one = tried(f"{name}, given one picture alone,", images, lambda: read(pixels[1:]))
         for tap in list(model.taps):
-            reason = shape_with_batch(one.get(tap), two.get(tap)) or unreadable(two[tap])
+            reason = shape_with_batch(one.get(tap), two.get(tap))
+            if reason is not None and tap == LOGITS:
+                reason = _lost_logits(model, pixels) or reason
+            reason = reason or unreadable(two[tap])
             if reason is not None:
                 model.drop_tap(tap, reason)
             elif is_coarse(two[tap]):
@@ -135,6 +138,15 @@ def look(model: ExternalModel, images: Tensor, name: str, device: torch.device |
         # a network that draws noise is another matter, which the measurement names
         if mixes is not None and mixing(kept, read(pixels[1:]), bool(model.remarks)) is None:
             model.mixes = mixes
+
+
+def _lost_logits(model: ExternalModel, pixels: Tensor) -> str | None:
+    """Say why one picture, or else two, have no class scores."""
+    for batch in (pixels[1:], pixels):
+        _, reason = find_logits(model.raw(batch)[1], len(batch))
+        if reason is not None:
+            return reason
+    return None
 
 
 def _adapt_declared(

@@ -91,6 +91,12 @@ def _tensors_put_back(module: nn.Module) -> Iterator[None]:
             part._buffers.update(own)
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module's first tensor lies; the CPU for one without any."""
+    tensor = next(itertools.chain(module.parameters(), module.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
 def image_dtype(module: nn.Module) -> torch.dtype:
     """Return the type that a network's images take: that of its weights.
 

@@ -58,7 +58,7 @@ class Axis(NamedTuple):
         Their image coordinates.
     noise
         Of one position, in pixels.
-    count
+    size
         Cells of the map.
     pixels
         Of the image.
@@ -69,12 +69,12 @@ class Axis(NamedTuple):
     cells: Sequence[int]
     positions: Float64[np.ndarray, "k"]
     noise: float
-    count: int
+    size: int
     pixels: int
     seen: tuple[float, float]
 
 
-def fitted(axes: Sequence[Axis], radius: float, asymmetry: float = ASYMMETRY) -> Geometry:
+def fitted(axes: Sequence[Axis], radius: float, uneven: float) -> Geometry:
     """Return the grid through positions along rows and columns, brought to exact values within their noise.
 
     Parameters
@@ -83,31 +83,35 @@ def fitted(axes: Sequence[Axis], radius: float, asymmetry: float = ASYMMETRY) ->
         Rows, columns.
     radius : float
         Of the receptive field.
-    asymmetry : float
-        How far filters may move a position, as a share of the radius.
+    uneven : float
+        How far filters may move a position, as a share of the radius (see :func:`asymmetry`).
     """
     lines = [_Line.through(axis.cells, axis.positions, axis.noise) for axis in axes]
     strides = [
-        line.stride(axis.count, axis.pixels, axis.seen, radius)
-        for line, axis in zip(lines, axes, strict=True)
+        line.stride(axis.size, axis.pixels, axis.seen, radius) for line, axis in zip(lines, axes, strict=True)
     ]
     starts = [line.start(stride, axis.seen) for line, stride, axis in zip(lines, strides, axes, strict=True)]
     slacks = [
-        3 * line.noise + PRECISION * stride + asymmetry * radius
+        3 * line.noise + PRECISION * stride + uneven * radius
         for line, stride in zip(lines, strides, strict=True)
     ]
-    square = axes[0].count == axes[1].count and axes[0].pixels == axes[1].pixels and strides[0] == strides[1]
+    square = axes[0].size == axes[1].size and axes[0].pixels == axes[1].pixels and strides[0] == strides[1]
     if square and abs(starts[0] - starts[1]) <= sum(slacks):
         starts = [sum(starts) / 2] * 2  # rows and columns alike: their asymmetries are noise
     origins = [
-        _exact_origin(start, slack, stride, axis.count, axis.pixels)
+        _exact_origin(start, slack, stride, axis.size, axis.pixels)
         for start, slack, stride, axis in zip(starts, slacks, strides, axes, strict=True)
     ]
     centred = all(
-        abs(origin + stride * (axis.count - 1) / 2 - (axis.pixels - 1) / 2) < 1e-6
+        abs(origin + stride * (axis.size - 1) / 2 - (axis.pixels - 1) / 2) < 1e-6
         for origin, stride, axis in zip(origins, strides, axes, strict=True)
     )
     return Geometry((strides[0], strides[1]), (origins[0], origins[1]), radius, centred)
+
+
+def asymmetry(channels: int, radius: float) -> float:
+    """Return how far filters may move a position, as a share of the radius: few weights are less even than many."""
+    return ASYMMETRY + 1 / math.sqrt(max(1, channels) * max(1.0, math.pi * radius**2))
 
 
 def steepest(axis: Axis) -> float:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from secli.errors import UnknownNameError
 from secli.models.borrowed import image_dtype, in_eval_mode, on_device
 from secli.models.contract import Features
-from secli.models.geometry import ASYMMETRY, PRECISION, Axis, Geometry, fitted, radius_of
+from secli.models.geometry import ASYMMETRY, PRECISION, Axis, Geometry, asymmetry, fitted, radius_of
 from secli.models.missing import tap_remarks
 from secli.models.responses import Run, Take, one_by_one, respond
 
@@ -80,7 +80,7 @@ def probe(
                 raise UnknownNameError("tap", name, known)
         wanted = {name: _plane(known[name]) for name in known if taps is None or name in taps}
         samples = {
-            name: _Samples((plane.shape[-2], plane.shape[-1]), input_shape[1:])
+            name: _Samples(plane, input_shape[1:])
             for name, plane in wanted.items()
             if plane is not None and min(plane.shape[-2:]) > 1
         }
@@ -205,8 +205,9 @@ def windowed_centroids(
 class _Samples:
     """The gradients of a few cells of one tap, over rounds of images."""
 
-    def __init__(self, cells: tuple[int, int], image: tuple[int, int]) -> None:
-        self.image, self.map = image, cells
+    def __init__(self, plane: Tensor, image: tuple[int, int]) -> None:
+        self.image, self.map = image, (int(plane.shape[-2]), int(plane.shape[-1]))
+        self.channels = plane[0, ..., 0, 0].numel()
         self.cells = list(zip(*(_inner_cells(n) for n in self.map), strict=True))
         self.total = np.zeros(image)  # of the middle cell
         self.profiles: list[tuple[np.ndarray, np.ndarray]] = []  # per round: (cells, height), (cells, width)
@@ -266,7 +267,7 @@ class _Samples:
             Axis([cell[k] for cell in self.cells], *found[k], self.map[k], self.image[k], self.seen[k])
             for k in range(2)
         ]
-        return fitted(axes, radius)
+        return fitted(axes, radius, asymmetry(self.channels, radius))
 
 
 def _inner_cells(count: int) -> list[int]:
@@ -291,7 +292,7 @@ class _Gradients:
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         read: FeatureReader = model.features  # type: ignore[assignment]
-        self.leaves = [images] if not getattr(model, "mixes", None) else list(images.split(1))
+        self.leaves = [images] if not getattr(model, "mixes", None) else list(images.unsqueeze(1))
         others = images[:0] if len(self.leaves) == 1 else images[:1].flip(-1)
         self.leaves = [leaf.detach().clone().requires_grad_() for leaf in self.leaves]
         with torch.enable_grad():

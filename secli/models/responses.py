@@ -23,6 +23,7 @@ from secli.models.geometry import (
     COVERED,
     Axis,
     Geometry,
+    asymmetry,
     fitted,
     radius_of_mass,
     steepest,
@@ -127,7 +128,7 @@ def one_by_one(run: Run) -> Run:
     def alone(batch: Tensor, take: Take) -> None:
         found: dict[str, list[Tensor]] = {}
         other = batch[:1].flip(-1)
-        for picture in batch.split(1):
+        for picture in batch.unsqueeze(1):
             run(torch.cat([picture, other]), lambda name, plane: found.setdefault(name, []).append(plane[:1]))
         for name, planes in found.items():
             take(name, torch.cat(planes))
@@ -203,7 +204,7 @@ class _Moments:
             return None
         known = cast("list[Axis]", axes)
         radius = self.radius(self._spanning())
-        geometry = fitted(known, radius, self._asymmetry(radius))
+        geometry = fitted(known, radius, asymmetry(self.channels, radius))
         return geometry._replace(radius=self.radius(geometry))
 
     def _spanning(self) -> Geometry:
@@ -211,11 +212,6 @@ class _Moments:
         strides = [pixels / count for pixels, count in zip(self.image, self.cells, strict=True)]
         origins = [(stride - 1) / 2 for stride in strides]
         return Geometry((strides[0], strides[1]), (origins[0], origins[1]), 0.0, True)
-
-    def _asymmetry(self, radius: float) -> float:
-        """Return how far filters may move a centroid: few weights, drawn at random, are less even than many."""
-        weights = self.channels * max(1.0, math.pi * radius**2)
-        return ASYMMETRY + 1 / math.sqrt(weights)
 
     def settled(self) -> bool:
         """Say whether the noise is small enough, or the positions are such that no further draw will place them."""
@@ -225,11 +221,11 @@ class _Moments:
         if axes[0] is None or axes[1] is None:
             return True
         known = cast("list[Axis]", axes)
-        if any(steepest(axis) < COVERED[0] * axis.pixels / axis.count for axis in known):
+        if any(steepest(axis) < COVERED[0] * axis.pixels / axis.size for axis in known):
             return True
         radius = self.radius(self._spanning())
         return all(
-            axis.noise < max(NOISE * axis.pixels / axis.count, ASYMMETRY / 2 * radius) for axis in known
+            axis.noise < max(NOISE * axis.pixels / axis.size, ASYMMETRY / 2 * radius) for axis in known
         )
 
 

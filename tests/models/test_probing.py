@@ -9,8 +9,9 @@ from secli.errors import UnknownNameError
 from secli.fields import Plane, ScaleSpace
 from secli.models.building import build
 from secli.models.field_text import AsIs, Layout
+from secli.models.geometry import Geometry
 from secli.models.hooked import ExternalModel
-from secli.models.probing import Geometry, probe, windowed_centroids
+from secli.models.probing import probe, windowed_centroids
 from secli.models.tapping import LOGITS
 
 
