@@ -116,7 +116,8 @@ def _normalisation(
             numbers = (sum(numbers) / len(numbers),) * channels  # published for colour, asked for in grey
         if len(numbers) != channels:
             raise InputError(
-                f"--{key}: {len(numbers)} values for images of {channels} channels; give 1 or {channels}"
+                f"--{key}: {len(numbers)} values for images of {channels} channel{'s' * (channels > 1)}; give "
+                + ("1" if channels == 1 else f"1 or {channels}")
             )
         if not all(abs(number) < float("inf") for number in numbers):
             raise InputError(f"--{key}: the values must be finite numbers")
