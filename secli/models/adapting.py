@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from secli.errors import InputError
 from secli.fields import Field, Invariant, Pair, ScaleSpace
-from secli.models.borrowed import image_dtype, in_eval_mode, on_device
+from secli.models.borrowed import fingerprint, image_dtype, in_eval_mode, on_device
 from secli.models.field_text import UNDECLARED, Declaration, Layout
 from secli.models.geometry import Geometry, impossible
 from secli.models.hooked import DeclaredModel, ExternalModel, declares_taps, tried
@@ -327,7 +327,7 @@ def _place(
     opened = [tap for tap, each in declarations.items() if each.open and tap in model.taps]
     if not opened:
         return
-    model.geometry = probe(model, image, opened, device)
+    model.geometry, model.probed = probe(model, image, opened, device), (image, fingerprint(model))
     for tap in opened:
         geometry, cells = model.geometry.get(tap), cells_of(declarations[tap].layout, shapes[tap])
         reason = unplaced(geometry, cells, image[1:])

@@ -97,6 +97,13 @@ def device_of(module: nn.Module) -> torch.device:
     return torch.device("cpu") if tensor is None else tensor.device
 
 
+def fingerprint(module: nn.Module) -> tuple[float, ...]:
+    """Return numbers that change when weights do, however they are changed: sums over each tensor."""
+    with torch.no_grad():
+        sums = [tensor.detach().abs().double().sum() for tensor in (*module.parameters(), *module.buffers())]
+    return tuple(float(each) for each in sums)
+
+
 def image_dtype(module: nn.Module) -> torch.dtype:
     """Return the type that a network's images take: that of its weights.
 

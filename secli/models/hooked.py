@@ -37,6 +37,8 @@ class ExternalModel(nn.Module):
         Why there are no class scores; None when there are.
     geometry
         What was probed, by tap.
+    probed
+        On images of which shape, and the fingerprint of the weights (``secli.models.borrowed``); None before.
     missing
         Taps that cannot be measured, with the reasons.
     remarks
@@ -64,6 +66,7 @@ class ExternalModel(nn.Module):
         self.normalise = normalise
         self.logits_reason = logits_reason
         self.geometry: dict[str, Geometry] = {}
+        self.probed: tuple[tuple[int, int, int], tuple[float, ...]] | None = None
         self.missing: dict[str, str] = {}
         self.remarks: dict[str, str] = {}
         self.order: tuple[str, ...] = tuple(fields)
