@@ -21,6 +21,7 @@ from secli.errors import InputError, UnknownNameError
 from secli.fields import Canvas, Field, Plane, ScaleSpace
 from secli.layers.forms import without
 from secli.models.contract import Features, Model
+from secli.models.missing import readable
 from secli.records import LocalRow
 from secli.scaling import SAMPLING_BLUR
 
@@ -226,8 +227,8 @@ def _layer_part(site: Site, settings: MeasureSettings, factors: Sequence[float])
     def run(features: Features) -> Features:
         # a layer that works in place must not change what it is fed with
         assert isinstance(features, Tensor)
-        output: Tensor = site.module(features.clone())
-        return output
+        output: Tensor = site.module(features.to(site.empty.dtype, copy=True))
+        return readable(output)
 
     return Part(site.call.name, site.call.kind, run, site.before, site.after, settings, factors, site.reason)
 
@@ -249,9 +250,10 @@ def _feed_layers(
         if site is None:
             return
         if site.reason is None and site.tap is not None:
-            part, features, canvas = parts[call], args[0], canvases[site.tap]
-            part.add(features, site.empty, part.run(features), site.empty_output, canvas)
-            beside[part.name].add(part, features, site.empty, canvas)
+            part, features, canvas = parts[call], readable(args[0]), canvases[site.tap]
+            empty = readable(site.empty)
+            part.add(features, empty, part.run(features), readable(site.empty_output), canvas)
+            beside[part.name].add(part, features, empty, canvas)
         count.step()
 
     with watching(layers, seen):

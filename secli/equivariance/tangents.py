@@ -178,7 +178,10 @@ def tangent_faults(
         fault = watch.first_fault(steps, max(ends.values(), default=0))
         found = {} if fault is None else {tap: fault.text for tap, end in ends.items() if end >= fault.end}
         rest = [tap for tap in ends if tap not in found]
-        found |= _tap_faults(trial, probe, direction, derivative, rest, steps, watch.rounding)
+        wrong = _tap_faults(trial, probe, direction, derivative, rest, steps, watch.rounding)
+        # what is computed between two modules is found where the module around both ends
+        around = watch.first_fault(steps) if wrong and fault is None else fault
+        found |= wrong if around is None else dict.fromkeys(wrong, around.text)
     return {tap: found[tap] for tap in ends if tap in found}
 
 
@@ -297,7 +300,7 @@ class Watch:
             return last
         return ends[int(turn) - 1] if turn.isdecimal() and int(turn) <= len(ends) else ends[-1]
 
-    def first_fault(self, steps: Steps, last: int) -> Fault | None:
+    def first_fault(self, steps: Steps, last: float = math.inf) -> Fault | None:
         """Return the first module, innermost first, whose tangent is wrong, among those that ended up to ``last``."""
         for call in self._calls.values():
             if call.end > last:

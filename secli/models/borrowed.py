@@ -100,8 +100,9 @@ def device_of(module: nn.Module) -> torch.device:
 def fingerprint(module: nn.Module) -> tuple[float, ...]:
     """Return numbers that change when weights do, however they are changed: sums over each tensor."""
     with torch.no_grad():
-        sums = [tensor.detach().abs().double().sum() for tensor in (*module.parameters(), *module.buffers())]
-    return tuple(float(each) for each in sums)
+        tensors = [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
+        real = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+        return tuple(float(tensor.double().abs().sum()) for tensor in real)
 
 
 def image_dtype(module: nn.Module) -> torch.dtype:

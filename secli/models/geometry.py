@@ -91,13 +91,14 @@ def fitted(axes: Sequence[Axis], radius: float, uneven: float) -> Geometry:
         line.stride(axis.size, axis.pixels, axis.seen, radius) for line, axis in zip(lines, axes, strict=True)
     ]
     starts = [line.start(stride, axis.seen) for line, stride, axis in zip(lines, strides, axes, strict=True)]
-    slacks = [
-        3 * line.noise + PRECISION * stride + uneven * radius
+    noises = [
+        3 * line.noise + PRECISION * stride + ASYMMETRY * radius
         for line, stride in zip(lines, strides, strict=True)
     ]
     square = axes[0].size == axes[1].size and axes[0].pixels == axes[1].pixels and strides[0] == strides[1]
-    if square and abs(starts[0] - starts[1]) <= sum(slacks):
+    if square and abs(starts[0] - starts[1]) <= sum(noises):
         starts = [sum(starts) / 2] * 2  # rows and columns alike: their asymmetries are noise
+    slacks = [noise + (uneven - ASYMMETRY) * radius for noise in noises]
     origins = [
         _exact_origin(start, slack, stride, axis.size, axis.pixels)
         for start, slack, stride, axis in zip(starts, slacks, strides, axes, strict=True)
@@ -111,7 +112,7 @@ def fitted(axes: Sequence[Axis], radius: float, uneven: float) -> Geometry:
 
 def asymmetry(channels: int, radius: float) -> float:
     """Return how far filters may move a position, as a share of the radius: few weights are less even than many."""
-    return ASYMMETRY + 1 / math.sqrt(max(1, channels) * max(1.0, math.pi * radius**2))
+    return ASYMMETRY + 0.5 / math.sqrt(max(1, channels) * max(1.0, math.pi * radius**2))
 
 
 def steepest(axis: Axis) -> float:

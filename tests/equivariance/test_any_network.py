@@ -94,7 +94,7 @@ def test_rows_or_a_reason(name: str, option: str, tmp_path: Path) -> None:
         assert explained(whole) > 0
         assert [row.tap for row in whole] == list(loaded(name).order)
     elif option == "lie":
-        assert explained(record.lie) > 0 or any("forward mode" in text for text in remarks)
+        assert explained(record.lie) > 0 or any("forward-mode derivative" in text for text in remarks)
         assert [row.tap for row in record.lie] == [row.tap for row in whole]
     elif option == "local":
         (row,) = [row for row in record.local if row.kind == "stage"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import secli
+from secli.equivariance.measure import checked_pixels
 from secli.errors import InputError
 from secli.fields import Plane
 from secli.models.contract import Stage, StagedModel
@@ -72,7 +73,7 @@ def test_the_network_is_left_where_and_as_it_was(digits: Tensor, contract: bool)
 )
 def test_images_that_are_no_pixels_are_refused(images: Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        secli.measure(Net(), images)
+        checked_pixels(images)
 
 
 def test_taps_that_cannot_be_measured_are_null_rows_with_their_reasons(digits: Tensor) -> None:
@@ -80,12 +81,12 @@ def test_taps_that_cannot_be_measured_are_null_rows_with_their_reasons(digits: T
         def __init__(self) -> None:
             super().__init__()
             self.spectrum, self.same, self.flat = nn.Identity(), nn.Identity(), nn.Identity()
-            self.conv, self.half = nn.Conv2d(1, 2, 3, padding=1), nn.Identity()
+            self.conv, self.rough = nn.Conv2d(1, 2, 3, padding=1), nn.Identity()
 
         def forward(self, x: Tensor) -> Tensor:
             self.spectrum(torch.fft.fft2(x))
             self.same(torch.ones_like(x) * 3)
-            self.half(self.conv(x).bfloat16())
+            self.rough(self.conv(x).bfloat16())
             y: Tensor = self.flat(self.conv(x).mean((2, 3)).squeeze())
             return y
 
@@ -94,8 +95,8 @@ def test_taps_that_cannot_be_measured_are_null_rows_with_their_reasons(digits: T
     assert "its features are complex (complex64)" in reasons["spectrum"]
     assert "cannot be placed in the image (the image does not move it)" in reasons["same"]
     assert "--field 'same=channels-last'" in reasons["same"]
-    assert frame["mean"].notna()[["conv", "half"]].all()
-    assert frame["warnings"]["half"][0] == "coarse: the features are bfloat16, read as float32"
+    assert frame["mean"].notna()[["conv", "rough"]].all()
+    assert frame["warnings"]["rough"][0] == "coarse: the features are bfloat16, read as float32"
     assert "the network returns 2 for 1 images" in reasons["logits"]
     named = secli.measure(Odd(), digits[:4], factors=[0.7], taps=["sa*"])
     assert named["mean"].isna().all()
