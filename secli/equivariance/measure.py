@@ -136,7 +136,9 @@ def checked_pixels(images: Tensor) -> Tensor:
         return images
     low, high = (float(end) for end in torch.aminmax(images.detach()))
     if not (low >= -SLACK and high <= 1 + SLACK):
-        hint = "; divide them by 255" if low >= 0 and 1 < high <= 255 else ""
+        hint = "; divide them by 255" if low >= 0 and 2 < high <= 255 else ""
+        if low >= -0.5 and high <= 1.5:  # what resampling leaves
+            hint = "; clamp them"
         raise InputError(
             f"images: pixels lie between {low:.3g} and {high:.3g}, not in [0, 1]{hint}; normalisation belongs "
             "into the network"

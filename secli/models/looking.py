@@ -15,6 +15,9 @@ MIXED = 1e-3
 MIXED_COARSELY = 0.05
 """The same where features are computed in half precision."""
 
+FEW = 0.005
+"""The share of numbers below which a change is one of rounding."""
+
 
 def mixing(alone: Mapping[str, Features], among: Mapping[str, Features], coarse: bool = False) -> str | None:
     """Say how a picture's features depend on the others of its batch; None when they do not.
@@ -64,9 +67,16 @@ def _list(features: Features) -> list[Tensor]:
 
 
 def _change(one: Tensor, other: Tensor) -> float:
-    """Return ‖a − b‖ / max(‖a‖, ‖b‖); what is not finite is left to the measurement."""
+    """Return ‖a − b‖ / max(‖a‖, ‖b‖); what is not finite is left to the measurement.
+
+    0 where next to no number changes: a maximum over directions that are all but equal may turn with the rounding.
+    """
     if one.shape != other.shape:
         return float("inf")
     a, b = (torch.nan_to_num(tensor.double(), posinf=0.0, neginf=0.0) for tensor in (one, other))
     size = float(torch.maximum(a.norm(), b.norm()))
-    return float((a - b).norm()) / size if size > 0 else 0.0
+    if size == 0:
+        return 0.0
+    gap = (a - b).abs()
+    changed = float((gap > MIXED * size / gap.numel() ** 0.5).double().mean())
+    return float(gap.norm()) / size if changed > FEW else 0.0

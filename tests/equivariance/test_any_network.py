@@ -13,7 +13,7 @@ from torch import nn
 
 from secli.config import MeasureSettings, TrainingSettings
 from secli.datasets.pictures import Pictures
-from secli.equivariance.attribution import KINDS
+from secli.equivariance.leaves import KINDS
 from secli.equivariance.views import feature_views
 from secli.errors import InputError
 from secli.experiments.measuring import Wanted, measure_subject
