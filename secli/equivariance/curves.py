@@ -24,8 +24,8 @@ from secli.equivariance.remarks import warnings
 from secli.errors import InputError, UnknownNameError
 from secli.fields import Canvas, Field
 from secli.models.contract import Features, Model
-from secli.models.looking import mixing
 from secli.models.missing import UNPLACED, in_order, missing_taps, tap_remarks
+from secli.models.neighbours import mixing
 from secli.records import AccuracyRow, CurveRow
 from secli.scaling import SAMPLING_BLUR, rescale
 

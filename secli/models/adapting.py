@@ -14,8 +14,8 @@ from secli.models.borrowed import fingerprint, image_dtype, in_eval_mode, on_dev
 from secli.models.field_text import UNDECLARED, Declaration, Layout
 from secli.models.geometry import Geometry, impossible
 from secli.models.hooked import DeclaredModel, ExternalModel, declares_taps, tried
-from secli.models.looking import is_coarse, mixing, shape_with_batch
 from secli.models.missing import unreadable
+from secli.models.neighbours import is_coarse, mixing, shape_with_batch
 from secli.models.probing import probe, probing
 from secli.models.tapping import LOGITS, Visit, find_logits, matches, select, trace
 from secli.models.targets import Shape
@@ -82,7 +82,7 @@ def adapt(
     for tap, why in missing.items():
         model.drop_tap(tap, why)
     if placed:
-        look(model, images, name, device)
+        check_batch_axis(model, images, name, device)
         _place(model, declarations, shapes, shape, device)
     return model
 
@@ -102,7 +102,7 @@ def check_weights(network: nn.Module, name: str) -> None:
         raise InputError(f"{name}: {error}") from None
 
 
-def look(model: ExternalModel, images: Tensor, name: str, device: torch.device | str) -> None:
+def check_batch_axis(model: ExternalModel, images: Tensor, name: str, device: torch.device | str) -> None:
     """Compare a pass with two pictures to one with the second of them alone, and keep what that shows in the model.
 
     Taps whose shape depends on the number of pictures or whose numbers cannot be measured become missing ones; half

@@ -287,7 +287,7 @@ def _plane(features: Features) -> Tensor | None:
 class _Gradients:
     """The features of a few images with the graph behind them, and the gradients of cells of these.
 
-    A network that mixes the pictures of a batch is given each image beside a fixed one.
+    A network that mixes the pictures of a batch is given each image together with a fixed one.
     """
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:

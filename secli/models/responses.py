@@ -123,7 +123,7 @@ def _batch(
 
 
 def one_by_one(run: Run) -> Run:
-    """Return a run of a network that mixes the pictures of a batch: each picture beside the same other one."""
+    """Return a run of a network that mixes the pictures of a batch: each picture with the same other one."""
 
     def alone(batch: Tensor, take: Take) -> None:
         found: dict[str, list[Tensor]] = {}

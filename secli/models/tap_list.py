@@ -14,8 +14,8 @@ from secli.models.adapting import TRACED, cells_of, materialise, spatial
 from secli.models.field_text import AsIs, Layout
 from secli.models.geometry import Geometry, impossible
 from secli.models.hooked import DeclaredModel, ExternalModel, declares_taps, tried
-from secli.models.looking import is_coarse, mixing
 from secli.models.missing import unreadable
+from secli.models.neighbours import is_coarse, mixing
 from secli.models.probing import probe, probing
 from secli.models.responses import Run, Take, one_by_one, respond
 from secli.models.tapping import Visit, first_tensor, listening, select, trace

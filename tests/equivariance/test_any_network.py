@@ -14,6 +14,7 @@ from torch import nn
 from secli.config import MeasureSettings, TrainingSettings
 from secli.datasets.pictures import Pictures
 from secli.equivariance.leaves import KINDS
+from secli.equivariance.lie import lie_derivatives
 from secli.equivariance.views import feature_views
 from secli.errors import InputError
 from secli.experiments.measuring import Wanted, measure_subject
@@ -142,8 +143,6 @@ def test_the_lie_derivative_of_a_class_is_that_of_the_chain_of_its_layers() -> N
     chain = nn.Sequential(network.a, network.b).eval()
     for module, taps in ((network, ["a", "b"]), (chain, ["0", "1"])):
         model = adapt(module, nn.Identity(), (3, 20, 20), taps)
-        from secli.equivariance.lie import lie_derivatives
-
         rows = lie_derivatives(model, blobs(2, 20), MeasureSettings(images=2))
         values.append([row.mean for row in rows])
     assert values[0] == values[1]

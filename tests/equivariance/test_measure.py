@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +45,7 @@ def test_the_network_is_left_where_and_as_it_was(digits: Tensor, contract: bool)
     parameters[1].grad = torch.ones_like(parameters[1])
     tensors = {name: (tensor, tensor.clone()) for name, tensor in network.state_dict(keep_vars=True).items()}
     modes = {module: module.training for module in network.modules()}
-    states = torch.random.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    states = torch.random.get_rng_state(), cast(Any, np.random.get_state())[1].tolist()  # noqa: NPY002
     frame = secli.measure(network, digits[:4], factors=[0.7])
     assert frame["mean"].notna().all()
     for name, tensor in network.state_dict(keep_vars=True).items():
@@ -54,7 +56,7 @@ def test_the_network_is_left_where_and_as_it_was(digits: Tensor, contract: bool)
     assert parameters[1].grad is not None
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     assert torch.equal(states[0], torch.random.get_rng_state())
-    assert states[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert states[1] == cast(Any, np.random.get_state())[1].tolist()  # noqa: NPY002
     assert torch.is_grad_enabled()
 
 
