@@ -58,7 +58,8 @@ def test_commands_run_as_typed(desk: Path, monkeypatch: pytest.MonkeyPatch, comm
     arguments = shlex.split(command)[1:]
     more = FEWER if arguments[0] == "equivariance" else []
     result = CliRunner().invoke(app, [*arguments, *more])
-    assert result.exit_code == 0, result.stderr
+    missing = "dead.py" in command or command.endswith("--taps block2 --images 50")
+    assert result.exit_code == (1 if missing else 0), result.stderr
     assert result.stdout
 
 

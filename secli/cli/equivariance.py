@@ -198,6 +198,8 @@ def equivariance(
     results are written into it as equivariance.csv, .json and .png, or into the --save directory; runs that differ
     only in seed or realisation are printed as one network, with intervals over them.
     """
+    from dataclasses import replace
+
     from secli.cli.measuring import check_places, left_over, measure_watched, pooled, write_results
     from secli.config import Config, parse_assignments, read_config
     from secli.errors import InputError
@@ -227,10 +229,12 @@ def equivariance(
     shapes = {only: _shape(text) for only, text in shapes_of(shape, targets).items()}
     foreign = foreign_of(settings.taps, fields, shapes.get(None), mean, std, weights, offline)
     place = data or (Path(file.data) if file.data else None)
+    if list_taps:
+        foreign = replace(foreign, placed=False)
     chosen = load_subjects(targets, given["model"], seed, foreign, place, shapes)
     subjects = [each.subject for each in chosen]
     if list_taps:
-        out(tap_table(subjects))
+        out(tap_table(subjects, quiet))
         return
     for each in chosen:
         if each.remark and not quiet:
@@ -256,6 +260,18 @@ def equivariance(
     if show_features is not None:
         own = settings.model_copy(update={"taps": chosen[0].taps})
         draw_features(subjects[0], sets[0], records[0], own, show_features, where.device, quiet)
+    leave_when_nothing_was_measured(records)
+
+
+def leave_when_nothing_was_measured(records: Sequence[EquivarianceRecord]) -> None:
+    """Leave with exit code 1 when all that was asked for is missing: every curve, or every Lie derivative."""
+    from secli.errors import EXIT_FAILED
+
+    curves = [row.mean for record in records for row in record.rows]
+    lie = [row.mean for record in records for row in record.lie]
+    if any(values and all(value is None for value in values) for values in (curves, lie)):
+        note("error: nothing could be measured; the table gives the reasons")
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _names(option: str, text: str | None) -> tuple[str, ...] | None:
@@ -428,11 +444,12 @@ def _check_used(
             )
 
 
-def tap_table(subjects: Sequence[Subject]) -> str:
+def tap_table(subjects: Sequence[Subject], quiet: bool = True) -> str:
     """Return the taps that networks offer, one line each: name, class, shape, stride, origin, radius as probed."""
     from tabulate import tabulate
     from torch import nn
 
+    from secli.cli.console import progress
     from secli.models.external import list_taps
 
     tables = []
@@ -441,9 +458,16 @@ def tap_table(subjects: Sequence[Subject]) -> str:
         shape = subject.info.options.get("input")
         size = subject.info.options.get("image_size", 28)
         known = tuple(shape) if shape else (subject.info.options.get("in_channels", 1), size, size)
+        with progress(quiet) as display:
+            task = display.add_task(f"{subject.info.name}: cells", total=None, unit="taps", detail="")
+
+            def watch(done: int, total: int, display: Any = display, task: Any = task) -> None:
+                display.update(task, completed=done, total=total)
+
+            taps = list_taps(subject.model, (known[0], known[1], known[2]), on_progress=watch)
         rows = [
             (tap.name, tap.kind, _cells(tap.shape), _pair(tap.stride), _pair(tap.origin), tap.radius)
-            for tap in list_taps(subject.model, (known[0], known[1], known[2]))
+            for tap in taps
         ]
         heads = ("tap", "class", "shape", "stride (px)", "origin (px)", "radius (px)")
         tables.append(f"{subject.info.name}\n{tabulate(rows, heads, floatfmt='.3g', missingval='—')}")

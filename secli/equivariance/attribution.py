@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from secli.errors import InputError, UnknownNameError
 from secli.fields import Canvas, Field, Plane, ScaleSpace
 from secli.layers.forms import without
 from secli.models.contract import Features, Model
+from secli.models.missing import readable
 from secli.records import LocalRow
 from secli.scaling import SAMPLING_BLUR
 
@@ -124,7 +125,32 @@ def local_errors(
             if sites:
                 _feed_layers(model, layers, sites, parts, beside, batch, canvases, count)
     every = [*stages.values(), *parts.values()]
-    return [row for part in every for row in (*part.rows(), *beside[part.name].rows(part))]
+    rows = [row for part in every for row in (*part.rows(), *beside[part.name].rows(part))]
+    return [*_absent_kinds(parts, kinds, factors), *rows]
+
+
+def without_stages(model: Model, settings: MeasureSettings) -> list[LocalRow]:
+    """Return null rows that say why a network has no stages, where it has none."""
+    if model.stages:
+        return []
+    reason = "this network is no chain of stages, so none can be run alone; --attribute measures its layers"
+    return _absent("stage", reason, wanted_factors(settings, model.taps.values()))
+
+
+def _absent_kinds(
+    parts: Mapping[Call, Part], kinds: Sequence[str], factors: Sequence[float]
+) -> list[LocalRow]:
+    """Return null rows for the kinds of which a network has no layer."""
+    reason = "no layer of this kind works on features that scale moves"
+    found = {call.kind for call in parts}
+    return [row for kind in kinds if kind not in found for row in _absent(kind, reason, factors)]
+
+
+def _absent(kind: str, reason: str, factors: Sequence[float]) -> list[LocalRow]:
+    return [
+        LocalRow(part="(none)", kind=kind, factor=factor, mean=None, low=None, high=None, n=0, reason=reason)
+        for factor in factors
+    ]
 
 
 def stage_parts(
@@ -201,8 +227,8 @@ def _layer_part(site: Site, settings: MeasureSettings, factors: Sequence[float])
     def run(features: Features) -> Features:
         # a layer that works in place must not change what it is fed with
         assert isinstance(features, Tensor)
-        output: Tensor = site.module(features.clone())
-        return output
+        output: Tensor = site.module(features.to(site.empty.dtype, copy=True))
+        return readable(output)
 
     return Part(site.call.name, site.call.kind, run, site.before, site.after, settings, factors, site.reason)
 
@@ -224,9 +250,10 @@ def _feed_layers(
         if site is None:
             return
         if site.reason is None and site.tap is not None:
-            part, features, canvas = parts[call], args[0], canvases[site.tap]
-            part.add(features, site.empty, part.run(features), site.empty_output, canvas)
-            beside[part.name].add(part, features, site.empty, canvas)
+            part, features, canvas = parts[call], readable(args[0]), canvases[site.tap]
+            empty = readable(site.empty)
+            part.add(features, empty, part.run(features), readable(site.empty_output), canvas)
+            beside[part.name].add(part, features, empty, canvas)
         count.step()
 
     with watching(layers, seen):

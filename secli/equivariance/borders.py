@@ -8,8 +8,12 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 
+from secli.models.borrowed import fingerprint
 from secli.models.contract import Model
+from secli.models.geometry import Geometry
+from secli.models.hooked import ExternalModel
 from secli.models.probing import probe
+from secli.models.tapping import LOGITS
 
 DARK = 4 / 255
 
@@ -59,5 +63,15 @@ def borders(
     names = list(taps)
     if border is not None or on_black or not isinstance(model, nn.Module):
         return dict.fromkeys(names, border or 0.0)
-    geometry = probe(model, shape, names)
+    geometry = _probed(model, shape, names)
     return {tap: geometry[tap].radius if tap in geometry else 0.0 for tap in names}
+
+
+def _probed(model: nn.Module, shape: tuple[int, int, int], taps: list[str]) -> dict[str, Geometry]:
+    """Return the geometry of taps; a foreign network keeps what was probed as long as its weights stay the same."""
+    if not isinstance(model, ExternalModel):
+        return probe(model, shape, taps)
+    state = shape, fingerprint(model)
+    if model.probed != state or any(tap not in model.geometry and tap != LOGITS for tap in taps):
+        model.geometry, model.probed = probe(model, shape, taps), state
+    return model.geometry

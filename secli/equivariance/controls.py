@@ -29,7 +29,7 @@ from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import Features, Model, Stage, StagedModel
 from secli.models.entrance import chain, entrance
 from secli.models.hooked import ExternalModel
-from secli.models.targets import load_target
+from secli.models.targets import load_target, one_line, where
 from secli.records import ModelInfo
 from secli.scaling import rescale
 
@@ -206,8 +206,8 @@ def untrained(model: Model, name: str, options: Mapping[str, Any], seed: int) ->
     if not isinstance(model, nn.Module):
         raise SecliError(f"{name}: no torch module, so its weights cannot be drawn anew")
     stuck = [
-        f"{where}.{weight}" if where else weight
-        for where, module in model.named_modules()
+        f"{path}.{weight}" if path else weight
+        for path, module in model.named_modules()
         if _reset_of(module) is None
         for weight, _ in module.named_parameters(recurse=False)
     ]
@@ -216,13 +216,18 @@ def untrained(model: Model, name: str, options: Mapping[str, Any], seed: int) ->
         raise SecliError(
             f"{name}: {len(stuck)} of its weights belong to modules without reset_parameters ({listed})"
         )
-    fresh = copy.deepcopy(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in fresh.modules():
-            reset = _reset_of(module)
-            if reset is not None:
-                reset()
+    try:
+        fresh = copy.deepcopy(model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in fresh.modules():
+                reset = _reset_of(module)
+                if reset is not None:
+                    reset()
+    except Exception as error:  # foreign code
+        raise SecliError(
+            f"{name}: its weights cannot be drawn anew ({where(error)}: {one_line(error)})"
+        ) from None
     return fresh
 
 
@@ -298,12 +303,17 @@ def plain_cnn(
     if min(size) < 4:
         raise SecliError(f"images of {size[0]}×{size[1]} pixels are too small for a plain CNN")
     widths = plain_widths(parameters, channels, classes)
-    mean, std = given.get("mean", 0.5), given.get("std", 0.25)
+    mean, std = (_per_channel(given.get(key, usual)) for key, usual in (("mean", 0.5), ("std", 0.25)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _plain(widths, channels, size, classes, mean, std)
     settings = {"widths": list(widths), "kernel": _KERNEL, "mean": mean, "std": std, "classes": classes}
     return network, "plain cnn", settings
+
+
+def _per_channel(value: Any) -> Any:
+    """Return what a record holds as a list as the tuple that the options of a model are."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def plain_widths(parameters: int, channels: int, classes: int) -> tuple[int, int, int]:

@@ -24,6 +24,8 @@ from secli.equivariance.remarks import warnings
 from secli.errors import InputError, UnknownNameError
 from secli.fields import Canvas, Field
 from secli.models.contract import Features, Model
+from secli.models.missing import UNPLACED, in_order, missing_taps, tap_remarks
+from secli.models.neighbours import mixing
 from secli.records import AccuracyRow, CurveRow
 from secli.scaling import SAMPLING_BLUR, rescale
 
@@ -41,11 +43,12 @@ OUTPUT = "logits"
 
 @dataclass(frozen=True)
 class Curves:
-    """What was measured: one row per tap and factor, one accuracy row per factor; with which batch."""
+    """What was measured: one row per tap and factor, one accuracy row per factor; with which batch, and remarks."""
 
     rows: list[CurveRow]
     accuracy: list[AccuracyRow]
     batch: int
+    remarks: tuple[str, ...] = ()
 
 
 def measure_curves(
@@ -93,7 +96,7 @@ def measure_curves(
     UnknownNameError
         When a wanted tap is not declared.
     InputError
-        When there are no images.
+        When there are no images, or the features of a picture depend on the other pictures of its batch.
     """
     if len(images) == 0:
         raise InputError("there are no images to measure on")
@@ -101,6 +104,8 @@ def measure_curves(
     black = stand_on_black(images) if on_black is None else on_black
     fields = wanted_taps(model, settings.taps)
     factors = wanted_factors(settings, fields.values())
+    if not fields:
+        return _nothing(model, settings, factors, len(images))
     cells = {factor: _cells(fields, factor, settings) for factor in factors}
     passes = [1.0, *(factor for factor in factors if factor != 1)]
     outputs: dict[float, list[Tensor | None]] = {factor: [] for factor in passes}
@@ -109,6 +114,7 @@ def measure_curves(
         canvases = _canvases(model, fields, settings, images, black)
         first = next(batches(images[:2], 2, device, dtype))
         check_repeats(model, first)
+        alone = check_neighbours(model, first, settings.batch)
         ruler = _Ruler(model, canvases, first[:1] if settings.background == "empty" else None)
         size = ruler.batch_size(images, fields, settings, device, dtype)
         count_of_batches = -(-len(images) // size)
@@ -130,16 +136,50 @@ def measure_curves(
         pointwise_readings(images[:CONTROLLED], factors, settings, device=device) if comparable else {}
     )
     rows = []
-    for tap, factor in itertools.product(fields, factors):
+    missing = missing_taps(model, settings.taps)
+    remarks = {tap: text for tap, text in tap_remarks(model).items() if tap in fields}
+    for tap, factor in itertools.product(in_order(model, fields, missing), factors):
+        if tap in missing:
+            rows.append(null_row(tap, factor, missing[tap]))
+            continue
         cell = cells[factor][tap]
         for row in cell.rows(tap, len(images)):
             found = warnings(row, cells=cell.cells, dark=dark.get(factor, own_dark), pointwise=pointwise)
-            rows.append(row.model_copy(update={"warnings": found}))
+            own = [text for text in (remarks.get(tap), alone) if text is not None and row.mean is not None]
+            rows.append(row.model_copy(update={"warnings": (*own, *found)}))
     true = None if labels is None else labels[: settings.images].cpu()
     logits = {factor: _whole(parts) for factor, parts in outputs.items()}
-    return Curves(
-        rows, [accuracy_row(factor, logits[factor], logits[1.0], true, classes) for factor in factors], size
+    why = getattr(model, "logits_reason", None)
+    accuracy = [accuracy_row(factor, logits[factor], logits[1.0], true, classes, why) for factor in factors]
+    told = [f"tap '{tap}': {text}" for tap, text in remarks.items()] + ([] if alone is None else [alone])
+    return Curves(rows, accuracy, size, tuple(told))
+
+
+def null_row(tap: str, factor: float, reason: str) -> CurveRow:
+    """Return the row of a tap that cannot be measured."""
+    return CurveRow(
+        tap=tap,
+        field=UNPLACED,
+        factor=factor,
+        mean=None,
+        low=None,
+        high=None,
+        median=None,
+        floor=None,
+        n=0,
+        reason=reason,
     )
+
+
+def _nothing(model: Model, settings: MeasureSettings, factors: Sequence[float], images: int) -> Curves:
+    """Return the curves of a network none of whose wanted taps can be measured."""
+    missing = missing_taps(model, settings.taps)
+    rows = [null_row(tap, factor, reason) for tap, reason in missing.items() for factor in factors]
+    why = missing.get(OUTPUT) or getattr(model, "logits_reason", None) or "no tap could be measured"
+    accuracy = [
+        AccuracyRow(factor=factor, accuracy=None, agreement=None, n=0, reason=why) for factor in factors
+    ]
+    return Curves(rows, accuracy, settings.batch or min(1, images))
 
 
 class _Looked(NamedTuple):
@@ -264,6 +304,34 @@ def check_repeats(model: Model, images: Float[Tensor, "n c h w"]) -> None:
                 )
 
 
+def check_neighbours(model: Model, images: Float[Tensor, "n c h w"], batch: int | None) -> str | None:
+    """Check that a picture's features do not depend on the others of its batch: Δ would depend on these.
+
+    Returns
+    -------
+    str or None
+        What a reader must know of a network that mixes pictures and is measured picture by picture.
+
+    Raises
+    ------
+    InputError
+        When it mixes pictures and ``batch`` is not 1.
+    """
+    mixes = getattr(model, "mixes", None)
+    if mixes is None:
+        alone = model.features(images[:1].clone())
+        among = model.features(torch.cat([images.flip(-1), images[:1]]))
+        mixes = mixing(alone, among, bool(tap_remarks(model)))
+    if mixes is None:
+        return None
+    if batch != 1:
+        name = getattr(model, "description", {}).get("target", type(model).__name__)
+        raise InputError(
+            f"{name}: {mixes}, so its readings would depend on the batch; --batch 1 measures picture by picture"
+        )
+    return f"alone: measured picture by picture, because {mixes}"
+
+
 def _canvases(
     model: Model,
     fields: Mapping[str, Field],
@@ -289,6 +357,8 @@ def _whole(parts: Sequence[Tensor | None]) -> Tensor | None:
 def wanted_taps(model: Model, names: Sequence[str] | None) -> dict[str, Field]:
     """Return the fields of the wanted taps, in the order of the network; all of them when none is named.
 
+    Those that cannot be measured (``secli.models.missing``) have none.
+
     Parameters
     ----------
     model : Model
@@ -304,9 +374,10 @@ def wanted_taps(model: Model, names: Sequence[str] | None) -> dict[str, Field]:
     taps = model.taps
     if names is None:
         return taps
+    every = {**taps, **missing_taps(model)}
     for name in names:
-        if not any(fnmatchcase(tap, name) for tap in taps):
-            raise UnknownNameError("tap", name, taps)
+        if not any(fnmatchcase(tap, name) for tap in every):
+            raise UnknownNameError("tap", name, every)
     return {tap: field for tap, field in taps.items() if any(fnmatchcase(tap, name) for name in names)}
 
 
@@ -316,6 +387,7 @@ def accuracy_row(
     reference: Float[Tensor, "n classes"] | None,
     labels: Int64[Tensor, "n"] | None,
     classes: int | None,
+    why: str | None = None,
 ) -> AccuracyRow:
     """Return how often the rescaled images are classified rightly, and like the images at s = 1.
 
@@ -329,10 +401,12 @@ def accuracy_row(
         The classes.
     classes : int, optional
         How many there are; a network with another number of outputs has no accuracy.
+    why : str, optional
+        Why there are no outputs, where that is known.
     """
     if logits is None or reference is None:
         return AccuracyRow(
-            factor=factor, accuracy=None, agreement=None, n=0, reason="the network gives no logits"
+            factor=factor, accuracy=None, agreement=None, n=0, reason=why or "the network gives no logits"
         )
     predicted = logits.argmax(1)
     agreement = float((predicted == reference.argmax(1)).double().mean())

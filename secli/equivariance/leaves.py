@@ -26,6 +26,7 @@ from secli.fields import Canvas, Field, Invariant, Plane
 from secli.models.contract import Model
 from secli.models.field_text import AsIs, Layout
 from secli.models.hooked import ExternalModel
+from secli.models.missing import unreadable
 
 KINDS = ("conv", "pool", "norm", "activation")
 """The kinds of layers whose own error can be asked for."""
@@ -280,6 +281,10 @@ class Probe:
             nothing = torch.empty(0)
             reason = "the layer returns more than one tensor"
             self.sites[call] = Site(call, module, None, None, nothing, nothing, None, reason)
+            return
+        odd = unreadable(x) or unreadable(output)
+        if odd is not None:
+            self.sites[call] = Site(call, module, None, None, x, output, None, odd)
             return
         before = None if acts_on_last_axis(module, x) else self._field(x)
         after = None if before is None else self._behind(module, x, output, before)

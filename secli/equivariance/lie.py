@@ -18,10 +18,11 @@ from secli.equivariance.error import Comparison, measurable, squared_norm
 from secli.equivariance.features import minus, tensors
 from secli.equivariance.precision import measuring
 from secli.equivariance.statistics import bootstrap_interval
-from secli.equivariance.tangents import check_tangents, directional_derivative
-from secli.errors import InputError
+from secli.equivariance.tangents import directional_derivative, tangent_faults
+from secli.errors import InputError, SecliError
 from secli.fields import Acted, Canvas, Field, Pyramid, ScaleSpace, VectorField, small_levels, without_levels
 from secli.models.contract import Features, Model
+from secli.models.missing import UNPLACED, in_order, missing_taps
 from secli.records import LieRow
 
 
@@ -73,7 +74,8 @@ def lie_derivatives(
     InputError
         When there are no images.
     SecliError
-        When an operator cannot be differentiated in forward mode, or is so wrongly; it is named.
+        When an operator cannot be differentiated in forward mode, or is so wrongly and stands ahead of every tap; it
+        is named. Behind it a tap is null with that reason, ahead of it taps are measured.
     """
     if len(images) == 0:
         raise InputError("there are no images to measure on")
@@ -82,13 +84,18 @@ def lie_derivatives(
         tap: _Reading(field, settings.smallest_plane)
         for tap, field in wanted_taps(model, settings.taps).items()
     }
+    missing = missing_taps(model, settings.taps)
+    if not readings:
+        return [null_row(tap, reason) for tap, reason in missing.items()]
     channels, height, width = images.shape[1:]
     black = stand_on_black(images) if on_black is None else on_black
     with measuring(model, device, inference=False) as dtype:
         edges = borders(model, readings, (channels, height, width), settings.border, black)
         first = next(batches(images[:1], 1, device, dtype))
         empty = model.features(torch.zeros_like(first[:1]))
-        check_tangents(model, first)
+        faults = tangent_faults(model, first, list(readings))
+        if faults and len(faults) == len(readings):
+            raise SecliError(next(iter(faults.values())))
         size = batch_size(
             settings.batch,
             images,
@@ -102,11 +109,24 @@ def lie_derivatives(
                 on_progress(done, total)
             features, tangents = directional_derivative(model, batch, generate_image(batch))
             for tap, reading in readings.items():
+                if tap in faults:
+                    continue
                 centred = minus(features[tap], empty[tap] if settings.background == "empty" else None)
                 reading.add(features[tap], centred, tangents[tap], Canvas(height, width, border=edges[tap]))
         if on_progress:
             on_progress(total, total)
-    return [reading.row(tap, len(images)) for tap, reading in readings.items()]
+    for tap, fault in faults.items():
+        readings[tap].reason = fault
+    rows = {tap: reading.row(tap, len(images)) for tap, reading in readings.items()}
+    missing = missing_taps(model, settings.taps)
+    return [
+        rows[tap] if tap in rows else null_row(tap, missing[tap]) for tap in in_order(model, rows, missing)
+    ]
+
+
+def null_row(tap: str, reason: str, field: str = UNPLACED) -> LieRow:
+    """Return the row of a tap that cannot be measured."""
+    return LieRow(tap=tap, field=field, mean=None, low=None, high=None, n=0, reason=reason)
 
 
 class _Reading:

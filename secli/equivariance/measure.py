@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from secli.config import Background, MeasureSettings, Metric, validated
 from secli.equivariance.curves import measure_curves
 from secli.equivariance.selection import Per
 from secli.errors import InputError
 from secli.fields import Field
-from secli.models.adapting import adapt
+from secli.models.adapting import adapt, materialise
+from secli.models.borrowed import borrowed, device_of, random_states_kept
 from secli.models.contract import Model
 from secli.models.field_text import Declaration, parse_fields
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SLACK = 1e-3
+"""By how much resampling and rounding may leave pixels outside of [0, 1]."""
 
 
 def measure(
@@ -36,7 +42,7 @@ def measure(
     protocol: str = "default",
     labels: Int64[Tensor, "n"] | None = None,
     batch: int | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> pd.DataFrame:
     """Measure how far a network is from equivariant under scale, tap by tap and factor by factor.
 
@@ -69,8 +75,9 @@ def measure(
         Classes, for the accuracy in ``frame.attrs["accuracy"]``.
     batch : int, optional
         Images per forward pass; default: as many as measured memory allows.
-    device : torch.device
-        Where to compute.
+    device : torch.device, optional
+        Where to compute; default: where the network is. The network is left where and as it was: its tensors, their
+        devices and types, the mode of every module, ``requires_grad``, hooks, and the random states too.
 
     Returns
     -------
@@ -80,7 +87,7 @@ def measure(
     Raises
     ------
     InputError
-        On a factor that is not positive, an unknown tap, or no images.
+        On a factor that is not positive, an unknown tap, no images, or pixels outside of [0, 1].
 
     Examples
     --------
@@ -94,12 +101,57 @@ def measure(
 
     wanted: dict[str, Any] = {"factors": factors, "metric": metric, "background": background, "batch": batch}
     wanted |= {"border": border, "per": tuple(per), "protocol": protocol}
-    subject, named = _under_contract(model, images, taps, fields or {})
-    settings = validated(MeasureSettings, {**wanted, "taps": named, "images": max(1, len(images))}, "measure")
-    curves = measure_curves(subject, images, settings, labels=labels, device=device)
+    images = checked_pixels(images)
+    count = max(1, len(images))
+    with ExitStack() as stack:
+        if isinstance(model, nn.Module):
+            device = device_of(model) if device is None else device
+            _given_weights(model, images)
+            stack.enter_context(borrowed(model))
+        where = torch.device("cpu" if device is None else device)
+        subject, named = _under_contract(model, images, taps, fields or {}, where)
+        settings = validated(MeasureSettings, {**wanted, "taps": named, "images": count}, "measure")
+        curves = measure_curves(subject, images, settings, labels=labels, device=where)
     frame: pd.DataFrame = pd.DataFrame([row.model_dump() for row in curves.rows])
     frame.attrs["accuracy"] = [row.model_dump() for row in curves.accuracy]
     return frame
+
+
+def checked_pixels(images: Tensor) -> Tensor:
+    """Return images that can be measured on.
+
+    Raises
+    ------
+    InputError
+        When they are not (N, C, H, W), neither float nor uint8, or floats outside of [0, 1].
+    """
+    if images.ndim != 4:
+        raise InputError(f"images: a tensor (N, C, H, W) is needed, not {tuple(images.shape)}")
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        name = str(images.dtype).removeprefix("torch.")
+        raise InputError(f"images: pixels are float in [0, 1] or uint8, not {name}")
+    if images.numel() == 0:
+        return images
+    low, high = (float(end) for end in torch.aminmax(images.detach()))
+    if not (low >= -SLACK and high <= 1 + SLACK):
+        hint = "; divide them by 255" if low >= 0 and 2 < high <= 255 else ""
+        if low >= -0.5 and high <= 1.5:  # what resampling leaves
+            hint = "; clamp them"
+        raise InputError(
+            f"images: pixels lie between {low:.3g} and {high:.3g}, not in [0, 1]{hint}; normalisation belongs "
+            "into the network"
+        )
+    return images.detach()
+
+
+def _given_weights(model: nn.Module, images: Tensor) -> None:
+    """Let lazy modules draw the weights that they have not got."""
+    if len(images) and any(is_lazy(weight) for weight in (*model.parameters(), *model.buffers())):
+        few = images[:2].float() / (255 if images.dtype == torch.uint8 else 1)
+        with random_states_kept(model):
+            materialise(model, nn.Identity(), few, type(model).__name__)
 
 
 def _under_contract(
@@ -107,6 +159,7 @@ def _under_contract(
     images: Tensor,
     taps: Sequence[str] | None,
     fields: Mapping[str, str | Field],
+    device: torch.device,
 ) -> tuple[Model, Sequence[str] | None]:
     """Return a network with declared taps, and which of these are wanted; any other module is looked over first."""
     if isinstance(model, Model) and not fields:
@@ -117,10 +170,5 @@ def _under_contract(
     given = [(pattern, Declaration(field)) for pattern, field in fields.items() if isinstance(field, Field)]
     declared = [*parse_fields(texts), *given]
     _, channels, height, width = images.shape
-    modes = {module: module.training for module in model.modules()}
-    try:
-        adapted = adapt(model.eval(), nn.Identity(), (channels, height, width), taps, declared)
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    return adapted, None
+    shape = channels, height, width
+    return adapt(model, nn.Identity(), shape, taps, declared, type(model).__name__, device=device), None

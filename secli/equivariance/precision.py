@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 
 from secli.equivariance.memory import keep_freed_memory
-from secli.errors import InputError
+from secli.models.borrowed import image_dtype, in_eval_mode
 from secli.models.contract import Model
 
 
@@ -49,24 +48,14 @@ def measuring(model: Model, device: torch.device | str, *, inference: bool = Tru
     Raises
     ------
     InputError
-        When the weights are neither float32 nor float64.
+        When no weights are float32 or float64.
     """
-    modes = {}
     dtype = torch.get_default_dtype()
+    stack = ExitStack()
     if isinstance(model, nn.Module):
-        weights = itertools.chain(model.parameters(), model.buffers())
-        dtype = next((weight.dtype for weight in weights if weight.is_floating_point()), dtype)
-        if dtype not in (torch.float32, torch.float64):
-            name = str(dtype).removeprefix("torch.")
-            raise InputError(
-                f"the network's weights are {name}, too coarse to measure with; use .float() first"
-            )
-        modes = {module: module.training for module in model.modules()}
-        model.to(device).eval()
+        dtype = image_dtype(model)
+        stack.enter_context(in_eval_mode(model))
+        model.to(device)
     keep_freed_memory(device)
-    try:
-        with torch.inference_mode() if inference else torch.no_grad(), full_precision():
-            yield dtype
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with stack, torch.inference_mode() if inference else torch.no_grad(), full_precision():
+        yield dtype

@@ -10,7 +10,8 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -47,6 +48,8 @@ class Steps(NamedTuple):
 FINE = Steps((1e-6, 1e-8, 1e-4, 1e-3), 0.02, 1e-6)
 COARSE = Steps((1e-3, 1e-2, 3e-4), 0.1, 1e-3)
 """For networks that cannot run in float64."""
+ROUGH = Steps((3e-2, 1e-1, 1e-2), 0.2, 1e-2)
+"""For networks that compute in half precision inside."""
 
 
 class Derivative(NamedTuple):
@@ -65,15 +68,22 @@ class Derivative(NamedTuple):
 
 
 @contextmanager
-def forward_mode() -> Iterator[None]:
-    """Open a level of forward-mode differentiation, with attention on its plain (math) backend and no gradients."""
+def plain_operators() -> Iterator[None]:
+    """Run attention on its plain (math) backend, and compute no gradients."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Open a level of forward-mode differentiation, on plain operators."""
+    with plain_operators(), forward_ad.dual_level():
+        yield
 
 
 def directional_derivative(
@@ -107,12 +117,33 @@ def directional_derivative(
 def check_tangents(model: Model, images: Float[Tensor, "n c h w"]) -> None:
     """Check once that forward mode differentiates every operator of a network as a finite difference does.
 
+    Parameters
+    ----------
+    model, images
+        As :func:`tangent_faults` takes them.
+
+    Raises
+    ------
+    SecliError
+        When a tangent is missing, zero or wrong: the measurement cannot be done rightly, although its input was
+        proper. The message names the module (its path and class) or the tap.
+    """
+    for fault in tangent_faults(model, images).values():
+        raise SecliError(fault)
+
+
+def tangent_faults(
+    model: Model, images: Float[Tensor, "n c h w"], taps: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Return the taps whose forward-mode derivative is zero or wrong, each with the operator at fault.
+
     One image goes through the network in forward mode along a random direction, in float64 where the network runs in
-    it; it is averaged with noise, because the black parts of pictures lie on the kink of ReLU. Behind every module,
-    innermost first, the tangent of its output is compared with ``(m(x + h·v) − m(x − h·v)) / 2h`` for its own input
-    x and tangent v, at several h; what a module computes by functions between its children is so checked with the
-    module (a plain chain of modules computes nothing of its own). At last the taps are checked from the image on,
-    for what happens outside all modules.
+    it; it is averaged with noise, because the black parts of pictures lie on the kink of ReLU. Then every module,
+    innermost first, is run alone: the tangent of its output is compared with ``(m(x + h·v) − m(x − h·v)) / 2h`` for
+    its own input x and tangent v, at several h; what a module computes by functions between its children is so
+    checked with the module (a plain chain of modules computes nothing of its own). Nothing is run twice within the
+    pass itself, because networks keep features by hooks of their own, which a second run would replace. At last the
+    taps are checked from the image on, for what happens outside all modules.
 
     Parameters
     ----------
@@ -120,12 +151,13 @@ def check_tangents(model: Model, images: Float[Tensor, "n c h w"]) -> None:
         A network, in eval mode, on the images' device; left as it was.
     images : tensor (N, C, H, W)
         Some images it will be measured on, in the type of its weights.
+    taps : sequence of str, optional
+        Taps that matter; default: all. An operator that runs behind all of them is not checked.
 
     Raises
     ------
     SecliError
-        When a tangent is missing, zero or wrong: the measurement cannot be done rightly, although its input was
-        proper. The message names the module (its path and class) or the tap.
+        When an operator has no forward-mode derivative at all.
     """
     generator = torch.Generator().manual_seed(0)
     shape = images[:1].shape
@@ -135,103 +167,172 @@ def check_tangents(model: Model, images: Float[Tensor, "n c h w"]) -> None:
     with torch.no_grad():
         trial, probe = _in_double(model, probe)
     direction = direction.to(probe)
-    steps = FINE if probe.dtype == torch.float64 else COARSE
-    with ExitStack() as stack:
-        watch = None
-        if isinstance(trial, nn.Module):
-            watch = stack.enter_context(_Watch(trial, steps))
+    watch = Watch(trial if isinstance(trial, nn.Module) else None)
+    with watch:
         derivative = directional_derivative(trial, probe, direction)
-    if watch is not None and watch.complaint is not None:
-        raise SecliError(watch.complaint)
-    _check_taps(trial, probe, direction, derivative, steps)
+    steps = FINE if probe.dtype == torch.float64 else COARSE
+    if watch.rounding > torch.finfo(torch.float32).eps:
+        steps = ROUGH
+    ends = {tap: watch.end_of(tap) for tap in derivative.tangents if taps is None or tap in taps}
+    with plain_operators():
+        fault = watch.first_fault(steps, max(ends.values(), default=0))
+        found = {} if fault is None else {tap: fault.text for tap, end in ends.items() if end >= fault.end}
+        rest = [tap for tap in ends if tap not in found]
+        wrong = _tap_faults(trial, probe, direction, derivative, rest, steps, watch.rounding)
+        # what is computed between two modules is found where the module around both ends
+        around = watch.first_fault(steps) if wrong and fault is None else fault
+        found |= wrong if around is None else dict.fromkeys(wrong, around.text)
+    return {tap: found[tap] for tap in ends if tap in found}
 
 
-def _check_taps(trial: Model, probe: Tensor, direction: Tensor, derivative: Derivative, steps: Steps) -> None:
+def _tap_faults(
+    trial: Model,
+    probe: Tensor,
+    direction: Tensor,
+    derivative: Derivative,
+    taps: Sequence[str],
+    steps: Steps,
+    rounding: float,
+) -> dict[str, str]:
+    """Return the taps whose tangent disagrees with a finite difference from the image on."""
+
     def features(inputs: Sequence[Tensor]) -> list[list[Tensor]]:
-        with torch.no_grad():
-            outputs = trial.features(inputs[0])
-        return [tensors(outputs[tap]) for tap in derivative.tangents]
+        outputs = trial.features(inputs[0])
+        return [tensors(outputs[tap]) for tap in taps]
 
-    own = [tensors(derivative.features[tap]) for tap in derivative.tangents]
-    groups = list(derivative.tangents.values())
-    errors = _disagreements(features, [probe], [direction], own, groups, steps)
-    for (tap, tangents), error in zip(derivative.tangents.items(), errors, strict=True):
-        if error is not None:
-            raise SecliError(_complaint(f"tap '{tap}' of {type(trial).__name__}", error, tangents))
+    own = [tensors(derivative.features[tap]) for tap in taps]
+    groups = [derivative.tangents[tap] for tap in taps]
+    errors = _disagreements(features, [probe], [direction], own, groups, steps, rounding)
+    return {
+        tap: _complaint(f"tap '{tap}' of {type(trial).__name__}", error, derivative.tangents[tap])
+        for tap, error in zip(taps, errors, strict=True)
+        if error is not None
+    }
 
 
-class _Watch:
-    """Hooks on every module of a network that compare its tangents with finite differences, innermost first."""
+class Fault(NamedTuple):
+    """An operator whose tangent is zero or wrong: where its module ended in the pass, and what is wrong."""
 
-    def __init__(self, network: nn.Module, steps: Steps) -> None:
+    end: int
+    text: str
+
+
+@dataclass
+class _Call:
+    """One call of a module in forward mode: what went in, along which directions, and what came out."""
+
+    module: nn.Module
+    end: int
+    inputs: Any
+    directions: list[Tensor | None]
+    primals: list[Tensor]
+    tangents: list[Tensor]
+
+
+class Watch:
+    """Hooks on every module of a network that keep its calls in forward mode, to be compared when the pass is over.
+
+    Parameters
+    ----------
+    network : Module or None
+        The network; None is watched in vain.
+
+    Attributes
+    ----------
+    rounding
+        The coarsest rounding of any output: autocast and half precision inside a network limit what can be compared.
+    """
+
+    def __init__(self, network: nn.Module | None) -> None:
         self.network = network
-        self.steps = steps
-        self.names = {module: name for name, module in network.named_modules()}
-        self.inputs: list[tuple[Any, list[Tensor | None]]] = []  # of the modules under way, outermost first
-        self.checked: set[nn.Module] = set()
-        self.complaint: str | None = None
-        self.busy = False
-        self.handles: list[torch.utils.hooks.RemovableHandle] = []
+        self.names = {} if network is None else {module: name for name, module in network.named_modules()}
+        self.rounding = 0.0
+        self._under_way: list[tuple[Any, list[Tensor | None]]] = []  # outermost first
+        self._calls: dict[nn.Module, _Call] = {}
+        self._ended: list[nn.Module] = []
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> Watch:
         for module in self.names:
-            if type(module) in (nn.Sequential, Chain):
-                continue
-            self.handles += [
-                module.register_forward_pre_hook(self.before, with_kwargs=True, prepend=True),
-                module.register_forward_hook(self.behind, with_kwargs=True),
+            self._handles += [
+                module.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True),
+                module.register_forward_hook(self._behind, with_kwargs=True),
             ]
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
+        for handle in self._handles:
             handle.remove()
 
-    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep the inputs and their tangents, because a module may overwrite them."""
-        if self.busy:
-            return
         leaves, shape = tree_flatten((args, kwargs))
         pairs = [_unpacked(leaf) if isinstance(leaf, Tensor) else (leaf, None) for leaf in leaves]
         primals = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf, _ in pairs]
         tangents = [None if tangent is None else tangent.clone() for _, tangent in pairs]
-        self.inputs.append((tree_unflatten(primals, shape), tangents))
+        self._under_way.append((tree_unflatten(primals, shape), tangents))
 
-    def behind(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Compare the tangents of the output, once per module."""
-        if self.busy:
+    def _behind(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Keep the first call of a module that a tangent goes into, with a copy of what it returned."""
+        inputs, directions = self._under_way.pop()
+        self._ended.append(module)
+        pairs = [_unpacked(tensor) for tensor in _numbers(output)]
+        for primal, _ in pairs:
+            self.rounding = max(self.rounding, torch.finfo(primal.dtype).eps)
+        if module in self._calls or all(direction is None for direction in directions):
             return
-        inputs, directions = self.inputs.pop()
-        if self.complaint is None and module not in self.checked and any(d is not None for d in directions):
-            self.checked.add(module)
-            self.busy = True
-            try:
-                self.complaint = self.compare(module, inputs, directions, output)
-            finally:
-                self.busy = False
+        if type(module) in (nn.Sequential, Chain):  # computes nothing of its own
+            return
+        tangents = [_tangent_or_zero(primal, tangent).clone() for primal, tangent in pairs]
+        primals = [primal.clone() for primal, _ in pairs]
+        self._calls[module] = _Call(module, len(self._ended), inputs, directions, primals, tangents)
 
-    def compare(
-        self, module: nn.Module, inputs: Any, directions: Sequence[Tensor | None], output: Any
-    ) -> str | None:
-        """Return what is wrong with a module's tangents, or None."""
-        leaves, shape = tree_flatten(inputs)
-        moving = [i for i, tangent in enumerate(directions) if tangent is not None]
+    def end_of(self, tap: str) -> int:
+        """Return how many modules had ended when a tap was read; all of them where no module bears its name."""
+        name, _, turn = tap.partition("@")
+        last = len(self._ended)
+        if self.network is None:
+            return last
+        modules = dict(self.network.named_modules(remove_duplicate=False))
+        module = modules.get(f"network.{name}") or modules.get(name)
+        ends = [end for end, ended in enumerate(self._ended, start=1) if ended is module]
+        if not ends:
+            return last
+        return ends[int(turn) - 1] if turn.isdecimal() and int(turn) <= len(ends) else ends[-1]
+
+    def first_fault(self, steps: Steps, last: float = math.inf) -> Fault | None:
+        """Return the first module, innermost first, whose tangent is wrong, among those that ended up to ``last``."""
+        for call in self._calls.values():
+            if call.end > last:
+                return None
+            error = self._error_of(call, steps)
+            if error is not None:
+                where = _called(call.module, self.names[call.module])
+                return Fault(call.end, _complaint(where, error, call.tangents))
+        return None
+
+    def _error_of(self, call: _Call, steps: Steps) -> float | None:
+        """Return how far a module's tangents are off; None: they agree, or the module cannot be run alone."""
+        leaves, shape = tree_flatten(call.inputs)
+        moving = [i for i, tangent in enumerate(call.directions) if tangent is not None]
 
         def run(values: Sequence[Tensor]) -> list[list[Tensor]]:
             fresh = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
             for i, value in zip(moving, values, strict=True):
                 fresh[i] = value
             args, kwargs = tree_unflatten(fresh, shape)
-            return [_numbers(module(*args, **kwargs))]
+            return [_numbers(call.module(*args, **kwargs))]
 
-        pairs = [_unpacked(tensor) for tensor in _numbers(output)]
-        tangents = [_tangent_or_zero(primal, tangent) for primal, tangent in pairs]
-        ways = [tangent for tangent in directions if tangent is not None]
-        primals = [primal for primal, _ in pairs]
-        (error,) = _disagreements(run, [leaves[i] for i in moving], ways, [primals], [tangents], self.steps)
-        if error is None:
+        ways = [tangent for tangent in call.directions if tangent is not None]
+        try:
+            (error,) = _disagreements(
+                run, [leaves[i] for i in moving], ways, [call.primals], [call.tangents], steps, self.rounding
+            )
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception:  # a module that only works within its network is checked with that
             return None
-        return _complaint(_called(module, self.names[module]), error, tangents)
+        return error
 
 
 def _disagreements(
@@ -241,6 +342,7 @@ def _disagreements(
     outputs: Sequence[Sequence[Tensor]],
     tangents: Sequence[Sequence[Tensor]],
     steps: Steps,
+    rounding: float = 0.0,
 ) -> list[float | None]:
     """Return the smallest relative distance of each output's tangents from a finite difference; None: they agree.
 
@@ -262,7 +364,9 @@ def _disagreements(
             slopes = [(a - b) / (2 * h) for a, b in zip(ahead[i], behind[i], strict=True)]
             gap = _norm([slope - tangent for slope, tangent in zip(slopes, tangents[i], strict=True)])
             scale = max(_norm(slopes), _norm(tangents[i]))
-            if gap <= max(steps.tolerance * scale, steps.negligible * sizes[i] / unit):
+            # either end of the difference is rounded
+            blur = max(steps.negligible * sizes[i] / unit, rounding * sizes[i] / h)
+            if gap <= max(steps.tolerance * scale, blur):
                 errors[i] = None
                 unsettled.remove(i)
             elif math.isfinite(gap):
@@ -324,7 +428,7 @@ def _in_double(model: Model, images: Tensor) -> tuple[Model, Tensor]:
         try:
             trial = copy.deepcopy(model).double()
             trial.features(images.double())
-        except (RuntimeError, TypeError):  # operators for float32 alone, devices without float64, no copying
+        except Exception:  # operators for float32 alone, devices without float64, no copying
             return model, images
         return trial, images.double()
     return model, images

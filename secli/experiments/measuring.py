@@ -11,12 +11,12 @@ from torch import nn
 
 from secli.config import MeasureSettings, TrainingSettings, validated
 from secli.datasets.pictures import Pictures, open_pictures
-from secli.equivariance.attribution import local_errors
+from secli.equivariance.attribution import local_errors, without_stages
 from secli.equivariance.controls import controls
 from secli.equivariance.curves import measure_curves
-from secli.equivariance.lie import lie_derivatives
+from secli.equivariance.lie import lie_derivatives, null_row
 from secli.equivariance.result import equivariance_record
-from secli.errors import InputError
+from secli.errors import InputError, SecliError
 from secli.models.contract import Model
 from secli.records import EquivarianceRecord, ModelInfo
 from secli.training.determinism import reproducible
@@ -109,7 +109,7 @@ def measure_subject(
     for text in remarks(subject, pictures):
         remark(text)
     with reproducible(where, strict=False):
-        record = _measured(subject, subject.model, subject.info, pictures, wanted, where, watch)
+        record = _measured(subject, subject.model, subject.info, pictures, wanted, where, watch, remark)
         if not wanted.controls:
             return record
         beside = controls(
@@ -123,11 +123,16 @@ def measure_subject(
             on_missing=lambda control, reason: remark(f"no control '{control}': {reason}"),
         )
         only_curves = Wanted(wanted.settings.model_copy(update={"taps": None, "factors": _factors(record)}))
-        records = [
-            _measured(subject, network, info, pictures, only_curves, where, watch, control)
-            for control, network, info in beside
-            if not (control == "untrained" and subject.fresh)  # that is the network itself
-        ]
+        records = []
+        for control, network, info in beside:
+            if control == "untrained" and subject.fresh:  # that is the network itself
+                continue
+            try:
+                records.append(
+                    _measured(subject, network, info, pictures, only_curves, where, watch, control=control)
+                )
+            except SecliError as error:
+                remark(f"no control '{control}': {error}")
     return record.model_copy(update={"controls": records})
 
 
@@ -144,9 +149,9 @@ def _measured(
     wanted: Wanted,
     where: TrainingSettings,
     watch: Watch,
+    remark: Callable[[str], None] = lambda text: None,
     control: str | None = None,
 ) -> EquivarianceRecord:
-
     settings, images, device = wanted.settings, pictures.images, where.device
     title = control or info.name
     curves = measure_curves(
@@ -159,18 +164,27 @@ def _measured(
         device=device,
         on_progress=lambda done, total: watch(title, "curves", done, total),
     )
+    for text in curves.remarks:
+        remark(f"{title}: {text}")
     lie, local = [], []
     if wanted.lie:
-        lie = lie_derivatives(
-            network,
-            images,
-            settings,
-            on_black=pictures.on_black,
-            device=device,
-            on_progress=lambda done, total: watch(title, "Lie derivative", done, total),
-        )
+        try:
+            lie = lie_derivatives(
+                network,
+                images,
+                settings,
+                on_black=pictures.on_black,
+                device=device,
+                on_progress=lambda done, total: watch(title, "Lie derivative", done, total),
+            )
+        except SecliError as error:
+            # what was measured so far is not lost with it
+            remark(f"{title}: {error}")
+            fields = {row.tap: row.field for row in curves.rows}
+            lie = [null_row(tap, str(error), field) for tap, field in fields.items()]
     if wanted.local or wanted.kinds:
-        local = local_errors(
+        local = without_stages(network, settings) if wanted.local else []
+        local += local_errors(
             network,
             images,
             settings,

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from secli.config import Settings
 from secli.experiments.engine import Phase
 from secli.experiments.jobs import OnMeasure
 from secli.training.events import Begun, EpochEnded, Event, Remark, Report, Stepped
 
 
-class Ready(Settings):
+class Line(BaseModel):
+    """A message: known keys alone, finite numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Ready(Line):
     """The worker has loaded what it needs."""
 
     kind: Literal["ready"] = "ready"
 
 
-class Progress(Settings):
+class Progress(Line):
     """The job is on its way."""
 
     kind: Literal["progress"] = "progress"
@@ -29,14 +34,14 @@ class Progress(Settings):
     detail: str = ""
 
 
-class Note(Settings):
+class Note(Line):
     """Something that the user should know."""
 
     kind: Literal["note"] = "note"
     text: str
 
 
-class Ended(Settings):
+class Ended(Line):
     """The job is over; the worker waits for the next one."""
 
     kind: Literal["ended"] = "ended"

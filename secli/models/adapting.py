@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from secli.errors import InputError, UnmatchedPatternError
 from secli.fields import Field, Invariant, Pair, ScaleSpace
-from secli.models.field_text import UNDECLARED, Declaration
+from secli.models.borrowed import fingerprint, image_dtype, in_eval_mode, on_device
+from secli.models.field_text import UNDECLARED, Declaration, Layout
+from secli.models.geometry import Geometry, impossible
 from secli.models.hooked import DeclaredModel, ExternalModel, declares_taps, tried
-from secli.models.probing import Geometry, probe, probing
+from secli.models.missing import unreadable
+from secli.models.neighbours import is_coarse, mixing, shape_with_batch
+from secli.models.probing import probe, probing
 from secli.models.tapping import LOGITS, Visit, find_logits, matches, select, trace
 from secli.models.targets import Shape
 
@@ -26,13 +31,18 @@ def adapt(
     taps: Sequence[str] | None,
     declared: Sequence[tuple[str, Declaration]] = (),
     name: str = "network",
+    *,
+    device: torch.device | str = "cpu",
+    placed: bool = True,
 ) -> ExternalModel:
-    """Put a network under the contract: choose its taps, check them in one pass, probe what was not declared.
+    """Put a network under the contract: choose its taps, check them in a few passes, probe what was not declared.
+
+    A tap that is found but cannot be measured is among the model's ``missing`` ones, with the reason.
 
     Parameters
     ----------
     network : nn.Module
-        In eval mode.
+        In eval mode; it is left where and as it was.
     normalise : nn.Module
         What pixels go through first.
     shape : tuple
@@ -41,29 +51,102 @@ def adapt(
         As ``load_external`` takes them, the fields parsed.
     name : str
         What errors call the network.
+    device : torch.device
+        Where its passes run.
+    placed : bool
+        Whether the taps are checked and placed; a list of taps does so by itself, for all of them at once.
 
     Raises
     ------
     InputError
-        When it does not take such images, or a tap cannot be found, read or probed.
+        When it does not take such images, or a tap that was named cannot be found or read.
     """
-    images = torch.rand(TRACED, *shape, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(TRACED, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    materialise(network, normalise, images, name)
+    check_weights(network, name)
     if declares_taps(network):
-        return _adapt_declared(network, normalise, images, taps, declared, name)
-    with probing(network, "cpu") as dtype, torch.no_grad():
-        images = normalise(images).to(dtype)
-        visits, output = tried(name, images, lambda: trace(network, lambda: network(images)))
+        return _adapt_declared(network, normalise, images, taps, declared, name, device)
+    with probing(network, device) as dtype, on_device(normalise, device), torch.no_grad():
+        pixels = normalise(images.to(device)).to(dtype)
+        visits, output = tried(name, images, lambda: trace(network, lambda: network(pixels.clone())))
     logits, reason = find_logits(output, TRACED)
     chosen = _chosen_taps(network, visits, taps, declared, logits is not None, reason)
     shapes = {visit.name: visit.shape for visit in visits}
-    declarations = {tap: _declaration(tap, shapes[tap], declared) for tap in chosen if tap != LOGITS}
+    declarations, missing = _declarations(chosen, shapes, declared, taps)
     kept: dict[str, Field] = {tap: each.field for tap, each in declarations.items()}
     if LOGITS in chosen:
         kept[LOGITS] = Invariant()
     layouts = {tap: each.layout for tap, each in declarations.items()}
     model = ExternalModel(network, normalise, kept, layouts, reason)
-    _place(model, declarations, shape, strict=taps is not None)
+    model.order, model.description = tuple(chosen), {"target": name}
+    for tap, why in missing.items():
+        model.drop_tap(tap, why)
+    if placed:
+        check_batch_axis(model, images, name, device)
+        _place(model, declarations, shapes, shape, device)
     return model
+
+
+def materialise(network: nn.Module, normalise: nn.Module, images: Tensor, name: str) -> None:
+    """Let lazy modules draw the weights that they have not got before they see the first images."""
+    if any(is_lazy(weight) for weight in (*network.parameters(), *network.buffers())):
+        with in_eval_mode(network), torch.no_grad():
+            tried(name, images, lambda: network(normalise(images).clone()))
+
+
+def check_weights(network: nn.Module, name: str) -> None:
+    """Refuse a network whose weights have no values or are too coarse, by its name."""
+    try:
+        image_dtype(network)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def check_batch_axis(model: ExternalModel, images: Tensor, name: str, device: torch.device | str) -> None:
+    """Compare a pass with two pictures to one with the second of them alone, and keep what that shows in the model.
+
+    Taps whose shape depends on the number of pictures or whose numbers cannot be measured become missing ones; half
+    precision is remarked upon; ``model.mixes`` says whether a picture's features depend on its neighbours.
+
+    Raises
+    ------
+    InputError
+        When the network fails on one picture alone.
+    """
+    with probing(model, device) as dtype, torch.no_grad():
+        pixels = images.to(device, dtype)
+
+        def read(batch: Tensor) -> dict[str, Tensor]:
+            found, output = model.raw(batch)
+            logits, _ = find_logits(output, len(batch))
+            return found if logits is None else {**found, LOGITS: logits}
+
+        two = tried(name, images, lambda: read(pixels))
+        one = tried(f"{name}, given one picture alone,", images, lambda: read(pixels[1:]))
+        for tap in list(model.taps):
+            reason = shape_with_batch(one.get(tap), two.get(tap))
+            if reason is not None and tap == LOGITS:
+                reason = _lost_logits(model, pixels) or reason
+            reason = reason or unreadable(two[tap])
+            if reason is not None:
+                model.drop_tap(tap, reason)
+            elif is_coarse(two[tap]):
+                dtype_name = str(two[tap].dtype).removeprefix("torch.")
+                model.remarks[tap] = f"coarse: the features are {dtype_name}, read as float32"
+        kept = {tap: one[tap] for tap in model.taps if tap in one}
+        mixes = mixing(kept, two, bool(model.remarks))
+        # a network that draws noise is another matter, which the measurement names
+        if mixes is not None and mixing(kept, read(pixels[1:]), bool(model.remarks)) is None:
+            model.mixes = mixes
+
+
+def _lost_logits(model: ExternalModel, pixels: Tensor) -> str | None:
+    """Say why one picture, or else two, have no class scores."""
+    for batch in (pixels[1:], pixels):
+        _, reason = find_logits(model.raw(batch)[1], len(batch))
+        if reason is not None:
+            return reason
+    return None
 
 
 def _adapt_declared(
@@ -73,6 +156,7 @@ def _adapt_declared(
     taps: Sequence[str] | None,
     declared: Sequence[tuple[str, Declaration]],
     name: str,
+    device: torch.device | str,
 ) -> ExternalModel:
     """Choose among the taps that a network declares itself."""
     if declared:
@@ -84,11 +168,14 @@ def _adapt_declared(
     own: dict[str, Field] = dict(network.taps)  # type: ignore[arg-type]
     chosen = list(own) if taps is None else select(list(own), taps, "--taps")
     model = DeclaredModel(network, normalise, {tap: own[tap] for tap in chosen}, None)
-    with torch.no_grad():
-        features = tried(name, images, lambda: model.features(images))
-    for tap in chosen:
-        if tap not in features:
-            raise InputError(f"{name}: declares a tap '{tap}' that its features do not hold")
+    with probing(model, device) as dtype, torch.no_grad():
+        pixels = images.to(device, dtype)
+        features = tried(name, images, lambda: model.features(pixels))
+        for tap in chosen:
+            if tap not in features:
+                raise InputError(f"{name}: declares a tap '{tap}' that its features do not hold")
+        alone = tried(f"{name}, given one picture alone,", images, lambda: model.features(pixels[1:]))
+        model.mixes = mixing(alone, features)
     if LOGITS not in features:
         model.logits_reason = f"{name} gives no tap '{LOGITS}'"
     return model
@@ -98,11 +185,6 @@ def spatial(visit: Visit) -> bool:
     """Say whether a call gave a feature map (N, C, …, H, W) of more than one cell."""
     shape = visit.shape
     return shape is not None and len(shape) >= 4 and shape[0] == TRACED and min(shape[-2:]) > 1
-
-
-def plausible(geometry: Geometry) -> bool:
-    """Say whether neighbouring cells look at different places; of a wrongly read layout they do not."""
-    return min(geometry.stride) > 0.05
 
 
 def _chosen_taps(
@@ -152,6 +234,33 @@ def _outermost(network: nn.Module, visits: Sequence[Visit]) -> list[str]:
             break
         level, found = opened, deeper
     return found
+
+
+def _declarations(
+    chosen: Sequence[str],
+    shapes: Mapping[str, tuple[int, ...] | None],
+    declared: Sequence[tuple[str, Declaration]],
+    taps: Sequence[str] | None,
+) -> tuple[dict[str, Declaration], dict[str, str]]:
+    """Return what holds at the chosen taps, and why nothing does at others.
+
+    Raises
+    ------
+    InputError
+        When a tap cannot be read that was asked for by its name, or that a field was declared for.
+    """
+    found: dict[str, Declaration] = {}
+    missing: dict[str, str] = {}
+    for tap in chosen:
+        if tap == LOGITS:
+            continue
+        try:
+            found[tap] = _declaration(tap, shapes[tap], declared)
+        except InputError as error:
+            if tap in (taps or ()) or any(matches(tap, pattern) for pattern, _ in declared):
+                raise
+            missing[tap] = str(error).removeprefix(f"--taps {tap}: ")
+    return found, missing
 
 
 def _declaration(
@@ -207,33 +316,46 @@ def _hint(tap: str, shape: tuple[int, ...]) -> str:
     return f"--field '{tap}=scale:…' with its levels, or invariant"
 
 
-def _place(model: ExternalModel, declarations: Mapping[str, Declaration], shape: Shape, strict: bool) -> None:
-    """Probe the strides and origins that were left out, and put them into the model's fields.
-
-    A tap that cannot be placed is an error when it was asked for, and left out when it was only taken by default.
-    """
-    opened = [tap for tap, each in declarations.items() if each.open]
+def _place(
+    model: ExternalModel,
+    declarations: Mapping[str, Declaration],
+    shapes: Mapping[str, tuple[int, ...] | None],
+    image: Shape,
+    device: torch.device | str,
+) -> None:
+    """Probe the strides and origins that were left out, and put them into the model's fields."""
+    opened = [tap for tap, each in declarations.items() if each.open and tap in model.taps]
     if not opened:
         return
-    model.geometry = probe(model, shape, opened)
+    model.geometry, model.probed = probe(model, image, opened, device), (image, fingerprint(model))
     for tap in opened:
-        geometry = model.geometry.get(tap)
-        if geometry is not None and plausible(geometry):
-            origin = None if geometry.centred else _pair(geometry.origin)
-            model.set_field(tap, declarations[tap].placed(_pair(geometry.stride), origin))
-        elif strict or declarations[tap] is not UNDECLARED:
-            raise InputError(
-                f"--taps {tap}: its cells cannot be placed in the image ({_why(geometry)}); declare it, for example "
-                f"--field '{tap}=channels-last' or '{tap}=plane,stride=4,origin=1.5'"
+        geometry, cells = model.geometry.get(tap), cells_of(declarations[tap].layout, shapes[tap])
+        reason = unplaced(geometry, cells, image[1:])
+        if geometry is None or reason is not None:
+            model.geometry.pop(tap, None)
+            model.drop_tap(
+                tap,
+                f"its cells cannot be placed in the image ({reason}); declare it, for example "
+                f"--field '{tap}=channels-last' or '{tap}=plane,stride=4,origin=1.5'",
             )
-        else:
-            model.drop_tap(tap)
+            continue
+        origin = None if geometry.centred else _pair(geometry.origin)
+        model.set_field(tap, declarations[tap].placed(_pair(geometry.stride), origin))
 
 
-def _why(geometry: Geometry | None) -> str:
-    if geometry is None:
-        return "no gradient of it reaches the image, or it has a single row"
-    return "neighbouring cells look at the same place"
+def cells_of(layout: Layout, shape: tuple[int, ...] | None) -> tuple[int, int]:
+    """Return rows and columns of the map that features of a shape are read as."""
+    planes = layout.to_planes(torch.empty(shape or (), device="meta"))
+    return planes.shape[-2], planes.shape[-1]
+
+
+def unplaced(geometry: Geometry | None, cells: tuple[int, int], image: tuple[int, int]) -> str | None:
+    """Say why a map's cells cannot be placed in the image, from what was probed; None when they can."""
+    if geometry is not None:
+        return impossible(geometry, cells, image)
+    if min(cells) < 2:
+        return f"it has {cells[0]} rows and {cells[1]} columns, and one says nothing of a stride"
+    return "the image does not move it"
 
 
 def _pair(values: tuple[float, float]) -> Pair:

@@ -40,6 +40,7 @@ def load_external(
     weights: str | None = None,
     offline: bool = False,
     seed: int = 0,
+    placed: bool = True,
 ) -> ExternalModel:
     """Load a network outside the registry and find out where its taps lie.
 
@@ -65,6 +66,8 @@ def load_external(
         Never download.
     seed : int
         Seed of freshly drawn weights; the caller's random state is left as it was.
+    placed : bool
+        Whether its taps are checked and placed; ``list_taps`` does so for all at once.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def load_external(
                 f"{target}: does not say what images it takes; give --input, for example 3x224x224"
             )
         normalise, said = _normalisation(loaded, shape[0], mean, std)
-        model = adapt(loaded.network.eval(), normalise, shape, taps, declared, target)
+        model = adapt(loaded.network.eval(), normalise, shape, taps, declared, target, placed=placed)
     model.description = {
         "target": target,
         "weights": loaded.weights,
@@ -113,7 +116,8 @@ def _normalisation(
             numbers = (sum(numbers) / len(numbers),) * channels  # published for colour, asked for in grey
         if len(numbers) != channels:
             raise InputError(
-                f"--{key}: {len(numbers)} values for images of {channels} channels; give 1 or {channels}"
+                f"--{key}: {len(numbers)} values for images of {channels} channel{'s' * (channels > 1)}; give "
+                + ("1" if channels == 1 else f"1 or {channels}")
             )
         if not all(abs(number) < float("inf") for number in numbers):
             raise InputError(f"--{key}: the values must be finite numbers")

@@ -13,7 +13,8 @@ from secli.fields import Field
 from secli.models.building import count_parameters
 from secli.models.contract import Features
 from secli.models.field_text import Layout
-from secli.models.probing import Geometry
+from secli.models.geometry import Geometry
+from secli.models.missing import readable
 from secli.models.tapping import LOGITS, capture, find_logits
 from secli.models.targets import one_line, where
 
@@ -36,6 +37,16 @@ class ExternalModel(nn.Module):
         Why there are no class scores; None when there are.
     geometry
         What was probed, by tap.
+    probed
+        On images of which shape, and the fingerprint of the weights (``secli.models.borrowed``); None before.
+    missing
+        Taps that cannot be measured, with the reasons.
+    remarks
+        What a reader of the numbers of some taps must know, by tap.
+    order
+        All taps, the missing ones too, in the order of the forward pass.
+    mixes
+        How a picture's features depend on the other pictures of its batch; None when they do not.
     description
         What a record says of it: target, weights, sha256 of their file, input shape, normalisation.
     parameters_learned
@@ -55,6 +66,11 @@ class ExternalModel(nn.Module):
         self.normalise = normalise
         self.logits_reason = logits_reason
         self.geometry: dict[str, Geometry] = {}
+        self.probed: tuple[tuple[int, int, int], tuple[float, ...]] | None = None
+        self.missing: dict[str, str] = {}
+        self.remarks: dict[str, str] = {}
+        self.order: tuple[str, ...] = tuple(fields)
+        self.mixes: str | None = None
         self.description: dict[str, Any] = {}
         self._fields = dict(fields)
         self._layouts = dict(layouts)
@@ -78,10 +94,13 @@ class ExternalModel(nn.Module):
         """Say how scale acts at a tap."""
         self._fields[tap] = field
 
-    def drop_tap(self, tap: str) -> None:
-        """Read a tap no more."""
-        del self._fields[tap]
+    def drop_tap(self, tap: str, reason: str) -> None:
+        """Read a tap no more; its null rows carry the reason."""
+        self._fields.pop(tap, None)
         self._layouts.pop(tap, None)
+        self.missing[tap] = reason
+        if tap == LOGITS:
+            self.logits_reason = reason
 
     @property
     def parameters_learned(self) -> int:
@@ -91,16 +110,26 @@ class ExternalModel(nn.Module):
     def features(self, images: Float[Tensor, "n c h w"]) -> dict[str, Features]:
         """Return the features at every tap, channels first, and the logits where there are any, in one pass."""
         inner = [tap for tap in self._fields if tap != LOGITS]
-        found, output = capture(self.network, inner, lambda: self.network(self.normalise(images)))
+        found, output = self.raw(images)
         features: dict[str, Features] = {}
         for tap in inner:
             if tap not in found:
                 raise SecliError(f"tap '{tap}': this forward pass did not call it")
-            features[tap] = self._layouts[tap].to_planes(found[tap])
+            features[tap] = self._layouts[tap].to_planes(readable(found[tap]))
         logits, _ = find_logits(output, len(images))
-        if logits is not None:
-            features[LOGITS] = logits
+        if logits is not None and LOGITS not in self.missing:
+            features[LOGITS] = readable(logits)
         return features
+
+    def raw(self, images: Float[Tensor, "n c h w"]) -> tuple[dict[str, Tensor], Any]:
+        """Return the taps as the network's modules give them, and its output."""
+        inner = [tap for tap in self._fields if tap != LOGITS]
+        return capture(self.network, inner, lambda: self.network(self._pixels(images)))
+
+    def _pixels(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Return the normalised images, a copy of their own: a network may work on its input in place."""
+        normalised: Tensor = self.normalise(images)
+        return normalised.clone() if isinstance(self.normalise, nn.Identity) else normalised
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """Return the logits.
@@ -110,7 +139,7 @@ class ExternalModel(nn.Module):
         SecliError
             When the network has no such output.
         """
-        logits, reason = find_logits(self.network(self.normalise(images)), len(images))
+        logits, reason = find_logits(self.network(self._pixels(images)), len(images))
         if logits is None:
             raise SecliError(f"no logits: {reason}")
         return logits
@@ -133,8 +162,12 @@ class DeclaredModel(ExternalModel):
 
     def features(self, images: Float[Tensor, "n c h w"]) -> dict[str, Features]:
         """Return the network's own features at the chosen taps, and its logits where it gives them."""
-        own: dict[str, Features] = self.network.features(self.normalise(images))  # type: ignore[operator]
-        return {tap: value for tap, value in own.items() if tap in self._fields or tap == LOGITS}
+        own: dict[str, Features] = self.network.features(self._pixels(images))  # type: ignore[operator]
+        return {
+            tap: [readable(level) for level in value] if isinstance(value, list) else readable(value)
+            for tap, value in own.items()
+            if tap in self._fields or tap == LOGITS
+        }
 
 
 def declares_taps(network: nn.Module) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,46 +18,16 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from secli.errors import UnknownNameError
+from secli.models.borrowed import image_dtype, in_eval_mode, on_device
 from secli.models.contract import Features
+from secli.models.geometry import ASYMMETRY, PRECISION, Axis, Geometry, asymmetry, fitted, radius_of
+from secli.models.missing import tap_remarks
+from secli.models.responses import Run, Take, one_by_one, respond
 
 CELLS = 4
 """Cells along the diagonal of a map's inner half whose positions are measured."""
 ROUNDS = (4, 16)
 """Fewest and most rounds of random images; the spread between rounds is the noise."""
-PRECISION = 0.03
-"""Noise of a position, in cells, at which no further round is needed."""
-ASYMMETRY = 0.02
-"""How far learned (or drawn) filters, never quite symmetric, move a centroid: this share of the radius."""
-UNEVENNESS = 1.25
-"""How far a slope may be from an exact stride that fits the sizes: windows of attention pull cells together."""
-FEW = 4
-"""A map of fewer cells says next to nothing of its stride."""
-MASS = 0.95
-"""Share of the gradient within the receptive field's radius."""
-
-
-class Geometry(NamedTuple):
-    """The place of a feature map's cells in the image.
-
-    Attributes
-    ----------
-    stride
-        Image pixels per cell, (rows, columns).
-    origin
-        Image coordinate of cell 0 (pixel i has its centre at i), (rows, columns).
-    radius
-        Radius in pixels of the disc about a cell's position that holds 95 % of its gradient's magnitude: of the
-        effective receptive field, which is smaller than the theoretical one.
-    centred
-        Whether the grid's centre is the image's.
-    """
-
-    stride: tuple[float, float]
-    origin: tuple[float, float]
-    radius: float
-    centred: bool = False
-
-
 FeatureReader = Callable[[Tensor], Mapping[str, Features]]
 
 
@@ -94,47 +64,90 @@ def probe(
     Returns
     -------
     dict
-        By tap. Left out: taps without a plane (fewer than two cells along a side), and those that no gradient
-        leaves. On maps of fewer than four cells the image's edge cuts every receptive field and the values are rough.
+        By tap. Left out: taps without a plane (fewer than two cells along a side), and those that the image does
+        not move. A tap that no gradient leaves is placed by its responses to noise (``responses``). On maps of fewer
+        than four cells the image's edge cuts every receptive field and the values are rough.
 
     Raises
     ------
     UnknownNameError
         When a wanted tap is not declared.
     """
-    read: FeatureReader = model.features  # type: ignore[assignment]
-    generator = torch.Generator().manual_seed(0)
     with probing(model, device) as dtype:
-        size = (CELLS, *input_shape)
-        with torch.no_grad():
-            known = read(torch.rand(size, generator=generator).to(device, dtype))
+        known = _known(model, input_shape, device, dtype)
         for name in taps or ():
             if name not in known:
                 raise UnknownNameError("tap", name, known)
-        wanted = [name for name in known if taps is None or name in taps]
-        samples = {name: _Samples(_plane(known[name]), input_shape[1:]) for name in wanted}
-        samples = {name: each for name, each in samples.items() if each.has_plane}
-        count = len(samples)
-        unsettled = dict(samples)
-        for turn in range(ROUNDS[1]):
-            images = torch.rand(size, generator=generator).to(device, dtype).requires_grad_()
-            with torch.enable_grad():
-                features = read(images)
-            for name, each in list(unsettled.items()):
-                plane = _plane(features[name])
-                assert plane is not None
-                if turn == 0:
-                    each.see(_input_gradient([plane], images, generator, together=True))
-                cells = [plane[k][..., row, column] for k, (row, column) in enumerate(each.cells)]
-                each.add(_input_gradient(cells, images, generator))
-                if each.settled():
-                    del unsettled[name]
-            del features
-            if on_progress:
-                on_progress(count - len(unsettled), count)
-            if not unsettled:
-                break
-    return {name: geometry for name, each in samples.items() if (geometry := each.geometry()) is not None}
+        wanted = {name: _plane(known[name]) for name in known if taps is None or name in taps}
+        samples = {
+            name: _Samples(plane, input_shape[1:])
+            for name, plane in wanted.items()
+            if plane is not None and min(plane.shape[-2:]) > 1
+        }
+        _follow_gradients(model, samples, input_shape, device, dtype, on_progress)
+        found = {name: each.geometry() for name, each in samples.items()}
+        silent = {name: samples[name].map for name, geometry in found.items() if geometry is None}
+        if silent:
+            coarse = bool(tap_remarks(model))
+            responses = respond(reading(model), input_shape, silent, device, dtype, coarse=coarse)
+            found.update(responses)
+    return {name: geometry for name, geometry in found.items() if geometry is not None}
+
+
+def reading(model: nn.Module) -> Run:
+    """Return a run of a model that gives the plane of each of its taps, as :func:`respond` takes it."""
+    read: FeatureReader = model.features  # type: ignore[assignment]
+
+    def run(batch: Tensor, take: Take) -> None:
+        for name, features in read(batch).items():
+            plane = _plane(features)
+            if plane is not None:
+                take(name, plane)
+
+    return one_by_one(run) if getattr(model, "mixes", None) else run
+
+
+def _known(
+    model: nn.Module, shape: tuple[int, int, int], device: torch.device | str, dtype: torch.dtype
+) -> Mapping[str, Features]:
+    read: FeatureReader = model.features  # type: ignore[assignment]
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return read(images.to(device, dtype))
+
+
+def _follow_gradients(
+    model: nn.Module,
+    samples: Mapping[str, _Samples],
+    shape: tuple[int, int, int],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """Give the samples the gradients of their cells, round by round, until all are settled or have none."""
+    generator = torch.Generator().manual_seed(0)
+    torch.rand(
+        CELLS, *shape, generator=generator
+    )  # keeps what is drawn, and so what was measured before, the same
+    count, unsettled = len(samples), dict(samples)
+    for turn in range(ROUNDS[1]):
+        images = torch.rand(CELLS, *shape, generator=generator).to(device, dtype)
+        if not unsettled:
+            return
+        try:
+            gradients = _Gradients(model, images)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception:  # tensors of inference mode, operators that work in place: nothing to follow
+            return
+        for name, each in list(unsettled.items()):
+            if turn == 0:
+                each.see(gradients.of_plane(name, generator))
+            each.add(gradients.of_cells(name, each.cells, generator))
+            if each.settled() or (turn + 1 >= ROUNDS[0] and not each.profiles):
+                del unsettled[name]
+        if on_progress:
+            on_progress(count - len(unsettled), count)
 
 
 @contextmanager
@@ -146,22 +159,16 @@ def probing(model: nn.Module, device: torch.device | str) -> Iterator[torch.dtyp
     torch.dtype
         The type of the network's weights, which the images must take.
     """
-    modes = {module: module.training for module in model.modules()}
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    tensor = next((p for p in model.parameters() if p.is_floating_point()), None)
-    before = torch.device("cpu") if tensor is None else tensor.device
-    try:
-        model.to(device).eval()
-        for parameter in learned:
-            parameter.requires_grad_(False)
-        with torch.inference_mode(False):
-            yield torch.get_default_dtype() if tensor is None else tensor.dtype
-    finally:
-        for parameter in learned:
-            parameter.requires_grad_(True)
-        for module, training in modes.items():
-            module.training = training
-        model.to(before)
+    with on_device(model, device), in_eval_mode(model):
+        try:
+            for parameter in learned:
+                parameter.requires_grad_(False)
+            with torch.inference_mode(False):
+                yield image_dtype(model)
+        finally:
+            for parameter in learned:
+                parameter.requires_grad_(True)
 
 
 def windowed_centroids(
@@ -198,11 +205,10 @@ def windowed_centroids(
 class _Samples:
     """The gradients of a few cells of one tap, over rounds of images."""
 
-    def __init__(self, features: Tensor | None, image: tuple[int, int]) -> None:
-        self.image = image
-        self.map = (0, 0) if features is None else (int(features.shape[-2]), int(features.shape[-1]))
-        self.has_plane = min(self.map) > 1
-        self.cells = list(zip(*(_inner_cells(n) for n in self.map), strict=True)) if self.has_plane else []
+    def __init__(self, plane: Tensor, image: tuple[int, int]) -> None:
+        self.image, self.map = image, (int(plane.shape[-2]), int(plane.shape[-1]))
+        self.channels = plane[0, ..., 0, 0].numel()
+        self.cells = list(zip(*(_inner_cells(n) for n in self.map), strict=True))
         self.total = np.zeros(image)  # of the middle cell
         self.profiles: list[tuple[np.ndarray, np.ndarray]] = []  # per round: (cells, height), (cells, width)
         self.seen = tuple((-0.5, pixels - 0.5) for pixels in image)
@@ -244,7 +250,7 @@ class _Samples:
             return False
         found = [self.positions(axis) for axis in range(2)]
         middle = len(self.cells) // 2
-        inexact = ASYMMETRY / 2 * _radius(self.total, (found[0][0][middle], found[1][0][middle]))
+        inexact = ASYMMETRY / 2 * radius_of(self.total, (found[0][0][middle], found[1][0][middle]))
         return all(
             noise < max(PRECISION * self.image[axis] / self.map[axis], inexact)
             for axis, (_, noise) in enumerate(found)
@@ -256,102 +262,12 @@ class _Samples:
             return None
         found = [self.positions(axis) for axis in range(2)]
         middle = len(self.cells) // 2
-        radius = _radius(self.total, (found[0][0][middle], found[1][0][middle]))
-        lines = [_Line.through([cell[axis] for cell in self.cells], *found[axis]) for axis in range(2)]
-        strides = [
-            line.stride(count, pixels, seen, radius)
-            for line, count, pixels, seen in zip(lines, self.map, self.image, self.seen, strict=True)
+        radius = radius_of(self.total, (found[0][0][middle], found[1][0][middle]))
+        axes = [
+            Axis([cell[k] for cell in self.cells], *found[k], self.map[k], self.image[k], self.seen[k])
+            for k in range(2)
         ]
-        starts = [
-            line.start(stride, seen) for line, stride, seen in zip(lines, strides, self.seen, strict=True)
-        ]
-        slacks = [
-            3 * line.noise + PRECISION * stride + ASYMMETRY * radius
-            for line, stride in zip(lines, strides, strict=True)
-        ]
-        square = self.map[0] == self.map[1] and self.image[0] == self.image[1] and strides[0] == strides[1]
-        if square and abs(starts[0] - starts[1]) <= sum(slacks):
-            starts = [sum(starts) / 2] * 2  # rows and columns alike: their asymmetries are noise
-        origins = [
-            _exact_origin(*values)
-            for values in zip(starts, slacks, strides, self.map, self.image, strict=True)
-        ]
-        centred = all(
-            abs(origin + stride * (count - 1) / 2 - (pixels - 1) / 2) < 1e-6
-            for origin, stride, count, pixels in zip(origins, strides, self.map, self.image, strict=True)
-        )
-        return Geometry((strides[0], strides[1]), (origins[0], origins[1]), radius, centred)
-
-
-class _Line(NamedTuple):
-    """Positions of cells along one axis, in order, and the straight line through them."""
-
-    cells: Float64[np.ndarray, "k"]
-    positions: Float64[np.ndarray, "k"]
-    slope: float
-    noise: float  # of one position, in pixels
-
-    @classmethod
-    def through(cls, cells: Sequence[int], positions: Float64[np.ndarray, "k"], noise: float) -> _Line:
-        places = np.array(cells, dtype=float)
-        centred = places - places.mean()
-        return cls(places, positions, float(centred @ positions / (centred @ centred)), noise)
-
-    def stride(self, count: int, pixels: int, seen: tuple[float, float], radius: float) -> float:
-        """Return the likeliest stride of a map of ``count`` cells on ``pixels`` that the slope allows.
-
-        Where the image's edge cuts the outer cells' receptive fields, these look nearer to the middle than they are,
-        and the slope is only a lower bound.
-        """
-        slack = 3 * self.noise / math.sqrt(float(((self.cells - self.cells.mean()) ** 2).sum())) + 1e-3
-        room = min(self.positions.min() - seen[0], seen[1] - self.positions.max())
-        low, high = self.slope - slack, (self.slope if room > radius else 3 * self.slope) + slack
-        ratio = pixels / count
-        powers = [2.0**k for k in range(-4, 12)]
-        # of stride s on p pixels, p/s cells are left, rounded up or down
-        fitting = [s for s in (*powers, *map(float, range(1, pixels + 1))) if abs(pixels / s - count) < 1]
-        tiers = [
-            [ratio] if ratio % 1 == 0 or (1 / ratio) % 1 == 0 else [],
-            [s for s in fitting if s in powers],
-            fitting,
-            [ratio],
-            *([_nearest(self.slope, step)] for step in (1.0, 0.5, 0.25)),
-        ]
-        for k, tier in enumerate(tiers):
-            if k < 2:  # that fits the sizes
-                least, most = low / UNEVENNESS, math.inf if count < FEW else high * UNEVENNESS
-            else:
-                least, most = low, high
-            allowed = [s for s in tier if s > 0 and least <= s <= most]
-            if allowed:
-                return min(allowed, key=lambda s: abs(math.log(s / ratio)))
-        return float(self.slope)
-
-    def start(self, stride: float, seen: tuple[float, float]) -> float:
-        """Return the image coordinate of cell 0, as measured.
-
-        It is reckoned from the point of the grid that lies at the picture's centre, where both edges cut a receptive
-        field alike: there lie the two cells that look next to it.
-        """
-        centre = (seen[0] + seen[1]) / 2
-        near = np.argsort(np.abs(self.positions - centre), kind="stable")[:2]
-        slope, cell, place = self.slope, self.cells[near[0]], self.positions[near[0]]
-        if self.cells[near[0]] != self.cells[near[1]] and self.positions[near[0]] != self.positions[near[1]]:
-            slope = (self.positions[near[1]] - place) / (self.cells[near[1]] - cell)
-        if slope <= 0:
-            return float(place - stride * cell)
-        return float(centre - stride * (cell + (centre - place) / slope))
-
-
-def _exact_origin(start: float, slack: float, stride: float, count: int, pixels: int) -> float:
-    """Return the likeliest exact coordinate of cell 0 within the slack: centred or 0, then multiples of 1/2, 1/4."""
-    aligned = (pixels - 1) / 2 - stride * (count - 1) / 2
-    distances = {aligned: abs(start - aligned) / 1.5, 0.0: abs(start)}
-    likely = min(distances, key=lambda value: distances[value])
-    for exact in (likely, _nearest(start, 0.5), _nearest(start, 0.25)):
-        if abs(exact - start) <= slack:
-            return exact
-    return start
+        return fitted(axes, radius, asymmetry(self.channels, radius))
 
 
 def _inner_cells(count: int) -> list[int]:
@@ -368,33 +284,58 @@ def _plane(features: Features) -> Tensor | None:
     return tensor if tensor.ndim >= 4 else None
 
 
-def _input_gradient(
-    parts: Sequence[Tensor], images: Tensor, generator: torch.Generator, *, together: bool = False
-) -> Float64[np.ndarray, "n h w"] | None:
-    """Return the magnitude of the gradient of a random mixture of each part, summed over the image's channels.
+class _Gradients:
+    """The features of a few images with the graph behind them, and the gradients of cells of these.
 
-    Part k belongs to image k, or all parts to all images, whose gradients are then summed to one.
+    A network that mixes the pictures of a batch is given each image together with a fixed one.
     """
-    weights = [torch.randn(part.shape, generator=generator).to(part) for part in parts]
-    mixture = torch.stack([(part * weight).sum() for part, weight in zip(parts, weights, strict=True)]).sum()
-    if not mixture.requires_grad:
-        return None
-    found = torch.autograd.grad(mixture, images, retain_graph=True, allow_unused=True)
-    gradient = cast("Tensor | None", found[0])
-    if gradient is None:
-        return None
-    magnitude: np.ndarray = gradient.detach().abs().sum(1).double().cpu().numpy()
-    return magnitude.sum(0, keepdims=True) if together else magnitude
 
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        read: FeatureReader = model.features  # type: ignore[assignment]
+        self.leaves = [images] if not getattr(model, "mixes", None) else list(images.unsqueeze(1))
+        others = images[:0] if len(self.leaves) == 1 else images[:1].flip(-1)
+        self.leaves = [leaf.detach().clone().requires_grad_() for leaf in self.leaves]
+        with torch.enable_grad():
+            self.features = [read(torch.cat([leaf, others])) for leaf in self.leaves]
 
-def _nearest(value: float, step: float) -> float:
-    return round(value / step) * step
+    def of_plane(self, name: str, generator: torch.Generator) -> Float64[np.ndarray, "one h w"] | None:
+        """Return the magnitude of the gradient of all cells, summed over images."""
+        planes = [self._plane(name, k)[: len(leaf)] for k, leaf in enumerate(self.leaves)]
+        found = self._gradient([[plane] for plane in planes], generator)
+        return None if found is None else found.sum(0, keepdims=True)
 
+    def of_cells(
+        self, name: str, cells: Sequence[tuple[int, int]], generator: torch.Generator
+    ) -> Float64[np.ndarray, "n h w"] | None:
+        """Return the magnitude of the gradient of cell k in image k."""
+        parts: list[list[Tensor]] = [[] for _ in self.leaves]
+        for k, (row, column) in enumerate(cells):
+            leaf, image = (0, k) if len(self.leaves) == 1 else (k, 0)
+            parts[leaf].append(self._plane(name, leaf)[image][..., row, column])
+        return self._gradient(parts, generator)
 
-def _radius(gradient: Float64[np.ndarray, "h w"], centre: tuple[float, float]) -> float:
-    """Return the distance from the centre within which 95 % of the gradient's mass lies."""
-    rows, columns = np.indices(gradient.shape)
-    distances = np.hypot(rows - centre[0], columns - centre[1]).ravel()
-    order = np.argsort(distances, kind="stable")
-    mass = np.cumsum(gradient.ravel()[order])
-    return float(distances[order][np.searchsorted(mass, MASS * mass[-1])])
+    def _plane(self, name: str, leaf: int) -> Tensor:
+        plane = _plane(self.features[leaf][name])
+        assert plane is not None
+        return plane
+
+    def _gradient(
+        self, parts: Sequence[Sequence[Tensor]], generator: torch.Generator
+    ) -> Float64[np.ndarray, "n h w"] | None:
+        """Return |∂/∂f| of random mixtures of the parts behind each leaf, summed over the image's channels."""
+        found = []
+        for leaf, group in zip(self.leaves, parts, strict=True):
+            weights = [torch.randn(part.shape, generator=generator).to(part) for part in group]
+            mixture = torch.stack([(p * w).sum() for p, w in zip(group, weights, strict=True)]).sum()
+            if not mixture.requires_grad:
+                return None
+            try:
+                grads = torch.autograd.grad(mixture, leaf, retain_graph=True, allow_unused=True)
+            except RuntimeError:  # an operator that has no derivative, or one that worked in place
+                return None
+            gradient = cast("Tensor | None", grads[0])
+            if gradient is None:
+                return None
+            found.append(gradient.detach().abs().sum(1).double().cpu().numpy())
+        magnitude: np.ndarray = np.concatenate(found)
+        return magnitude

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from secli.fields import Field, Invariant
-from secli.models.adapting import TRACED, plausible, spatial
+from secli.fields import Field
+from secli.models.adapting import TRACED, cells_of, materialise, spatial
 from secli.models.field_text import AsIs, Layout
+from secli.models.geometry import Geometry, impossible
 from secli.models.hooked import DeclaredModel, ExternalModel, declares_taps, tried
-from secli.models.probing import Geometry, probe, probing
-from secli.models.tapping import Visit, select, trace
+from secli.models.missing import unreadable
+from secli.models.neighbours import is_coarse, mixing
+from secli.models.probing import probe, probing
+from secli.models.responses import Run, Take, one_by_one, respond
+from secli.models.tapping import Visit, first_tensor, listening, select, trace
 from secli.models.targets import Shape
+
+SKETCHED = 4096
+"""Numbers of a map that are kept to compare two passes."""
 
 
 class TapInfo(NamedTuple):
@@ -69,30 +77,77 @@ def list_taps(
     normalise: nn.Module = nn.Identity()
     if isinstance(model, ExternalModel):
         network, normalise, layouts = model.network, model.normalise, model.layouts
-    images = torch.rand(TRACED, *input_shape, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(TRACED, *input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     if declares_taps(network):
         return _list_declared(network, normalise, images, taps, on_progress)
+    materialise(network, normalise, images, "network")
     with probing(model, "cpu") as dtype, torch.no_grad():
-        batch = normalise(images.to(dtype))
-        visits, _ = tried("network", images, lambda: trace(network, lambda: network(batch)))
-    if taps is not None:
-        wanted = set(select([visit.name for visit in visits], taps, "--taps"))
-        visits = [visit for visit in visits if visit.name in wanted]
-    planar = {
-        visit.name: layouts.get(visit.name, AsIs())
-        for visit in visits
-        if visit.shape is not None and (visit.name in layouts or spatial(visit))
-    }
-    probed: dict[str, Geometry] = {}
-    if planar:
-        reader = ExternalModel(network, normalise, {tap: Invariant() for tap in planar}, planar)
-        probed = probe(reader, input_shape, list(planar), on_progress=on_progress)
-    return [_tap_info(visit, probed.get(visit.name)) for visit in visits]
+        batch = normalise(images).to(dtype)
+        visits, _ = tried("network", images, lambda: trace(network, lambda: network(batch.clone())))
+        if taps is not None:
+            wanted = set(select([visit.name for visit in visits], taps, "--taps"))
+            visits = [visit for visit in visits if visit.name in wanted]
+        planar = {
+            visit.name: layouts.get(visit.name, AsIs())
+            for visit in visits
+            if visit.shape is not None and (visit.name in layouts or spatial(visit))
+        }
+        cells = {
+            visit.name: cells_of(planar[visit.name], visit.shape) for visit in visits if visit.name in planar
+        }
+        run = _streaming(network, normalise, planar)
+        if _mixes(run, images.to(dtype)):
+            run = one_by_one(run)
+        probed = respond(run, input_shape, cells, "cpu", dtype, on_progress=on_progress) if planar else {}
+    return [_tap_info(visit, probed.get(visit.name), cells, input_shape) for visit in visits]
 
 
-def _tap_info(visit: Visit, geometry: Geometry | None) -> TapInfo:
+def _streaming(network: nn.Module, normalise: nn.Module, layouts: Mapping[str, Layout]) -> Run:
+    """Return a run of a network that gives every planar call's features as soon as they are there, and keeps none."""
+    modules = {name.partition("@")[0]: network.get_submodule(name.partition("@")[0]) for name in layouts}
+
+    def run(batch: Tensor, take: Take) -> None:
+        counts: Counter[str] = Counter()
+
+        def listen(name: str, module: nn.Module, output: Any) -> None:
+            counts[name] += 1
+            turn = f"{name}@{counts[name]}"
+            tap = turn if turn in layouts or name not in layouts else name
+            tensor = first_tensor(output)
+            if tap in layouts and tensor is not None and unreadable(tensor) is None:
+                take(tap, layouts[tap].to_planes(tensor))
+
+        with listening(modules, listen):
+            network(normalise(batch.clone()))
+
+    return run
+
+
+def _mixes(run: Run, images: Tensor) -> bool:
+    """Say whether features of a picture depend on its neighbours; of large maps a part is compared."""
+
+    def sketch(batch: Tensor) -> tuple[dict[str, Tensor], bool]:
+        found: dict[str, Tensor] = {}
+        coarse = False
+
+        def take(name: str, plane: Tensor) -> None:
+            nonlocal coarse
+            coarse |= is_coarse(plane)
+            values = plane[-1].flatten()
+            found[name] = values[:: -(-len(values) // SKETCHED)].float().clone()[None]
+
+        run(batch, take)
+        return found, coarse
+
+    (alone, _), (among, coarse) = sketch(images[1:]), sketch(images)
+    return mixing(alone, among, coarse) is not None
+
+
+def _tap_info(
+    visit: Visit, geometry: Geometry | None, cells: Mapping[str, tuple[int, int]], image: Shape
+) -> TapInfo:
     shape = None if visit.shape is None else visit.shape[1:]
-    if geometry is None or not plausible(geometry):
+    if geometry is None or impossible(geometry, cells[visit.name], image[1:]) is not None:
         return TapInfo(visit.name, visit.kind, shape, None, None, None)
     return TapInfo(visit.name, visit.kind, shape, geometry.stride, geometry.origin, geometry.radius)
 
@@ -108,8 +163,8 @@ def _list_declared(
     fields: dict[str, Field] = network.taps  # type: ignore[assignment]
     names = list(fields) if taps is None else select(list(fields), taps, "--taps")
     model = DeclaredModel(network, normalise, fields, None)
-    with torch.no_grad():
-        features = model.features(images)
+    with probing(model, "cpu") as dtype, torch.no_grad():
+        features = model.features(images.to(dtype))
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     probed = probe(model, shape, names, on_progress=on_progress)
     listed = []
@@ -117,5 +172,6 @@ def _list_declared(
         value = features[name]
         tensor = value[0] if isinstance(value, list) else value
         visit = Visit(name, fields[name].reads_as(), tuple(tensor.shape))
-        listed.append(_tap_info(visit, probed.get(name)))
+        cells = {name: (int(tensor.shape[-2]), int(tensor.shape[-1]))} if name in probed else {}
+        listed.append(_tap_info(visit, probed.get(name), cells, shape))
     return listed

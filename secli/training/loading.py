@@ -36,6 +36,8 @@ class Foreign:
         A file, or the name of published weights.
     offline
         Never download.
+    placed
+        Whether its taps are checked and placed in the image; not needed for a list of what can be tapped.
     """
 
     taps: Sequence[str] | None = None
@@ -45,6 +47,7 @@ class Foreign:
     std: Sequence[float] | None = None
     weights: str | None = None
     offline: bool = False
+    placed: bool = True
 
 
 _NOTHING = Foreign()
@@ -152,6 +155,7 @@ def _foreign(target: str, seed: int, foreign: Foreign) -> Subject:
         weights=foreign.weights,
         offline=foreign.offline,
         seed=seed,
+        placed=foreign.placed,
     )
     info = ModelInfo(name=target, options=network.description, parameters=network.parameters_learned)
     return Subject(network, info, seed, foreign=True)

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import DeformConv2d, deform_conv2d
 
-from secli.equivariance.tangents import check_tangents, directional_derivative
+from secli.equivariance.tangents import check_tangents, directional_derivative, tangent_faults
 from secli.errors import SecliError
 from secli.fields import Field, Invariant, Plane
 from secli.layers.deformable import DeformConv
 from secli.models.building import build
 from secli.models.contract import Features, Stage, StagedModel
+from secli.models.field_text import AsIs
+from secli.models.hooked import ExternalModel
 
 
 def network(module: nn.Module, field: Field | None = None) -> StagedModel:
@@ -312,3 +314,68 @@ def test_features_that_do_not_depend_on_the_picture_have_no_tangent(digits: Tens
 
     check_tangents(network(Constant()), digits)
     assert directional_derivative(network(Constant()), digits, digits).tangents["tap"][0].abs().max() == 0
+
+
+class Kept(nn.Module):
+    """Goes on from features that a hook of its own keeps, and computes by functions between its layers."""
+
+    def __init__(self, function: type[torch.autograd.Function]) -> None:
+        super().__init__()
+        self.a, self.b, self.function = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 2, 3), function
+        self.kept = torch.empty(0)
+        self.a.register_forward_hook(self.keep)
+
+    def keep(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self.kept = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.a(x)
+        y: Tensor = self.b(self.function.apply(self.kept))
+        return y
+
+
+def foreign(module: nn.Module) -> ExternalModel:
+    names = {name: Plane() for name, _ in module.named_children()}
+    return ExternalModel(module.eval(), nn.Identity(), names, dict.fromkeys(names, AsIs()))
+
+
+@pytest.mark.parametrize("make", [Between, Kept])
+def test_a_class_is_accused_only_of_what_it_does(digits: Tensor, make: Callable[..., nn.Module]) -> None:
+    check_tangents(foreign(make(Square)), digits)  # its taps are read by hooks, too
+    with pytest.raises(SecliError, match=rf"^network \({make.__name__}\): .* silently zero"):
+        check_tangents(foreign(make(Silent)), digits)
+
+
+class Late(nn.Module):
+    """The operator at fault stands between its second and its third layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.fault = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), Apply(Silent)
+        self.third = nn.Conv2d(2, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.third(self.fault(self.second(self.first(x))))
+        return y
+
+
+def test_taps_ahead_of_the_operator_at_fault_are_not_accused(digits: Tensor) -> None:
+    faults = tangent_faults(foreign(Late()), digits)
+    assert list(faults) == ["fault", "third"]
+    assert all(text.startswith("network.fault (Apply): ") for text in faults.values())
+    assert tangent_faults(foreign(Late()), digits, ["first", "second"]) == {}
+
+
+def test_half_precision_inside_is_not_taken_for_a_wrong_tangent(digits: Tensor) -> None:
+    class Half(nn.Module):
+        def __init__(self, function: type[torch.autograd.Function]) -> None:
+            super().__init__()
+            self.a, self.b, self.act = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3).bfloat16(), Apply(function)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.act(self.b(self.a(x).bfloat16()).float())
+            return y
+
+    check_tangents(foreign(Half(Square)), digits)
+    with pytest.raises(SecliError, match="silently zero"):
+        check_tangents(foreign(Half(Silent)), digits)

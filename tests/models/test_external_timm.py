@@ -57,8 +57,12 @@ def test_channels_last_maps_of_a_swin() -> None:
     found = planes(model, torch.rand(1, 3, 112, 112))
     assert [tuple(found[tap].shape) for tap in model.taps] == [(1, 96, 28, 28), (1, 192, 14, 14)]
     # undeclared, the channels are read as columns, which do not move over the image: the probe says so
-    with pytest.raises(InputError, match=r"neighbouring cells look at the same place.*channels-last"):
-        load_external(name, **options)
+    undeclared = load_external(name, **options)
+    assert undeclared.taps == {}
+    assert list(undeclared.missing) == ["layers.0", "layers.1"]
+    for tap, reason in undeclared.missing.items():
+        assert "its cells cannot be placed in the image" in reason
+        assert f"--field '{tap}=channels-last'" in reason
 
 
 def test_what_timm_says_of_its_images() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,13 @@ from torch import Tensor, nn
 
 from secli.errors import UnknownNameError
 from secli.fields import Plane, ScaleSpace
+from secli.models.adapting import adapt
 from secli.models.building import build
 from secli.models.field_text import AsIs, Layout
+from secli.models.geometry import Geometry, impossible
 from secli.models.hooked import ExternalModel
-from secli.models.probing import Geometry, probe, windowed_centroids
+from secli.models.probing import probe, windowed_centroids
+from secli.models.tap_list import list_taps
 from secli.models.tapping import LOGITS
 
 
@@ -162,3 +167,97 @@ def test_the_network_and_the_random_state_are_left_as_they_were() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not model[0]._forward_hooks
     assert LOGITS not in wrapped.taps
+
+
+class Mixing(nn.Module):
+    """Subtracts the mean over the batch between two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.d = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.c(x)
+        found: Tensor = self.d(y - y.mean(0, keepdim=True))
+        return found
+
+
+class Detached(nn.Module):
+    """What no gradient passes, on cells 3 pixels apart from pixel 1 on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, stride=3)
+        self.next = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            found: Tensor = self.next(self.conv(x))
+        return found
+
+
+def test_what_no_gradient_leaves_is_placed_by_its_responses() -> None:
+    torch.manual_seed(0)
+    names = ["conv", "next"]
+    model = ExternalModel(Detached(), nn.Identity(), dict.fromkeys(names, Plane()), _as_is(names))
+    found = probe(model, (1, 27, 27))
+    assert {name: geometry[:2] for name, geometry in found.items()} == dict.fromkeys(
+        names, ((3.0, 3.0), (1.0, 1.0))
+    )
+    assert found["conv"].radius == pytest.approx(2**0.5)
+    assert 3 < found["next"].radius < 7
+
+
+@pytest.mark.parametrize("network", [Mixing, Detached])
+def test_the_list_of_taps_places_them_all_in_a_few_passes(network: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    progress: list[tuple[int, int]] = []
+    listed = list_taps(network().eval(), (1, 27, 27), on_progress=lambda *step: progress.append(step))
+    stride = 3.0 if network is Detached else 1.0
+    assert [(tap.stride, tap.origin) for tap in listed] == [((stride,) * 2, ((stride - 1) / 2,) * 2)] * 2
+    assert progress[-1] == (2, 2)
+
+
+def test_a_network_that_mixes_pictures_is_probed_by_each_pictures_own_gradient() -> None:
+    torch.manual_seed(0)
+    model = adapt(Mixing().eval(), nn.Identity(), (1, 28, 28), None)
+    assert model.mixes is not None
+    assert "tap 'd' of a picture changes by" in model.mixes
+    assert {tap: field.reads_as() for tap, field in model.taps.items()} == dict.fromkeys(
+        "cd", "plane, stride 1"
+    )
+
+
+def test_responses_and_gradients_find_the_same_grids() -> None:
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    network = resnet18(weights=None).eval()
+    names = ["conv1", "maxpool", "layer1", "layer2"]
+    model = ExternalModel(network, nn.Identity(), dict.fromkeys(names, Plane()), _as_is(names))
+    slowly = probe(model, (3, 64, 96), names)
+    listed = {tap.name: tap for tap in list_taps(network, (3, 64, 96), taps=names)}
+    for name in names:
+        assert (listed[name].stride, listed[name].origin) == slowly[name][:2], name
+        assert listed[name].radius == pytest.approx(slowly[name].radius, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "reason"),
+    [
+        (((1.0, 1.0), (0.0, 0.0), 1.5), None),
+        (((0.5, 0.5), (-0.25, -0.25), 1.0), "28 cells 0.5 px apart would cover 14 of 28 pixels"),
+        (((0.25, 0.25), (10.0, 10.0), 11.0), "28 cells 0.25 px apart would cover 7 of 28 pixels"),
+        (((1.0, 1.0), (0.0, -9.0), 2.0), "its cells would lie at -9 to 18, outside of 28 pixels"),
+        (((4.0, 4.0), (0.0, 0.0), 9.0), "28 cells 4 px apart would cover 112 of 28 pixels"),
+        (((0.0, 1.0), (14.0, 0.0), 9.0), "neighbouring cells look at the same place"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_not_accepted(geometry: Any, reason: str | None) -> None:
+    assert impossible(Geometry(*geometry), (28, 28), (28, 28)) == reason
+
+
+def test_enlarged_maps_crops_and_full_padding_are_possible() -> None:
+    assert impossible(Geometry((0.5, 0.5), (-0.25, -0.25), 1.0), (56, 56), (28, 28)) is None
+    assert impossible(Geometry((1.0, 1.0), (10.0, 10.0), 1.0), (8, 8), (28, 28)) is None
+    assert impossible(Geometry((1.0, 1.0), (-4.0, -4.0), 5.0), (36, 36), (28, 28)) is None

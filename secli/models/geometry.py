@@ -1,0 +1,244 @@
+"""From positions of cells in the image to the grid that they lie on, and whether such a grid can be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+PRECISION = 0.03
+"""Noise of a position, in cells, at which no further measurement is needed."""
+ASYMMETRY = 0.02
+"""How far learned (or drawn) filters, never quite symmetric, move a centroid: this share of the radius."""
+UNEVENNESS = 1.25
+"""How far a slope may be from an exact stride that fits the sizes: windows of attention pull cells together."""
+FEW = 4
+"""A map of fewer cells says next to nothing of its stride."""
+MASS = 0.95
+"""Share of the gradient within the receptive field's radius."""
+COVERED = (0.25, 2.5)
+"""Least and most share of the image's side that a map can cover: crops and full padding lie between."""
+COVERED_BY_FRACTIONS = 0.75
+"""Least share for cells closer than one pixel: a network that enlarges does not crop as well."""
+
+
+class Geometry(NamedTuple):
+    """The place of a feature map's cells in the image.
+
+    Attributes
+    ----------
+    stride
+        Image pixels per cell, (rows, columns).
+    origin
+        Image coordinate of cell 0 (pixel i has its centre at i), (rows, columns).
+    radius
+        Radius in pixels of the disc about a cell's position that holds 95 % of its gradient's magnitude: of the
+        effective receptive field, which is smaller than the theoretical one.
+    centred
+        Whether the grid's centre is the image's.
+    """
+
+    stride: tuple[float, float]
+    origin: tuple[float, float]
+    radius: float
+    centred: bool = False
+
+
+class Axis(NamedTuple):
+    """What was measured along one axis.
+
+    Attributes
+    ----------
+    cells
+        Indices of the cells whose positions are known, at least two different ones.
+    positions
+        Their image coordinates.
+    noise
+        Of one position, in pixels.
+    size
+        Cells of the map.
+    pixels
+        Of the image.
+    seen
+        Between which coordinates the image is seen by any cell.
+    """
+
+    cells: Sequence[int]
+    positions: Float64[np.ndarray, "k"]
+    noise: float
+    size: int
+    pixels: int
+    seen: tuple[float, float]
+
+
+def fitted(axes: Sequence[Axis], radius: float, uneven: float) -> Geometry:
+    """Return the grid through positions along rows and columns, brought to exact values within their noise.
+
+    Parameters
+    ----------
+    axes : sequence of Axis
+        Rows, columns.
+    radius : float
+        Of the receptive field.
+    uneven : float
+        How far filters may move a position, as a share of the radius (see :func:`asymmetry`).
+    """
+    lines = [_Line.through(axis.cells, axis.positions, axis.noise) for axis in axes]
+    strides = [
+        line.stride(axis.size, axis.pixels, axis.seen, radius) for line, axis in zip(lines, axes, strict=True)
+    ]
+    starts = [line.start(stride, axis.seen) for line, stride, axis in zip(lines, strides, axes, strict=True)]
+    noises = [
+        3 * line.noise + PRECISION * stride + ASYMMETRY * radius
+        for line, stride in zip(lines, strides, strict=True)
+    ]
+    square = axes[0].size == axes[1].size and axes[0].pixels == axes[1].pixels and strides[0] == strides[1]
+    if square and abs(starts[0] - starts[1]) <= sum(noises):
+        starts = [sum(starts) / 2] * 2  # rows and columns alike: their asymmetries are noise
+    slacks = [noise + (uneven - ASYMMETRY) * radius for noise in noises]
+    origins = [
+        _exact_origin(start, slack, stride, axis.size, axis.pixels)
+        for start, slack, stride, axis in zip(starts, slacks, strides, axes, strict=True)
+    ]
+    centred = all(
+        abs(origin + stride * (axis.size - 1) / 2 - (axis.pixels - 1) / 2) < 1e-6
+        for origin, stride, axis in zip(origins, strides, axes, strict=True)
+    )
+    return Geometry((strides[0], strides[1]), (origins[0], origins[1]), radius, centred)
+
+
+def asymmetry(channels: int, radius: float) -> float:
+    """Return how far filters may move a position, as a share of the radius: few weights are less even than many."""
+    return ASYMMETRY + 0.5 / math.sqrt(max(1, channels) * max(1.0, math.pi * radius**2))
+
+
+def steepest(axis: Axis) -> float:
+    """Return the largest stride, in pixels, that the noise of positions allows."""
+    line = _Line.through(axis.cells, axis.positions, axis.noise)
+    return line.slope + line.slack
+
+
+def impossible(geometry: Geometry, cells: tuple[int, int], image: tuple[int, int]) -> str | None:
+    """Say why cells cannot lie as they were measured to; None when they can.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        As measured.
+    cells, image : pair of int
+        Rows and columns of the map, height and width of the image.
+
+    Examples
+    --------
+    >>> impossible(Geometry((0.25, 0.25), (10.0, 10.0), 11.0), (28, 28), (28, 28))
+    '28 cells 0.25 px apart would cover 7 of 28 pixels'
+    """
+    for stride, origin, count, pixels in zip(*geometry[:2], cells, image, strict=True):
+        if stride <= 0.05:  # of a wrongly read layout
+            return "neighbouring cells look at the same place"
+        covered = stride * count
+        least = COVERED[0] if stride >= 1 else COVERED_BY_FRACTIONS
+        if not least * pixels <= covered <= COVERED[1] * pixels:
+            return f"{count} cells {stride:.3g} px apart would cover {covered:.3g} of {pixels} pixels"
+        ends = origin, origin + stride * (count - 1)
+        reach = geometry.radius + stride
+        if ends[0] < -reach or ends[1] > pixels - 1 + reach:
+            return f"its cells would lie at {ends[0]:.3g} to {ends[1]:.3g}, outside of {pixels} pixels"
+    return None
+
+
+class _Line(NamedTuple):
+    """Positions of cells along one axis, in order, and the straight line through them."""
+
+    cells: Float64[np.ndarray, "k"]
+    positions: Float64[np.ndarray, "k"]
+    slope: float
+    noise: float  # of one position, in pixels
+
+    @classmethod
+    def through(cls, cells: Sequence[int], positions: Float64[np.ndarray, "k"], noise: float) -> _Line:
+        places = np.array(cells, dtype=float)
+        centred = places - places.mean()
+        return cls(places, positions, float(centred @ positions / (centred @ centred)), noise)
+
+    @property
+    def slack(self) -> float:
+        """How far the slope may be off."""
+        return 3 * self.noise / math.sqrt(float(((self.cells - self.cells.mean()) ** 2).sum())) + 1e-3
+
+    def stride(self, count: int, pixels: int, seen: tuple[float, float], radius: float) -> float:
+        """Return the likeliest stride of a map of ``count`` cells on ``pixels`` that the slope allows.
+
+        Where the image's edge cuts the outer cells' receptive fields, these look nearer to the middle than they are,
+        and the slope is only a lower bound.
+        """
+        slack = self.slack
+        room = min(self.positions.min() - seen[0], seen[1] - self.positions.max())
+        low, high = self.slope - slack, (self.slope if room > radius else 3 * self.slope) + slack
+        ratio = pixels / count
+        powers = [2.0**k for k in range(-4, 12)]
+        # of stride s on p pixels, p/s cells are left, rounded up or down
+        fitting = [s for s in (*powers, *map(float, range(1, pixels + 1))) if abs(pixels / s - count) < 1]
+        tiers = [
+            [ratio] if ratio % 1 == 0 or (1 / ratio) % 1 == 0 else [],
+            [s for s in fitting if s in powers],
+            fitting,
+            [ratio],
+            *([_nearest(self.slope, step)] for step in (1.0, 0.5, 0.25)),
+        ]
+        for k, tier in enumerate(tiers):
+            least, most = low, high
+            if k < 2:  # that fits the sizes
+                least, most = low / UNEVENNESS, high * UNEVENNESS
+            if k < 4 and count < FEW:
+                most = math.inf
+            allowed = [s for s in tier if s > 0 and least <= s <= most]
+            if allowed:
+                return min(allowed, key=lambda s: abs(math.log(s / ratio)))
+        return float(self.slope)
+
+    def start(self, stride: float, seen: tuple[float, float]) -> float:
+        """Return the image coordinate of cell 0, as measured.
+
+        It is reckoned from the point of the grid that lies at the picture's centre, where both edges cut a receptive
+        field alike: there lie the two cells that look next to it.
+        """
+        centre = (seen[0] + seen[1]) / 2
+        near = np.argsort(np.abs(self.positions - centre), kind="stable")[:2]
+        slope, cell, place = self.slope, self.cells[near[0]], self.positions[near[0]]
+        if self.cells[near[0]] != self.cells[near[1]] and self.positions[near[0]] != self.positions[near[1]]:
+            slope = (self.positions[near[1]] - place) / (self.cells[near[1]] - cell)
+        if slope <= 0:
+            return float(place - stride * cell)
+        return float(centre - stride * (cell + (centre - place) / slope))
+
+
+def _exact_origin(start: float, slack: float, stride: float, count: int, pixels: int) -> float:
+    """Return the likeliest exact coordinate of cell 0 within the slack: centred or 0, then multiples of 1/2, 1/4."""
+    aligned = (pixels - 1) / 2 - stride * (count - 1) / 2
+    distances = {aligned: abs(start - aligned) / 1.5, 0.0: abs(start)}
+    likely = min(distances, key=lambda value: distances[value])
+    for exact in (likely, _nearest(start, 0.5), _nearest(start, 0.25)):
+        if abs(exact - start) <= slack:
+            return exact
+    return start
+
+
+def _nearest(value: float, step: float) -> float:
+    return round(value / step) * step
+
+
+def radius_of(gradient: Float64[np.ndarray, "h w"], centre: tuple[float, float]) -> float:
+    """Return the distance from the centre within which 95 % of the gradient's mass lies."""
+    rows, columns = np.indices(gradient.shape)
+    return radius_of_mass(np.hypot(rows - centre[0], columns - centre[1]).ravel(), gradient.ravel())
+
+
+def radius_of_mass(distances: Float64[np.ndarray, "k"], weights: Float64[np.ndarray, "k"]) -> float:
+    """Return the distance within which 95 % of the mass lies."""
+    order = np.argsort(distances, kind="stable")
+    mass = np.cumsum(weights[order])
+    return float(distances[order][np.searchsorted(mass, MASS * mass[-1])])
