@@ -19,6 +19,7 @@ from secli.cli.report import report
 from secli.cli.sweep import sweep
 from secli.cli.train import train
 from secli.cli.untrained import untrained
+from secli.models.standard_output import no_more_results
 
 app = typer.Typer(
     name="secli",
@@ -69,4 +70,7 @@ def main() -> None:
     # Two processes whose threads wait by spinning stall each other (small networks: up to ten times slower);
     # short spinning costs nothing measurable when a process is alone. Read by OpenMP when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    app()
+    try:
+        app()
+    finally:
+        no_more_results()

@@ -128,6 +128,10 @@ def equivariance(
         str | None,
         _option("safetensors, a state dict, or published weights by name (DEFAULT).", NETWORK, "FILE|NAME"),
     ] = None,
+    state: Annotated[
+        str | None,
+        _option("Which state dict of the file of weights, where several fit (model_ema).", NETWORK, "KEY"),
+    ] = None,
     offline: Annotated[bool, _option("Never download.", NETWORK, None, "--offline")] = False,
     list_taps: Annotated[
         bool, _option("Print the taps that a network offers, and leave.", NETWORK, None, "--list-taps")
@@ -200,7 +204,7 @@ def equivariance(
     flags |= {"metric": metric, "background": background, "border": border, "per": _names(per)}
     settings = measure_settings(file.measure, f"--config {config}", given["measure"], flags)
     where = machine(device, threads)
-    foreign = foreign_of(settings.taps, fields, shape, mean, std, weights, offline)
+    foreign = foreign_of(settings.taps, fields, shape, mean, std, weights, state, offline)
     place = data or (Path(file.data) if file.data else None)
     subjects = load_subjects(targets, given["model"], seed, foreign, place)
     if list_taps:
@@ -255,6 +259,7 @@ def foreign_of(
     mean: str | None,
     std: str | None,
     weights: str | None,
+    state: str | None,
     offline: bool,
 ) -> Foreign:
     """Read the flags for networks outside the registry.
@@ -273,6 +278,7 @@ def foreign_of(
         _numbers("--mean", mean),
         _numbers("--std", std),
         weights,
+        state,
         offline,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from secli.errors import InputError
 from secli.fields import Field, Invariant, Pair, ScaleSpace
 from secli.models.field_text import UNDECLARED, Declaration
-from secli.models.hooked import DeclaredModel, ExternalModel, declares_taps, tried
+from secli.models.hooked import Code, DeclaredModel, ExternalModel, declares_taps, tried
 from secli.models.probing import Geometry, probe, probing
 from secli.models.tapping import LOGITS, Visit, find_logits, matches, select, trace
 from secli.models.targets import Shape
@@ -26,6 +27,8 @@ def adapt(
     taps: Sequence[str] | None,
     declared: Sequence[tuple[str, Declaration]] = (),
     name: str = "network",
+    *,
+    code: Code = nullcontext,
 ) -> ExternalModel:
     """Put a network under the contract: choose its taps, check them in one pass, probe what was not declared.
 
@@ -41,6 +44,8 @@ def adapt(
         As ``load_external`` takes them, the fields parsed.
     name : str
         What errors call the network.
+    code : callable, optional
+        What stands around every run of its code.
 
     Raises
     ------
@@ -49,8 +54,8 @@ def adapt(
     """
     images = torch.rand(TRACED, *shape, generator=torch.Generator().manual_seed(0))
     if declares_taps(network):
-        return _adapt_declared(network, normalise, images, taps, declared, name)
-    with probing(network, "cpu") as dtype, torch.no_grad():
+        return _adapt_declared(network, normalise, images, taps, declared, name, code)
+    with code(), probing(network, "cpu") as dtype, torch.no_grad():
         images = normalise(images).to(dtype)
         visits, output = tried(name, images, lambda: trace(network, lambda: network(images)))
     logits, reason = find_logits(output, TRACED)
@@ -61,7 +66,7 @@ def adapt(
     if LOGITS in chosen:
         kept[LOGITS] = Invariant()
     layouts = {tap: each.layout for tap, each in declarations.items()}
-    model = ExternalModel(network, normalise, kept, layouts, reason)
+    model = ExternalModel(network, normalise, kept, layouts, reason, code)
     _place(model, declarations, shape, strict=taps is not None)
     return model
 
@@ -73,6 +78,7 @@ def _adapt_declared(
     taps: Sequence[str] | None,
     declared: Sequence[tuple[str, Declaration]],
     name: str,
+    code: Code,
 ) -> ExternalModel:
     """Choose among the taps that a network declares itself."""
     if declared:
@@ -81,7 +87,7 @@ def _adapt_declared(
         )
     own: dict[str, Field] = dict(network.taps)  # type: ignore[arg-type]
     chosen = list(own) if taps is None else select(list(own), taps, "--taps")
-    model = DeclaredModel(network, normalise, {tap: own[tap] for tap in chosen}, None)
+    model = DeclaredModel(network, normalise, {tap: own[tap] for tap in chosen}, None, code)
     with torch.no_grad():
         features = tried(name, images, lambda: model.features(images))
     for tap in chosen:

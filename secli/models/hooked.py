@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,9 +14,14 @@ from secli.fields import Field
 from secli.models.building import count_parameters
 from secli.models.contract import Features
 from secli.models.field_text import Layout
+from secli.models.foreign import ForeignCode, one_line, told, where
 from secli.models.probing import Geometry
 from secli.models.tapping import LOGITS, capture, find_logits
-from secli.models.targets import one_line, where
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Code = ForeignCode | Callable[[], AbstractContextManager[None]]
 
 
 class ExternalModel(nn.Module):
@@ -40,6 +46,8 @@ class ExternalModel(nn.Module):
         What a record says of it: target, weights, sha256 of their file, input shape, normalisation.
     parameters_learned
         Number of learned parameters.
+    code
+        What stands around every run of the network's code; of a module that its caller built, nothing.
     """
 
     def __init__(
@@ -49,8 +57,10 @@ class ExternalModel(nn.Module):
         fields: Mapping[str, Field],
         layouts: Mapping[str, Layout],
         logits_reason: str | None = None,
+        code: Code = nullcontext,
     ) -> None:
         super().__init__()
+        self.code = code
         self.network = network
         self.normalise = normalise
         self.logits_reason = logits_reason
@@ -91,7 +101,8 @@ class ExternalModel(nn.Module):
     def features(self, images: Float[Tensor, "n c h w"]) -> dict[str, Features]:
         """Return the features at every tap, channels first, and the logits where there are any, in one pass."""
         inner = [tap for tap in self._fields if tap != LOGITS]
-        found, output = capture(self.network, inner, lambda: self.network(self.normalise(images)))
+        with self.code():
+            found, output = capture(self.network, inner, lambda: self.network(self._own(images)))
         features: dict[str, Features] = {}
         for tap in inner:
             if tap not in found:
@@ -110,19 +121,42 @@ class ExternalModel(nn.Module):
         SecliError
             When the network has no such output.
         """
-        logits, reason = find_logits(self.network(self.normalise(images)), len(images))
+        with self.code():
+            output = self.network(self._own(images))
+        logits, reason = find_logits(output, len(images))
         if logits is None:
             raise SecliError(f"no logits: {reason}")
         return logits
+
+    def _own(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Return what the network takes; never the caller's own tensor, which it may change in place."""
+        pixels: Tensor = self.normalise(images)
+        return pixels.clone() if pixels is images else pixels
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, which a network may have code for."""
+        with self.code():
+            return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert the tensors, which a network may have code for."""
+        with self.code():
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 class DeclaredModel(ExternalModel):
     """A foreign network that declares its own taps (``taps`` and ``features`` as secli's contract has them)."""
 
     def __init__(
-        self, network: nn.Module, normalise: nn.Module, fields: Mapping[str, Field], reason: str | None
+        self,
+        network: nn.Module,
+        normalise: nn.Module,
+        fields: Mapping[str, Field],
+        reason: str | None,
+        code: Code = nullcontext,
     ) -> None:
-        super().__init__(network, normalise, fields, {}, reason)
+        super().__init__(network, normalise, fields, {}, reason, code)
 
     @property
     def stages(self) -> list[tuple[str, nn.Module]]:
@@ -133,7 +167,8 @@ class DeclaredModel(ExternalModel):
 
     def features(self, images: Float[Tensor, "n c h w"]) -> dict[str, Features]:
         """Return the network's own features at the chosen taps, and its logits where it gives them."""
-        own: dict[str, Features] = self.network.features(self.normalise(images))  # type: ignore[operator]
+        with self.code():
+            own: dict[str, Features] = self.network.features(self._own(images))  # type: ignore[operator]
         return {tap: value for tap, value in own.items() if tap in self._fields or tap == LOGITS}
 
 
@@ -151,6 +186,8 @@ def tried(name: str, images: Tensor, run: Callable[[], Any]) -> Any:
         return run()
     except SecliError:
         raise
+    except SystemExit as error:
+        raise InputError(f"{name}: {told(error)}") from None
     except Exception as error:
         size = "×".join(map(str, images.shape[1:]))
         raise InputError(

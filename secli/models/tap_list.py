@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -72,7 +73,8 @@ def list_taps(
     images = torch.rand(TRACED, *input_shape, generator=torch.Generator().manual_seed(0))
     if declares_taps(network):
         return _list_declared(network, normalise, images, taps, on_progress)
-    with probing(model, "cpu") as dtype, torch.no_grad():
+    code = model.code if isinstance(model, ExternalModel) else nullcontext
+    with code(), probing(model, "cpu") as dtype, torch.no_grad():
         batch = normalise(images.to(dtype))
         visits, _ = tried("network", images, lambda: trace(network, lambda: network(batch)))
     if taps is not None:
@@ -85,7 +87,7 @@ def list_taps(
     }
     probed: dict[str, Geometry] = {}
     if planar:
-        reader = ExternalModel(network, normalise, {tap: Invariant() for tap in planar}, planar)
+        reader = ExternalModel(network, normalise, {tap: Invariant() for tap in planar}, planar, code=code)
         probed = probe(reader, input_shape, list(planar), on_progress=on_progress)
     return [_tap_info(visit, probed.get(visit.name)) for visit in visits]
 
