@@ -322,7 +322,7 @@ def load_subjects(
     from secli.training.loading import load_subject
 
     subjects = []
-    for target in targets:
+    for target in once_each(targets):
         known = foreign
         if is_external(target) and foreign.input_shape is None and place is not None:
             shape = suggested_input(target, foreign.weights)
@@ -332,6 +332,18 @@ def load_subjects(
             known = replace(foreign, input_shape=shape)
         subjects.append(load_subject(target, options, seed, known))
     return subjects
+
+
+def once_each(targets: Sequence[str]) -> list[str]:
+    """Return targets without those that name a network for the second time, and say so."""
+    from secli.models.external import same_network
+
+    found: dict[str, str] = {}
+    for target in targets:
+        first = found.setdefault(same_network(target), target)
+        if first is not target:
+            note(f"remark: {target} is given twice" + f", as {first}" * (first != target) + ": measured once")
+    return list(found.values())
 
 
 def tap_table(subjects: Sequence[Subject]) -> str:
@@ -444,6 +456,7 @@ def draw_features(
         border=border,
         device=device,
     )
-    plot_views(views, path, f"{subject.info.name}: features at scale factor s = {views.factor:.3g}")
+    title = f"{subject.info.name} ({subject.weights})"
+    plot_views(views, path, f"{title}: features at scale factor s = {views.factor:.3g}")
     if not quiet:
         note(f"features: {path}")

@@ -13,7 +13,16 @@ from secli.models.entrance import Normalise
 from secli.models.field_text import parse_fields
 from secli.models.hooked import DeclaredModel, ExternalModel
 from secli.models.tap_list import TapInfo, list_taps
-from secli.models.targets import Loaded, Origin, Shape, is_external, load_target, own_name, suggested_input
+from secli.models.targets import (
+    Loaded,
+    Origin,
+    Shape,
+    is_external,
+    load_target,
+    own_name,
+    same_network,
+    suggested_input,
+)
 
 __all__ = [
     "DeclaredModel",
@@ -23,6 +32,7 @@ __all__ = [
     "list_taps",
     "load_external",
     "own_name",
+    "same_network",
     "suggested_input",
 ]
 

@@ -15,7 +15,16 @@ from secli.models.loaded import Loaded, Origin, Shape
 from secli.models.weights import STATE_ALONE, load_weights
 from secli.provenance import names_a_file
 
-__all__ = ["Loaded", "Origin", "Shape", "is_external", "load_target", "own_name", "suggested_input"]
+__all__ = [
+    "Loaded",
+    "Origin",
+    "Shape",
+    "is_external",
+    "load_target",
+    "own_name",
+    "same_network",
+    "suggested_input",
+]
 
 TARGET = re.compile(r"(?P<place>.+?):(?P<name>[^:].*)")
 LIBRARIES = ("torchvision", "timm")
@@ -44,6 +53,16 @@ def own_name(target: str) -> str:
     if match is None or not match["place"].endswith(".py"):
         return target
     return f"{os.path.normpath(match['place'])}:{match['name']}"
+
+
+def same_network(target: str) -> str:
+    """Return what two names of one network have in common: its file or its run directory, wherever it is seen from."""
+    if Path(target).is_dir():
+        return str(Path(target).resolve())
+    match = TARGET.fullmatch(target)
+    if match is None or not match["place"].endswith(".py"):
+        return target
+    return f"{Path(match['place']).resolve()}:{match['name']}"
 
 
 def load_target(
