@@ -340,9 +340,11 @@ def once_each(targets: Sequence[str]) -> list[str]:
 
     found: dict[str, str] = {}
     for target in targets:
-        first = found.setdefault(same_network(target), target)
-        if first is not target:
-            note(f"remark: {target} is given twice" + f", as {first}" * (first != target) + ": measured once")
+        network = same_network(target)
+        if network in found:
+            other = f", as {found[network]}" * (found[network] != target)
+            note(f"remark: {target} is given twice{other}: measured once")
+        found.setdefault(network, target)
     return list(found.values())
 
 

@@ -132,7 +132,10 @@ def _chosen_taps(
         return chosen
     patterns = [pattern for pattern, _ in declared if pattern != "**"]
     wanted = {name for name in names if any(matches(name, pattern) for pattern in patterns)}
-    wanted |= set(_outermost(network, visits))
+    wanted |= {
+        *_outermost(network, visits),
+        *(visit.name for visit in visits if visit.bare and spatial(visit)),
+    }
     if not wanted:
         raise InputError(
             "--taps: no module gives feature maps (N, C, H, W); name taps (--list-taps shows all) and declare "
