@@ -9,8 +9,10 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from secli import __version__
 from secli.records import Provenance
@@ -85,6 +87,40 @@ def _program() -> str:
     """Return what the program was called by; ``python -m secli`` shows as its file."""
     name = Path(sys.argv[0]).name
     return "secli" if name == "__main__.py" else name
+
+
+WEIGHTS_SUFFIXES = frozenset((".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl"))
+
+
+def names_a_file(weights: str) -> bool:
+    """Say whether ``--weights`` names a file rather than published weights."""
+    return Path(weights).suffix.lower() in WEIGHTS_SUFFIXES or "/" in weights or Path(weights).is_file()
+
+
+def origin_of_weights(options: Mapping[str, Any], seed: int, run: str | None = None) -> str:
+    """Return where a network's weights come from, in words.
+
+    Parameters
+    ----------
+    options : mapping
+        Of the network, as a record has them: ``weights``, ``weights_state``.
+    seed : int
+        Of fresh weights.
+    run : str, optional
+        The run directory.
+
+    Examples
+    --------
+    >>> origin_of_weights({}, 3), origin_of_weights({"weights": "w.pth", "weights_state": "ema"}, 3)
+    ('untrained, seed 3', 'weights w.pth, state ema')
+    """
+    weights, state = options.get("weights"), options.get("weights_state")
+    if run is not None:
+        return f"run {run}"
+    if weights is None:
+        return f"untrained, seed {seed}"
+    named = f"weights {weights}" if names_a_file(weights) else str(weights)
+    return named if state is None else f"{named}, state {state}"
 
 
 def sha256_file(path: Path) -> str:

@@ -269,7 +269,12 @@ class EquivarianceRecord(Part):
     schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this schema")
     kind: Literal["equivariance"] = Field(default="equivariance", description="what this record is")
     model: ModelInfo = Field(description="which network")
-    trained: bool = Field(description="whether the weights come from a training run")
+    trained: bool = Field(description="whether the weights come from a run, a file, or were published")
+    weights: str | None = Field(
+        default=None,
+        description="where the weights come from, in words: a run, a file, published weights, or a seed; null in older "
+        "records",
+    )
     run: str | None = Field(default=None, description="the run directory, where there is one")
     seed: int = Field(description="seed of the run, or of the fresh weights")
     trained_on: DataInfo | None = Field(default=None, description="what a trained network saw")

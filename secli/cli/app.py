@@ -20,6 +20,7 @@ from secli.cli.report import report
 from secli.cli.sweep import sweep
 from secli.cli.train import train
 from secli.cli.untrained import untrained
+from secli.models.standard_output import no_more_results
 
 app = typer.Typer(
     name="secli",
@@ -71,4 +72,7 @@ def main() -> None:
     # short spinning costs nothing measurable when a process is alone. Read by OpenMP when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     signals.install()
-    app()
+    try:
+        app()
+    finally:
+        no_more_results()

@@ -149,6 +149,10 @@ def equivariance(
         str | None,
         _option("safetensors, a state dict, or published weights by name (DEFAULT).", NETWORK, "FILE|NAME"),
     ] = None,
+    state: Annotated[
+        str | None,
+        _option("Which state dict of the file of weights, where several fit (model_ema).", NETWORK, "KEY"),
+    ] = None,
     offline: Annotated[bool, _option("Never download.", NETWORK, None, "--offline")] = False,
     list_taps: Annotated[
         bool, _option("Print the taps that a network offers, and leave.", NETWORK, None, "--list-taps")
@@ -226,8 +230,9 @@ def equivariance(
     kinds = _names("--attribute", attribute) or ()
     settings = measure_settings(file.measure, f"--config {config}", given["measure"], flags)
     where = machine(device, threads)
+    targets = once_each(targets)
     shapes = {only: _shape(text) for only, text in shapes_of(shape, targets).items()}
-    foreign = foreign_of(settings.taps, fields, shapes.get(None), mean, std, weights, offline)
+    foreign = foreign_of(settings.taps, fields, shapes.get(None), mean, std, weights, state, offline)
     place = data or (Path(file.data) if file.data else None)
     if list_taps:
         foreign = replace(foreign, placed=False)
@@ -322,6 +327,7 @@ def foreign_of(
     mean: str | None,
     std: str | None,
     weights: str | None,
+    state: str | None,
     offline: bool,
 ) -> Foreign:
     """Read the flags for networks outside the registry.
@@ -340,6 +346,7 @@ def foreign_of(
         _numbers("--mean", mean),
         _numbers("--std", std),
         weights,
+        state,
         offline,
     )
 
@@ -425,6 +432,20 @@ def load_subjects(
     patterns.check()
     _check_used(targets, subjects, foreign, shapes)
     return chosen
+
+
+def once_each(targets: Sequence[str]) -> list[str]:
+    """Return targets without those that name a network for the second time, and say so."""
+    from secli.models.external import same_network
+
+    found: dict[str, str] = {}
+    for target in targets:
+        network = same_network(target)
+        if network in found:
+            other = f", as {found[network]}" * (found[network] != target)
+            note(f"remark: {target} is given twice{other}: measured once")
+        found.setdefault(network, target)
+    return list(found.values())
 
 
 def _check_used(
@@ -549,6 +570,7 @@ def draw_features(
         border=border,
         device=device,
     )
-    plot_views(views, path, f"{subject.info.name}: features at scale factor s = {views.factor:.3g}")
+    title = f"{subject.info.name} ({subject.weights})"
+    plot_views(views, path, f"{title}: features at scale factor s = {views.factor:.3g}")
     if not quiet:
         note(f"features: {path}")

@@ -80,13 +80,21 @@ def check_places(subjects: Sequence[Subject], save: Path | None, force: bool) ->
     InputError
         Before anything is measured; the message names the file.
     """
+    from secli.errors import InputError
     from secli.storage.full import check_file
     from secli.storage.leftovers import tidy
 
+    taken: dict[Path, str] = {}
     for subject in subjects:
         place = _place(subject, save)
         if place is None:
             continue
+        other = taken.setdefault(place, subject.info.name)
+        if other != subject.info.name:
+            raise InputError(
+                f"--save {save}: {other} and {subject.info.name} would be written into one file, {place.name}; measure "
+                "them in two calls, into two directories"
+            )
         tidy(place.parent)
         check_file(place)
         if not force and all(place.with_suffix(end).exists() for end in (".json", ".csv", ".png")):
@@ -141,8 +149,20 @@ def _stands(place: Path, save: Path | None) -> InputError:
 def _file_name(subject: Subject) -> str:
     if subject.run is not None:
         return "-".join(subject.run.resolve().parts[-2:])
-    plain = "".join(c if c.isalnum() or c in "._-" else "-" for c in subject.info.name)
-    return f"{plain}-s{subject.seed}"
+    options = subject.info.options
+    weights, digest = options.get("weights"), options.get("weights_sha256")
+    parts = [subject.info.name]
+    if weights is None:
+        parts.append(f"s{subject.seed}")
+    else:
+        parts += [Path(weights).stem, options.get("weights_state") or "", (digest or "")[:8]]
+    name = "-".join(part for part in map(_plain, parts) if part)
+    return name.lstrip(".-_")  # a leading dot would hide the file
+
+
+def _plain(text: str) -> str:
+    """Return a text with nothing in it that a file's name cannot hold."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)
 
 
 def pooled(subjects: Sequence[Subject], records: Sequence[EquivarianceRecord]) -> list[EquivarianceRecord]:

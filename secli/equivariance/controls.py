@@ -173,7 +173,8 @@ def controls(
 
     add("identity", lambda: (OneTap("identity", nn.Identity()), "identity", {}))
     add("pointwise", pointwise)
-    add("untrained", lambda: (untrained(model, name, options, seed), name, options))
+    fresh = {key: value for key, value in options.items() if not key.startswith("weights")}
+    add("untrained", lambda: (untrained(model, name, options, seed), name, fresh))
     add("plain cnn", lambda: plain_cnn(parameters, channels, (height, width), classes, seed, name, options))
     return found
 
@@ -239,9 +240,8 @@ def _is_published(model: ExternalModel) -> bool:
 def _rebuilt(model: ExternalModel, seed: int) -> ExternalModel:
     """Return a foreign network with the weights that its library draws for a new one; taps and fields stay."""
     channels, height, width = model.description["input"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        drawn = load_target(model.description["target"], (channels, height, width), None, offline=True)
+    shape = (channels, height, width)
+    drawn = load_target(model.description["target"], shape, None, offline=True, seed=seed)
     fresh = copy.deepcopy(model).cpu()
     fresh.network.load_state_dict(drawn.network.state_dict())
     fresh.description = {**model.description, "weights": None, "weights_sha256": None}

@@ -19,6 +19,7 @@ def equivariance_record(
     seed: int,
     device: str,
     threads: int,
+    weights: str | None = None,
     training: TrainingRecord | None = None,
     run: str | None = None,
     lie: Sequence[LieRow] = (),
@@ -43,6 +44,8 @@ def equivariance_record(
         The device's own name.
     threads : int
         CPU threads.
+    weights : str, optional
+        Where the weights come from, in words.
     training : TrainingRecord, optional
         The run that the weights come from.
     run : str, optional
@@ -54,7 +57,8 @@ def equivariance_record(
     """
     return EquivarianceRecord(
         model=model,
-        trained=training is not None,
+        trained=training is not None or model.options.get("weights") is not None,
+        weights=weights,
         run=run,
         seed=seed,
         trained_on=None if training is None else training.data,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -18,6 +18,7 @@ from secli.equivariance.lie import lie_derivatives, null_row
 from secli.equivariance.result import equivariance_record
 from secli.errors import InputError, SecliError
 from secli.models.contract import Model
+from secli.provenance import origin_of_weights
 from secli.records import EquivarianceRecord, ModelInfo
 from secli.training.determinism import reproducible
 from secli.training.devices import device_name, on_this_machine
@@ -202,6 +203,7 @@ def _measured(
         seed=subject.seed,
         device=device_name(device),
         threads=where.threads,
+        weights=origin_of_weights({}, subject.seed) if fresh else subject.weights,
         training=None if fresh else subject.record,
         run=None if fresh or subject.run is None else str(subject.run),
         lie=lie,
@@ -212,10 +214,22 @@ def _measured(
 
 def remarks(subject: Subject, pictures: Pictures) -> list[str]:
     """Return what a reader of the numbers must know about the images."""
-    found = list(pictures.remarks)
+    found = [*pictures.remarks, *weights_taken(subject.info.options)]
     if pictures.scaled:
         found.append(f"the images of {pictures.info.path} are rescaled already; factors count on top of that")
     trained = None if subject.record is None else subject.record.data.realisation
     if trained is not None and trained != pictures.info.realisation:
         found.append(f"{subject.run} was trained on r{trained}, whose training images may be among these")
     return found
+
+
+def weights_taken(options: Mapping[str, Any]) -> list[str]:
+    """Return what of a file of weights was taken, and how its names were changed."""
+    file, state, prefix = (options.get(key) for key in ("weights", "weights_state", "weights_prefix"))
+    told = [
+        f"the state dict '{state}' is taken" * (state is not None),
+        f"'{prefix}' is stripped from the front of all names" * (prefix is not None),
+        f"{', '.join(options.get('weights_left_out', ()))} left out" * ("weights_left_out" in options),
+    ]
+    parts = [part for part in told if part]
+    return [f"--weights {file}: {'; '.join(parts)}"] if parts else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from secli.fields import Field, Invariant, Pair, ScaleSpace
 from secli.models.borrowed import fingerprint, image_dtype, in_eval_mode, on_device
 from secli.models.field_text import UNDECLARED, Declaration, Layout
 from secli.models.geometry import Geometry, impossible
-from secli.models.hooked import DeclaredModel, ExternalModel, declares_taps, tried
+from secli.models.hooked import Code, DeclaredModel, ExternalModel, declares_taps, tried
 from secli.models.missing import unreadable
 from secli.models.neighbours import is_coarse, mixing, shape_with_batch
 from secli.models.probing import probe, probing
@@ -32,6 +33,7 @@ def adapt(
     declared: Sequence[tuple[str, Declaration]] = (),
     name: str = "network",
     *,
+    code: Code = nullcontext,
     device: torch.device | str = "cpu",
     placed: bool = True,
 ) -> ExternalModel:
@@ -51,6 +53,8 @@ def adapt(
         As ``load_external`` takes them, the fields parsed.
     name : str
         What errors call the network.
+    code : callable, optional
+        What stands around every run of its code.
     device : torch.device
         Where its passes run.
     placed : bool
@@ -62,11 +66,12 @@ def adapt(
         When it does not take such images, or a tap that was named cannot be found or read.
     """
     images = torch.rand(TRACED, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    materialise(network, normalise, images, name)
+    with code():
+        materialise(network, normalise, images, name)
     check_weights(network, name)
     if declares_taps(network):
-        return _adapt_declared(network, normalise, images, taps, declared, name, device)
-    with probing(network, device) as dtype, on_device(normalise, device), torch.no_grad():
+        return _adapt_declared(network, normalise, images, taps, declared, name, code, device)
+    with code(), probing(network, device) as dtype, on_device(normalise, device), torch.no_grad():
         pixels = normalise(images.to(device)).to(dtype)
         visits, output = tried(name, images, lambda: trace(network, lambda: network(pixels.clone())))
     logits, reason = find_logits(output, TRACED)
@@ -77,7 +82,7 @@ def adapt(
     if LOGITS in chosen:
         kept[LOGITS] = Invariant()
     layouts = {tap: each.layout for tap, each in declarations.items()}
-    model = ExternalModel(network, normalise, kept, layouts, reason)
+    model = ExternalModel(network, normalise, kept, layouts, reason, code)
     model.order, model.description = tuple(chosen), {"target": name}
     for tap, why in missing.items():
         model.drop_tap(tap, why)
@@ -156,6 +161,7 @@ def _adapt_declared(
     taps: Sequence[str] | None,
     declared: Sequence[tuple[str, Declaration]],
     name: str,
+    code: Code,
     device: torch.device | str,
 ) -> ExternalModel:
     """Choose among the taps that a network declares itself."""
@@ -167,7 +173,7 @@ def _adapt_declared(
         )
     own: dict[str, Field] = dict(network.taps)  # type: ignore[arg-type]
     chosen = list(own) if taps is None else select(list(own), taps, "--taps")
-    model = DeclaredModel(network, normalise, {tap: own[tap] for tap in chosen}, None)
+    model = DeclaredModel(network, normalise, {tap: own[tap] for tap in chosen}, None, code)
     with probing(model, device) as dtype, torch.no_grad():
         pixels = images.to(device, dtype)
         features = tried(name, images, lambda: model.features(pixels))
@@ -208,7 +214,10 @@ def _chosen_taps(
         return chosen
     patterns = [pattern for pattern, _ in declared if pattern != "**"]
     wanted = {name for name in names if any(matches(name, pattern) for pattern in patterns)}
-    wanted |= set(_outermost(network, visits))
+    wanted |= {
+        *_outermost(network, visits),
+        *(visit.name for visit in visits if visit.bare and spatial(visit)),
+    }
     if not wanted:
         raise InputError(
             "--taps: no module gives feature maps (N, C, H, W); name taps (--list-taps shows all) and declare "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from secli.errors import InputError
@@ -14,7 +13,16 @@ from secli.models.entrance import Normalise
 from secli.models.field_text import parse_fields
 from secli.models.hooked import DeclaredModel, ExternalModel
 from secli.models.tap_list import TapInfo, list_taps
-from secli.models.targets import Loaded, Shape, is_external, load_target, suggested_input
+from secli.models.targets import (
+    Loaded,
+    Origin,
+    Shape,
+    is_external,
+    load_target,
+    own_name,
+    same_network,
+    suggested_input,
+)
 
 __all__ = [
     "DeclaredModel",
@@ -23,6 +31,8 @@ __all__ = [
     "is_external",
     "list_taps",
     "load_external",
+    "own_name",
+    "same_network",
     "suggested_input",
 ]
 
@@ -38,6 +48,7 @@ def load_external(
     mean: Numbers | None = None,
     std: Numbers | None = None,
     weights: str | None = None,
+    state: str | None = None,
     offline: bool = False,
     seed: int = 0,
     placed: bool = True,
@@ -57,15 +68,18 @@ def load_external(
         ``PATTERN=FIELD`` or ``FIELD``; the last one that matches a tap holds. Undeclared maps (N, C, H, W) are
         planes, (N, D) and (N, C, 1, 1) are invariant; a stride or origin that was not declared is probed.
     input_shape : tuple, optional
-        Channels, height and width of the images; default: those that the weights were made for.
+        Channels, height and width of the images; default: those that the weights, or the usual weights of the
+        network, were made for.
     mean, std : float or sequence, optional
         Normalisation; default: that of the published weights, else none (0 and 1).
     weights : str, optional
         A file, or the name of published weights (``DEFAULT`` for the usual ones); default: freshly drawn.
+    state : str, optional
+        Which state dict, where the file holds several that fit.
     offline : bool
         Never download.
     seed : int
-        Seed of freshly drawn weights; the caller's random state is left as it was.
+        Seed of freshly drawn weights. The state of the process is left as it was.
     placed : bool
         Whether its taps are checked and placed; ``list_taps`` does so for all at once.
 
@@ -82,24 +96,35 @@ def load_external(
         When a download fails.
     """
     declared = parse_fields(fields)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        loaded = load_target(target, input_shape, weights, offline)
-        shape = input_shape or loaded.input_shape or suggested_input(target, weights)
-        if shape is None:
-            raise InputError(
-                f"{target}: does not say what images it takes; give --input, for example 3x224x224"
-            )
-        normalise, said = _normalisation(loaded, shape[0], mean, std)
-        model = adapt(loaded.network.eval(), normalise, shape, taps, declared, target, placed=placed)
+    target = own_name(target)
+    loaded = load_target(target, input_shape, weights, offline, state=state, seed=seed)
+    shape = loaded.input_shape
+    if shape is None:
+        raise InputError(f"{target}: does not say what images it takes; give --input, for example 3x224x224")
+    normalise, normalisation = _normalisation(loaded, shape[0], mean, std)
+    with loaded.code():
+        loaded.network.eval()
+    model = adapt(loaded.network, normalise, shape, taps, declared, target, code=loaded.code, placed=placed)
     model.description = {
         "target": target,
-        "weights": loaded.weights,
-        "weights_sha256": loaded.weights_digest,
+        **weights_told(loaded.origin),
         "input": list(shape),
-        **said,
+        **normalisation,
     }
     return model.eval()
+
+
+def weights_told(origin: Origin | None) -> dict[str, Any]:
+    """Return what a record says of where weights come from."""
+    if origin is None:
+        return {"weights": None, "weights_sha256": None}
+    more = {
+        "weights_state": origin.state,
+        "weights_prefix": origin.prefix,
+        "weights_left_out": origin.left_out,
+    }
+    found = {key: list(value) if isinstance(value, tuple) else value for key, value in more.items() if value}
+    return {"weights": origin.name, "weights_sha256": origin.digest, **found}
 
 
 def _normalisation(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,10 +14,15 @@ from secli.fields import Field
 from secli.models.building import count_parameters
 from secli.models.contract import Features
 from secli.models.field_text import Layout
+from secli.models.foreign import ForeignCode, one_line, told, where
 from secli.models.geometry import Geometry
 from secli.models.missing import readable
 from secli.models.tapping import LOGITS, capture, find_logits
-from secli.models.targets import one_line, where
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Code = ForeignCode | Callable[[], AbstractContextManager[None]]
 
 
 class ExternalModel(nn.Module):
@@ -51,6 +57,8 @@ class ExternalModel(nn.Module):
         What a record says of it: target, weights, sha256 of their file, input shape, normalisation.
     parameters_learned
         Number of learned parameters.
+    code
+        What stands around every run of the network's code; of a module that its caller built, nothing.
     """
 
     def __init__(
@@ -60,8 +68,10 @@ class ExternalModel(nn.Module):
         fields: Mapping[str, Field],
         layouts: Mapping[str, Layout],
         logits_reason: str | None = None,
+        code: Code = nullcontext,
     ) -> None:
         super().__init__()
+        self.code = code
         self.network = network
         self.normalise = normalise
         self.logits_reason = logits_reason
@@ -124,12 +134,13 @@ class ExternalModel(nn.Module):
     def raw(self, images: Float[Tensor, "n c h w"]) -> tuple[dict[str, Tensor], Any]:
         """Return the taps as the network's modules give them, and its output."""
         inner = [tap for tap in self._fields if tap != LOGITS]
-        return capture(self.network, inner, lambda: self.network(self._pixels(images)))
+        with self.code():
+            return capture(self.network, inner, lambda: self.network(self._pixels(images)))
 
     def _pixels(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Return the normalised images, a copy of their own: a network may work on its input in place."""
+        """Return the normalised images, never the caller's own tensor: a network may work on its input in place."""
         normalised: Tensor = self.normalise(images)
-        return normalised.clone() if isinstance(self.normalise, nn.Identity) else normalised
+        return normalised.clone() if normalised is images else normalised
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """Return the logits.
@@ -139,19 +150,37 @@ class ExternalModel(nn.Module):
         SecliError
             When the network has no such output.
         """
-        logits, reason = find_logits(self.network(self._pixels(images)), len(images))
+        with self.code():
+            output = self.network(self._pixels(images))
+        logits, reason = find_logits(output, len(images))
         if logits is None:
             raise SecliError(f"no logits: {reason}")
         return logits
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, which a network may have code for."""
+        with self.code():
+            return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert the tensors, which a network may have code for."""
+        with self.code():
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 class DeclaredModel(ExternalModel):
     """A foreign network that declares its own taps (``taps`` and ``features`` as secli's contract has them)."""
 
     def __init__(
-        self, network: nn.Module, normalise: nn.Module, fields: Mapping[str, Field], reason: str | None
+        self,
+        network: nn.Module,
+        normalise: nn.Module,
+        fields: Mapping[str, Field],
+        reason: str | None,
+        code: Code = nullcontext,
     ) -> None:
-        super().__init__(network, normalise, fields, {}, reason)
+        super().__init__(network, normalise, fields, {}, reason, code)
 
     @property
     def stages(self) -> list[tuple[str, nn.Module]]:
@@ -162,7 +191,8 @@ class DeclaredModel(ExternalModel):
 
     def features(self, images: Float[Tensor, "n c h w"]) -> dict[str, Features]:
         """Return the network's own features at the chosen taps, and its logits where it gives them."""
-        own: dict[str, Features] = self.network.features(self._pixels(images))  # type: ignore[operator]
+        with self.code():
+            own: dict[str, Features] = self.network.features(self._pixels(images))  # type: ignore[operator]
         return {
             tap: [readable(level) for level in value] if isinstance(value, list) else readable(value)
             for tap, value in own.items()
@@ -184,6 +214,8 @@ def tried(name: str, images: Tensor, run: Callable[[], Any]) -> Any:
         return run()
     except SecliError:
         raise
+    except SystemExit as error:
+        raise InputError(f"{name}: {told(error)}") from None
     except Exception as error:
         size = "×".join(map(str, images.shape[1:]))
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -80,8 +81,10 @@ def list_taps(
     images = torch.rand(TRACED, *input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     if declares_taps(network):
         return _list_declared(network, normalise, images, taps, on_progress)
-    materialise(network, normalise, images, "network")
-    with probing(model, "cpu") as dtype, torch.no_grad():
+    code = model.code if isinstance(model, ExternalModel) else nullcontext
+    with code():
+        materialise(network, normalise, images, "network")
+    with code(), probing(model, "cpu") as dtype, torch.no_grad():
         batch = normalise(images).to(dtype)
         visits, _ = tried("network", images, lambda: trace(network, lambda: network(batch.clone())))
         if taps is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from secli.errors import UnmatchedPatternError, suggestion
 
 LOGITS = "logits"
+OUTPUT = "output"
 LOGIT_KEYS = ("logits", "out")
 
 
@@ -22,27 +24,34 @@ class Visit(NamedTuple):
     Attributes
     ----------
     name
-        The module's name; ``name@k`` for the k-th call (from 1) of a module that is called again later.
+        The module's name; ``name@k`` for the k-th call (from 1) of a module that is called again later; or the key of
+        a tensor in what the network returns (see :func:`named_outputs`).
     kind
-        Its class.
+        Its class; ``output`` for what the network returns.
     shape
         Of the first tensor that it returned, with the batch axis; None when it returned none.
+    bare
+        Whether it is a tensor that the network returns and that no module gave.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...] | None
+    bare: bool = False
 
 
 def trace(network: nn.Module, run: Callable[[], Any]) -> tuple[list[Visit], Any]:
     """Run a network once and return every call of its modules, in the order of their ends, and the output."""
     calls: list[tuple[str, int, str, tuple[int, ...] | None]] = []
     counts: Counter[str] = Counter()
+    given: list[weakref.ref[Tensor]] = []
 
     def heed(name: str, module: nn.Module, output: Any) -> None:
         counts[name] += 1
         tensor = first_tensor(output)
         shape = None if tensor is None else tuple(tensor.shape)
+        if tensor is not None:
+            given.append(weakref.ref(tensor))
         calls.append((name, counts[name], type(module).__name__, shape))
 
     with listening(_named(network), heed):
@@ -51,7 +60,12 @@ def trace(network: nn.Module, run: Callable[[], Any]) -> tuple[list[Visit], Any]
         Visit(name if turn == counts[name] else f"{name}@{turn}", kind, shape)
         for name, turn, kind, shape in calls
     ]
-    return visits, output
+    taken = {visit.name for visit in visits} | _named(network).keys()
+    returned = [
+        Visit(name, OUTPUT, tuple(tensor.shape), all(one() is not tensor for one in given))
+        for name, tensor in named_outputs(output, taken).items()
+    ]
+    return visits + returned, output
 
 
 def capture(
@@ -82,9 +96,56 @@ def capture(
             if key in wanted and (tensor := first_tensor(output)) is not None:
                 found[key] = tensor.clone()
 
-    with listening({name: module for name, module in _named(network).items() if name in modules}, heed):
+    named = _named(network)
+    with listening({name: module for name, module in named.items() if name in modules}, heed):
         output = run()
+    returned = named_outputs(output, named.keys()) if wanted - found.keys() else {}
+    found |= {name: tensor for name, tensor in returned.items() if name in wanted}
     return found, output
+
+
+def named_outputs(output: Any, taken: Collection[str] = ()) -> dict[str, Tensor]:
+    """Return the tensors in what a network returns, by their keys: of mappings, data classes and tuples in them.
+
+    A key that is a module's name, or ``logits``, is written ``output.KEY``, and so are the numbers of a tuple. A tensor
+    alone has no key.
+
+    Parameters
+    ----------
+    output
+        Whatever the network returned.
+    taken : collection of str
+        Names of modules.
+
+    Examples
+    --------
+    >>> import torch
+    >>> list(named_outputs({"maps": [torch.ones(1), torch.ones(1)], "logits": torch.ones(1)}))
+    ['maps.0', 'maps.1', 'output.logits']
+    """
+    found: dict[str, Tensor] = {}
+
+    def collect(part: Any, name: str) -> None:
+        if isinstance(part, Tensor):
+            clash = name in taken or name in ("", LOGITS) or name[0].isdigit()
+            found[f"{OUTPUT}.{name}" if clash else name] = part
+        for key, value in _parts(part):
+            collect(value, f"{name}.{key}" if name else str(key))
+
+    if not isinstance(output, Tensor):
+        collect(output, "")
+    return found
+
+
+def _parts(output: Any) -> list[tuple[Any, Any]]:
+    """Return the parts of a mapping, a tuple, a list or a data class, by key; of anything else none."""
+    if isinstance(output, Mapping):
+        return list(output.items())
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return list(zip(output._fields, output, strict=True))
+    if isinstance(output, (tuple, list)):
+        return list(enumerate(output))
+    return list(vars(output).items()) if hasattr(output, "__dataclass_fields__") else []
 
 
 @contextmanager
@@ -118,14 +179,8 @@ def first_tensor(output: Any) -> Tensor | None:
     """Return the output, or the first tensor in a tuple, a mapping or a data class of outputs; None without one."""
     if isinstance(output, Tensor):
         return output
-    parts: Iterable[Any] = ()
-    if isinstance(output, Mapping):
-        parts = output.values()
-    elif isinstance(output, (tuple, list)):
-        parts = output
-    elif hasattr(output, "__dataclass_fields__"):
-        parts = vars(output).values()
-    return next((tensor for part in parts if (tensor := first_tensor(part)) is not None), None)
+    found = (first_tensor(part) for _, part in _parts(output))
+    return next((tensor for tensor in found if tensor is not None), None)
 
 
 def find_logits(output: Any, images: int) -> tuple[Tensor | None, str | None]:

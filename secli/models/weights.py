@@ -2,86 +2,147 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from secli.errors import InputError, SecliError
+from secli.models.checkpoints import TOP, Entries, chosen, few, read_content, state_dicts, under
+from secli.models.fitting import Fit, Slots, converted, fit
+from secli.models.foreign import telling_where
+from secli.models.loaded import Origin
+from secli.provenance import sha256_file
 from secli.storage.writing import scratch_folder, sync_file, sync_folder
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net")
-"""Keys under which training scripts put a state dict."""
-PREFIXES = ("module.", "_orig_mod.")
-"""What data parallelism and compilation put before each name."""
-SHOWN = 3
-SUFFIXES = frozenset((".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl"))
+STATE_ALONE = "--state {}: chooses among the state dicts of a file; give the file by --weights FILE"
 
 
-def names_a_file(weights: str) -> bool:
-    """Say whether ``--weights`` names a file rather than published weights."""
-    return Path(weights).suffix.lower() in SUFFIXES or "/" in weights or Path(weights).is_file()
+def load_weights(
+    network: nn.Module, path: Path, state: str | None = None, *, option: str | None = None
+) -> Origin:
+    """Put the weights of a file into a network; nothing is changed unless all of them fit.
 
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a safetensors file or a checkpoint, without executing what a pickle may hold.
-
-    A checkpoint may wrap it (``{"state_dict": …}``, ``{"model": …}``) and prefix its names (``module.``).
-
-    Raises
-    ------
-    InputError
-        When the file is missing, damaged, holds no state dict, or wants to execute code; one line names it.
-    """
-    if path.is_dir():
-        raise InputError(f"--weights {path}: is a directory; give a .safetensors or .pth file")
-    if not path.is_file():
-        raise InputError(f"--weights {path}: no such file")
-    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_checkpoint(path)
-    return _without_prefix(_unwrapped(path, content))
-
-
-def load_weights(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Put weights into a network; nothing is changed unless all of them fit.
+    Of several state dicts in a file the one that fits is taken; where several do, ``state`` has to choose. A prefix
+    that all names share is stripped where the network does not have it. Buffers that the network has only in eval
+    mode are loaded in eval mode.
 
     Parameters
     ----------
     network : nn.Module
-        Where they go.
-    state : mapping
-        Tensors by name.
-    origin : str
-        What an error message calls them.
+        Where they go; its mode stays.
+    path : Path
+        safetensors or a PyTorch checkpoint.
+    state : str, optional
+        Which state dict of the file.
+    option : str, optional
+        What an error calls the file.
+
+    Returns
+    -------
+    Origin
+        What was taken.
 
     Raises
     ------
     InputError
-        When keys are missing or left over, or a shape differs; the first few are named.
+        When the file cannot be read, names are missing or left over, a shape differs, or a conversion would lose
+        something; names are listed.
     """
-    expected = network.state_dict()
-    missing = [
-        key for key in expected if key not in state and not key.endswith("num_batches_tracked")
-    ]  # old checkpoints lack the counter, which evaluation does not use
-    unexpected = [key for key in state if key not in expected]
-    shapes = [
-        f"{key} {_shape(value)} instead of {_shape(expected[key])}"
-        for key, value in state.items()
-        if key in expected and value.shape != expected[key].shape
+    option = f"--weights {path}" if option is None else option
+    found = state_dicts(path, read_content(path))
+    candidates = dict([chosen(path, found, state)]) if state is not None else found
+    training = network.training
+    try:
+        fits = _fits(network, candidates)
+        if not fits.good:
+            fits = _fits(network.train(not training), candidates, fits)
+        name = _one(fits, candidates, option)
+        taken = fits.each[name]
+        weights = converted(taken.state, fits.slots, option)
+        _load(network, weights, fits.slots, _versions(candidates[name], taken.prefix, network), option)
+    finally:
+        if network.training is not training:
+            network.train(training)
+    alone = state is None and all(other in (name, TOP) for other in found)
+    among = None if alone else name
+    return Origin(str(path), sha256_file(path), among, taken.prefix, taken.left_out, file=True)
+
+
+class _Fits:
+    """How each of several state dicts fits a network in its present mode."""
+
+    def __init__(self, slots: Slots, each: dict[str, Fit]) -> None:
+        self.slots, self.each = slots, each
+        self.good = [name for name, one in each.items() if not one.problems]
+
+
+def _fits(network: nn.Module, candidates: Mapping[str, Entries], otherwise: _Fits | None = None) -> _Fits:
+    """Return how state dicts fit; ``otherwise`` where none does."""
+    slots = Slots.of(network)
+    fits = _Fits(slots, {name: fit(entries, slots) for name, entries in candidates.items()})
+    return fits if fits.good or otherwise is None else otherwise
+
+
+def _one(fits: _Fits, candidates: Mapping[str, Entries], option: str) -> str:
+    """Return the name of the one state dict that fits.
+
+    Raises
+    ------
+    InputError
+        When none does, or several.
+    """
+    if len(fits.good) == 1:
+        return fits.good[0]
+    if fits.good:
+        raise InputError(
+            f"{option}: holds {len(fits.good)} state dicts that fit ({few(fits.good)}); choose with --state KEY"
+        )
+    groups = [
+        front
+        for entries in candidates.values()
+        for front in dict.fromkeys(key.partition(".")[0] for key in entries if "." in key)
+        if not fit(under(entries, front), fits.slots).problems
     ]
-    problems = [
-        f"{len(keys)} {what} ({_few(keys)})"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        if keys
-    ]
-    if problems:
-        raise InputError(f"{origin}: does not fit the network: {'; '.join(problems)}")
-    network.load_state_dict(dict(state), strict=False)
+    if groups:
+        raise InputError(
+            f"{option}: only its tensors under {few(groups)} fit the network; choose with --state KEY"
+        )
+    best = max(fits.each, key=lambda name: fits.each[name].matching)
+    which = f": its state dict '{best}'" if len(candidates) > 1 else ""
+    raise InputError(f"{option}{which}: does not fit the network: {'; '.join(fits.each[best].problems)}")
+
+
+def _load(
+    network: nn.Module, weights: dict[str, Any], slots: Slots, versions: dict[str, Any], option: str
+) -> None:
+    """Load weights that fit; a network without values on the meta device takes the tensors themselves."""
+    empty = any(isinstance(own, Tensor) and own.is_meta for own in slots.own.values())
+    state: OrderedDict[str, Any] = OrderedDict(weights)
+    for key in slots.own if empty else ():
+        same = [other for other in slots.tied[key] if other in weights]
+        if same:
+            state.setdefault(key, weights[same[0]])
+    state._metadata = versions  # type: ignore[attr-defined]
+    with telling_where(option):
+        network.load_state_dict(state, strict=False, assign=empty)
+
+
+def _versions(entries: Entries, prefix: str, network: nn.Module) -> dict[str, Any]:
+    """Return the versions of the modules that wrote a state dict; of the present ones where it does not say."""
+    written: dict[str, Any] | None = getattr(entries, "_metadata", None)
+    if written is None:
+        own: dict[str, Any] = getattr(network.state_dict(), "_metadata", {})
+        return own
+    front = prefix.removesuffix(".")
+    return {
+        key.removeprefix(front).removeprefix("."): value
+        for key, value in written.items()
+        if key == front or key.startswith(prefix)
+    }
 
 
 def fetch(url: str, offline: bool) -> Path:
@@ -119,80 +180,3 @@ def fetch(url: str, offline: bool) -> Path:
             f"--weights: cannot download {name} from {url} ({reason}); put it at {place}"
         ) from None
     return place
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"--weights {path}: not a whole safetensors file ({reason})") from None
-
-
-def _read_checkpoint(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on pickles of newer protocols, which are refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(
-            r"(?:class|global) ([\w.]+)", str(error)
-        )
-        if "eights only load failed" in str(error) and _is_pickle(path):
-            what = f"opening it would execute '{wanted[1]}'" if wanted else "opening it may execute code"
-            raise InputError(
-                f"--weights {path}: refused: {what}; save the state dict alone, best as safetensors"
-            ) from None
-        raise InputError(
-            f"--weights {path}: damaged, or neither safetensors nor a PyTorch checkpoint"
-        ) from None
-    except RuntimeError as error:
-        if "TorchScript" in str(error):
-            raise InputError(
-                f"--weights {path}: refused: a TorchScript archive holds code; save its state dict instead"
-            ) from None
-        raise InputError(f"--weights {path}: damaged or truncated checkpoint") from None
-    except Exception:  # a damaged pickle can raise anything
-        raise InputError(
-            f"--weights {path}: damaged, or neither safetensors nor a PyTorch checkpoint"
-        ) from None
-
-
-def _is_pickle(path: Path) -> bool:
-    """Say whether a file is a pickle or an archive that holds one."""
-    if zipfile.is_zipfile(path):
-        return True
-    with path.open("rb") as file:
-        return file.read(1) == b"\x80"
-
-
-def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
-    """Return the state dict in a checkpoint."""
-    if isinstance(content, Mapping):
-        for key in WRAPPERS:
-            if isinstance(content.get(key), Mapping):
-                return _unwrapped(path, content[key])
-        if content and all(isinstance(value, Tensor) for value in content.values()):
-            return {str(key): value for key, value in content.items()}
-        keys = _few([str(key) for key in content]) or "nothing"
-        raise InputError(f"--weights {path}: holds no state dict (found {keys})")
-    raise InputError(f"--weights {path}: holds no state dict, but {type(content).__name__}")
-
-
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
-        if state and all(key.startswith(prefix) for key in state):
-            return _without_prefix({key.removeprefix(prefix): value for key, value in state.items()})
-    return state
-
-
-def _few(keys: Iterable[str]) -> str:
-    names = list(keys)
-    return ", ".join(names[:SHOWN]) + ", …" * (len(names) > SHOWN)
-
-
-def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "scalar"

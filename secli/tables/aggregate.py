@@ -94,8 +94,9 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The model's name; an untrained one says so."""
-        return self.model if self.trained else f"{self.model} (untrained)"
+        """The model's name, with weights that were loaded; an untrained one says so."""
+        name = str(self.by.get("model", self.model))
+        return name if self.trained else f"{name} (untrained)"
 
     @property
     def named(self) -> str:

@@ -34,7 +34,7 @@ def facts(run: Run) -> dict[str, Any]:
     """Return all that sets a run apart, by the names that ``--by`` takes."""
     data = run.trained_on
     known: dict[str, Any] = {
-        "model": run.model.name,
+        "model": run.called,
         "trained": run.trained,
         "dataset": data.name if data is not None else None,
         "realisation": run.realisation,
@@ -203,11 +203,15 @@ def same_protocol(
             continue
         first = kept.setdefault((run.seed, run.realisation), run)
         if first is not run:
-            where = "" if run.realisation is None else f" on r{run.realisation}"
-            aside.append(
-                SetAside(str(run.path), f"repeats seed {run.seed}{where}, which {first.path} stands for")
-            )
+            aside.append(SetAside(str(run.path), _repetition(run, first)))
     return list(kept.values())
+
+
+def _repetition(run: Run, first: Run) -> str:
+    if run.called != run.model.name:
+        return f"the same weights as in {first.path}, which is counted once"
+    where = "" if run.realisation is None else f" on r{run.realisation}"
+    return f"repeats seed {run.seed}{where}, which {first.path} stands for"
 
 
 def _difference(found: Mapping[str, Any], chosen: Mapping[str, Any], keeps_apart: KeepsApart) -> str:

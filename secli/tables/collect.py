@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from secli.errors import InputError
+from secli.provenance import origin_of_weights
 from secli.records import (
     CURVES_FILE,
     DAMAGED,
@@ -79,6 +80,20 @@ class Run:
         return self.training is not None or (self.curves is not None and self.curves.trained)
 
     @property
+    def called(self) -> str:
+        """The model's name; with the weights that were loaded into it, for with others it is another network."""
+        if self._loaded is None:
+            return self.model.name
+        weights = self.curves.weights if self.curves is not None else None
+        return f"{self.model.name} ({weights or origin_of_weights(self.model.options, 0)})"
+
+    @property
+    def _loaded(self) -> str | None:
+        """The file or the name of weights that are of no run."""
+        loaded: str | None = None if self.training is not None else self.model.options.get("weights")
+        return loaded
+
+    @property
     def trained_on(self) -> DataInfo | None:
         """The images that a trained network saw."""
         if self.training is not None:
@@ -92,7 +107,9 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Seed of the initial weights."""
+        """Seed of the initial weights; 0 for weights that were loaded, which do not depend on it."""
+        if self._loaded is not None:
+            return 0
         if self.curves is not None:
             return self.curves.seed
         return int((self.settings or {}).get("seed", 0))

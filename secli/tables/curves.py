@@ -316,6 +316,8 @@ def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: dict[str
     runs = len(record.pooled)
     over = f"{runs} runs, each on {images} images" if runs else f"{images} images"
     notes = [f"Mean over {over} of {with_realisations([record.data])}{_size(record)}; {kept}."]
+    if record.trained and (weights := record.weights or record.run) is not None:
+        notes.append(f"Weights: {weights.removeprefix('weights ')}.")
     if any(_has_interval(row) for row in rows):
         what = "interval of the mean over runs" if runs else "interval of the mean"
         notes.append(f"95 %: {what} (bootstrap); floor: what resampling twice instead of once costs.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from secli.provenance import origin_of_weights
 from secli.records import EquivarianceRecord
 from secli.tables.naming import called
 
@@ -26,11 +27,11 @@ _DETAILS: tuple[Detail, ...] = (
 def distinct_labels(records: Sequence[EquivarianceRecord]) -> list[str]:
     """Return one label per record: the model's name, then the details in which namesakes differ.
 
-    Untrained networks always say so: an untrained curve must not pass for a trained one.
+    Each says where its weights come from: an untrained curve must not pass for a trained one.
     """
     infos = [info for record in records for info in (record.data, record.trained_on) if info is not None]
     names = called(infos)
-    labels = [record.model.name + ("" if record.trained else " (untrained)") for record in records]
+    labels = [_named(record) for record in records]
     details: list[list[str]] = [[] for _ in records]
     for detail in _DETAILS[1:]:
         current = _joined(labels, details)
@@ -41,11 +42,32 @@ def distinct_labels(records: Sequence[EquivarianceRecord]) -> list[str]:
                 for index in group:
                     if values[index]:
                         details[index].append(values[index])
+    labels = [
+        label if detail else _with_runs(label, record)
+        for label, detail, record in zip(labels, details, records, strict=True)
+    ]
     joined = _joined(labels, details)
     return [
         label if joined.count(label) == 1 else f"{label} #{joined[: index + 1].count(label)}"
         for index, label in enumerate(joined)
     ]
+
+
+def _named(record: EquivarianceRecord) -> str:
+    """Return the name of a network, with its weights where they are of no run."""
+    if record.trained and record.model.options.get("weights") is None:
+        return record.model.name
+    if not record.trained and record.pooled:
+        return f"{record.model.name} (untrained, {len(record.pooled)} seeds)"
+    weights = record.weights or origin_of_weights(record.model.options, record.seed)
+    return f"{record.model.name} ({weights})"
+
+
+def _with_runs(label: str, record: EquivarianceRecord) -> str:
+    """Return a label with the run that the weights are of; of several, how many."""
+    if record.trained and record.run is not None:
+        return f"{label} (run {Path(record.run).name})"
+    return f"{label} ({len(record.pooled)} runs)" if record.trained and record.pooled else label
 
 
 def _joined(labels: Sequence[str], details: Sequence[Sequence[str]]) -> list[str]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from torch import nn
 
 from secli.catalogue import MODELS
 from secli.errors import InputError, suggestion
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import Model
-from secli.models.external import is_external, load_external
-from secli.models.weights import load_weights, names_a_file, read_state_dict
+from secli.models.external import is_external, load_external, own_name, weights_told
+from secli.models.weights import STATE_ALONE, load_weights
+from secli.provenance import names_a_file, origin_of_weights
 from secli.records import RECORD_FILE, ModelInfo, TrainingRecord
 from secli.storage.leftovers import tidy
 from secli.training.run import load_model as load_run
@@ -34,6 +37,8 @@ class Foreign:
         Normalisation.
     weights
         A file, or the name of published weights.
+    state
+        Which state dict of the file.
     offline
         Never download.
     placed
@@ -46,6 +51,7 @@ class Foreign:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     weights: str | None = None
+    state: str | None = None
     offline: bool = False
     placed: bool = True
 
@@ -83,6 +89,11 @@ class Subject:
         """Whether its weights are freshly drawn: neither of a run nor loaded."""
         return self.run is None and self.info.options.get("weights") is None
 
+    @property
+    def weights(self) -> str:
+        """Where its weights come from, in words."""
+        return origin_of_weights(self.info.options, self.seed, None if self.run is None else str(self.run))
+
 
 def load_subject(
     target: str, options: Mapping[str, Any] | None = None, seed: int = 0, foreign: Foreign = _NOTHING
@@ -108,11 +119,11 @@ def load_subject(
     """
     run = Path(target)
     if target in MODELS:
-        return _registered(target, options, seed, foreign.weights)
+        return _registered(target, options, seed, foreign)
     if is_external(target):
         if options:
             raise InputError(f"{target}: --set model.… is for networks of the registry")
-        return _foreign(target, seed, foreign)
+        return _foreign(own_name(target), seed, foreign)
     tidy(run.parent)  # it may have been moved out of the way by a process that was killed
     if not run.is_dir():
         if target.endswith(".py"):
@@ -121,6 +132,8 @@ def load_subject(
         raise InputError(f"'{target}' is neither a run directory nor a registered model{near}")
     if not (run / RECORD_FILE).exists():
         raise InputError(f"{run}: no {RECORD_FILE} in it; is this a run directory that 'secli train' wrote?")
+    if foreign.weights is not None or foreign.state is not None:
+        raise InputError(f"{run}: the weights of a trained network are those of its run; leave --weights out")
     if options:
         raise InputError(f"{run}: the options of a trained network are those of its run; leave --set out")
     trained, record = load_run(run)
@@ -131,14 +144,17 @@ def load_subject(
     return Subject(trained, record.model, int(record.training["seed"]), run, record)
 
 
-def _registered(name: str, options: Mapping[str, Any] | None, seed: int, weights: str | None) -> Subject:
+def _registered(name: str, options: Mapping[str, Any] | None, seed: int, foreign: Foreign) -> Subject:
     network = build(name, options, seed).eval()
     resolved = resolve_options(MODELS[name], options)
+    weights = foreign.weights
     if weights is not None:
         if not names_a_file(weights):
             raise InputError(f"--weights {weights}: no such file; {name} has no published weights")
-        load_weights(network, read_state_dict(Path(weights)), f"--weights {weights}")
-        resolved = {**resolved, "weights": weights}
+        origin = load_weights(cast("nn.Module", network), Path(weights), foreign.state)
+        resolved = {**resolved, **weights_told(origin)}
+    elif foreign.state is not None:
+        raise InputError(STATE_ALONE.format(foreign.state))
     return Subject(
         network, ModelInfo(name=name, options=resolved, parameters=count_parameters(network)), seed
     )
@@ -153,6 +169,7 @@ def _foreign(target: str, seed: int, foreign: Foreign) -> Subject:
         mean=foreign.mean,
         std=foreign.std,
         weights=foreign.weights,
+        state=foreign.state,
         offline=foreign.offline,
         seed=seed,
         placed=foreign.placed,
@@ -161,21 +178,61 @@ def _foreign(target: str, seed: int, foreign: Foreign) -> Subject:
     return Subject(network, info, seed, foreign=True)
 
 
-def load_model(target: str | Path, *, options: Mapping[str, Any] | None = None, seed: int = 0) -> Model:
-    """Return a network in eval mode, from a run directory or by registry name.
+def load_model(
+    target: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    taps: Sequence[str] | None = None,
+    fields: Sequence[str] | Mapping[str, str] = (),
+    input_shape: tuple[int, int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    weights: str | Path | None = None,
+    state: str | None = None,
+    offline: bool = False,
+) -> Model:
+    """Return a network in eval mode, by whatever ``secli equivariance`` takes.
 
     Parameters
     ----------
     target : str or Path
-        A directory that ``secli train`` wrote, or a registry name.
+        A directory that ``secli train`` wrote, a registry name, ``torchvision:NAME``, ``timm:NAME``,
+        ``package.module:factory`` or ``file.py:factory``.
     options : mapping, optional
         Model options, for a registry name only.
     seed : int
         Seed of fresh weights.
+    taps : sequence of str, optional
+        Of a network outside the registry: module names or shell globs; default: the outermost feature maps.
+    fields : sequence or mapping
+        How scale acts at taps: ``"PATTERN=FIELD"``, or pattern to field.
+    input_shape : tuple, optional
+        Channels, height and width of the images; default: those that the network's usual weights were made for.
+    mean, std : sequence of float, optional
+        Normalisation; default: that of the published weights, else none.
+    weights : str or Path, optional
+        A file, or the name of published weights.
+    state : str, optional
+        Which state dict, where the file holds several that fit.
+    offline : bool
+        Never download.
 
     Raises
     ------
     InputError
-        When ``target`` is neither, or the run is damaged or unfinished.
+        When ``target`` is none of these, the run is damaged or unfinished, or something else does not fit.
+
+    Examples
+    --------
+    >>> import secli
+    >>> model = secli.load_model("torchvision:squeezenet1_1", input_shape=(3, 64, 64), taps=["features.0"])
+    >>> list(model.taps)
+    ['features.0']
     """
-    return load_subject(str(target), options, seed).model
+    texts = (
+        [f"{pattern}={field}" for pattern, field in fields.items()] if isinstance(fields, Mapping) else fields
+    )
+    file = None if weights is None else str(weights)
+    foreign = Foreign(taps, tuple(texts), input_shape, mean, std, file, state, offline)
+    return load_subject(str(target), options, seed, foreign).model

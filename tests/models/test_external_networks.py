@@ -196,7 +196,7 @@ def test_errors_in_a_file_name_file_and_line(code: str, message: str, here: Path
     (here / "broken.py").write_text(code)
     with pytest.raises(InputError, match=message):
         load_external("broken.py:net", taps=None, input_shape=(3, 16, 16))
-    assert not any(name.startswith("secli_user_broken") for name in sys.modules)
+    assert not any(name.startswith("secli_user_") for name in sys.modules)
 
 
 def call(here: Path, **options: Any) -> Any:
@@ -271,7 +271,7 @@ def test_a_network_with_taps_of_its_own_is_used_as_it_is(here: Path) -> None:
 def test_list_taps(here: Path) -> None:
     model = call(here)
     listed = {tap.name: tap for tap in list_taps(model.network, (3, 16, 24))}
-    assert list(listed) == ["conv", "relu@1", "down", "relu", "head"]
+    assert list(listed) == ["conv", "relu@1", "down", "relu", "head", "extra", "output.logits"]
     assert listed["conv"].kind == "Conv2d"
     assert listed["conv"].shape == (8, 16, 24)
     assert listed["conv"].stride == (1.0, 1.0)
@@ -281,6 +281,100 @@ def test_list_taps(here: Path) -> None:
     assert 1 < listed["down"].radius < 4
     assert listed["head"][2:] == ((7,), None, None, None)
     assert [tap.name for tap in list_taps(model, (3, 16, 24), taps=["relu*"])] == ["relu@1", "relu"]
+
+
+OUTPUTS = """
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import NamedTuple
+import torch
+from torch import nn
+
+@dataclass
+class Found:
+    maps: torch.Tensor
+    logits: torch.Tensor
+
+class Pair(NamedTuple):
+    low: torch.Tensor
+    high: torch.Tensor
+
+class Net(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+        self.down = nn.Conv2d(2, 3, 3, stride=2, padding=1)
+        self.head = nn.Linear(3, 5)
+
+    def forward(self, x):
+        x = self.conv(x)
+        y = self.down(x)
+        return {
+            "class": lambda: Found(x + 1, self.head(y.mean((2, 3)))),
+            "dict": lambda: {"pyramid": [x.sigmoid(), y.sigmoid()], "down": y * 2, "same": y},
+            "pair": lambda: Pair(x.sigmoid(), y.sigmoid()),
+            "tuple": lambda: (self.head(y.mean((2, 3))), x.sigmoid()),
+        }[self.kind]()
+
+def dataclass_(): return Net("class")
+def dict_(): return Net("dict")
+def pair(): return Net("pair")
+def tuple_(): return Net("tuple")
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "by_default", "strides"),
+    [
+        ("dataclass_", ["conv", "down", "maps", "logits"], {"maps": 1.0, "conv": 1.0}),
+        (
+            "dict_",
+            ["conv", "down", "pyramid.0", "pyramid.1", "output.down"],
+            {"down": 2.0, "pyramid.0": 1.0, "pyramid.1": 2.0, "output.down": 2.0},
+        ),
+        ("pair", ["conv", "down", "low", "high"], {"low": 1.0, "high": 2.0}),
+        ("tuple_", ["conv", "down", "output.1", "logits"], {"output.1": 1.0}),
+    ],
+)
+def test_keys_of_what_a_network_returns_are_taps(
+    factory: str, by_default: list[str], strides: dict[str, float], here: Path
+) -> None:
+    (here / "outputs.py").write_text(OUTPUTS)
+    target = f"outputs.py:{factory}"
+    model = load_external(target, taps=None, input_shape=(1, 16, 16))
+    assert list(model.taps) == by_default
+    chosen = load_external(target, taps=list(strides), input_shape=(1, 16, 16))
+    assert {tap: getattr(field, "stride", None) for tap, field in chosen.taps.items()} == strides
+    listed = [tap.name for tap in list_taps(model, (1, 16, 16))]
+    assert set(strides) <= set(listed)
+    images = torch.rand(2, 1, 16, 16)
+    network: Any = model.network
+    with torch.no_grad():
+        features = chosen.features(images)
+        conv, down = network.conv(images), network.down(network.conv(images))
+    expected = {
+        **dict.fromkeys(("pyramid.0", "low", "output.1"), conv.sigmoid()),
+        **dict.fromkeys(("pyramid.1", "high"), down.sigmoid()),
+        "maps": conv + 1,
+        "conv": conv,
+        "down": down,
+        "output.down": 2 * down,
+    }
+    for tap in strides:
+        torch.testing.assert_close(features[tap], expected[tap])
+
+
+def test_the_images_that_the_usual_weights_were_made_for() -> None:
+    assert suggested_input("torchvision:resnet18") == (3, 224, 224)
+    assert suggested_input("torchvision:inception_v3") == (3, 299, 299)
+    assert suggested_input("torchvision:fcos_resnet50_fpn") is None  # it takes images of any size
+    assert suggested_input("mine.py:net") is None
+    assert load_external("torchvision:squeezenet1_1", taps=["features.0"]).description["input"] == [
+        3,
+        224,
+        224,
+    ]
 
 
 class Outputs:
@@ -385,7 +479,7 @@ def test_published_weights_bring_size_and_normalisation(published: Path, tmp_pat
     model = load_external("torchvision:squeezenet1_1", taps=["features.3"], weights="DEFAULT")
     assert model.description["input"] == [3, 48, 48]
     assert model.description["mean"] == [0.5, 0.4, 0.3]
-    assert model.description["weights"] == "torchvision squeezenet1_1 OURS_V1"
+    assert model.description["weights"] == "OURS_V1"
     assert torch.equal(
         model.state_dict()["network.features.0.weight"], network.state_dict()["features.0.weight"]
     )

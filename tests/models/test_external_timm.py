@@ -67,7 +67,7 @@ def test_channels_last_maps_of_a_swin() -> None:
 
 def test_what_timm_says_of_its_images() -> None:
     assert suggested_input("timm:vit_tiny_patch16_224") == (3, 224, 224)
-    assert suggested_input("timm:resnet10t") is None
+    assert suggested_input("timm:resnet10t") == (3, 176, 176)
     assert suggested_input("timm:resnet10t", "DEFAULT") == (3, 176, 176)
     grey = load_external("timm:test_resnet", taps=None, input_shape=(1, 64, 64))
     assert grey.description["mean"] == [0.0]

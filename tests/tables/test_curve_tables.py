@@ -258,7 +258,7 @@ def test_csv_is_one_line_per_value() -> None:
 
 def test_namesakes_are_told_apart() -> None:
     text = render_curves([curves(seed=0), curves(seed=1), curves(trained=False)], "markdown")
-    for label in ("cnn seed 0**", "cnn seed 1**", "cnn (untrained)**"):
+    for label in ("cnn seed 0**", "cnn seed 1**", "cnn (untrained, seed 0)**"):
         assert label in text
 
 

@@ -300,7 +300,7 @@ def test_other_names_meet_by_depth() -> None:
 def test_labels_say_only_what_tells_records_apart() -> None:
     assert distinct_labels([curves("cnn"), curves("dcn")]) == ["cnn", "dcn"]
     assert distinct_labels([curves(seed=0), curves(seed=1)]) == ["cnn seed 0", "cnn seed 1"]
-    assert distinct_labels([curves(), curves(trained=False)]) == ["cnn", "cnn (untrained)"]
+    assert distinct_labels([curves(), curves(trained=False)]) == ["cnn", "cnn (untrained, seed 0)"]
     wide_option, narrow = {"base": 2, "n": 1}, {"base": 1.5, "n": 1}
     assert distinct_labels([curves(options=wide_option), curves(options=narrow)]) == [
         "cnn base=2",

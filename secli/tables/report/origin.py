@@ -123,7 +123,7 @@ def _run_line(run: Run, names: Mapping[str, str]) -> tuple[Cell, ...]:
     said = record.provenance
     return (
         Cell(str(run.path)),
-        Cell(run.model.name if run.trained else f"{run.model.name} (untrained)"),
+        Cell(run.called if run.trained else f"{run.called} (untrained)"),
         Cell(None) if run.trained_on is None else Cell(run.trained_on.name, said=names[run.trained_on.name]),
         Cell(run.realisation),
         Cell(run.seed),
