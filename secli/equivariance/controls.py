@@ -28,8 +28,9 @@ from secli.layers.pooling import BatchNorm
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import Features, Model, Stage, StagedModel
 from secli.models.entrance import chain, entrance
+from secli.models.foreign import one_line, where
 from secli.models.hooked import ExternalModel
-from secli.models.targets import load_target, one_line, where
+from secli.models.targets import load_target
 from secli.records import ModelInfo
 from secli.scaling import rescale
 

@@ -34,13 +34,13 @@ def outline(name: str, options: Mapping[str, Any] | None = None) -> StagedModel:
     NotImplementedError, RuntimeError
         When the builder reads the values of a tensor, as one of another package may.
     """
-    with torch.device("meta"), _Undrawn():
+    with torch.device("meta"), _Undrawn():  # type: ignore[no-untyped-call]
         network = build(name, options)
     # what was made from arrays of numpy lies on the CPU until now
     return network.to("meta")
 
 
-class _Undrawn(TorchDispatchMode):
+class _Undrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Draw no random numbers on the meta device: there is nothing to fill, yet torch takes milliseconds for it."""
 
     DRAWN = frozenset({torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default})

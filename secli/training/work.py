@@ -143,13 +143,13 @@ class WorkCounter:
         return StepWork(between - before, seen.work() - before, seen.peak)
 
 
-class _Seen(TorchDispatchMode):
+class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Add up the work of all operations, and the storages that are alive."""
 
     def __init__(
         self, known: dict[Any, _Result], weights: Sequence[Tensor], present: Sequence[Tensor]
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.known = known
         self.now = self.peak = 0
         self._products = self._samples = self._transforms = self._traffic = 0.0

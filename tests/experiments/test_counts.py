@@ -30,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def outlined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The networks that are built from here on."""
     names: list[str] = []
-    outline = room.outline
+    from secli.models.outline import outline
 
     def watched(name: str, options: Any) -> Any:
         names.append(name)
@@ -90,7 +90,9 @@ class Reading(StagedModel):
         return super().forward(images if float(images.sum()) >= 0 else -images)
 
 
-def reading(widths: tuple[int, ...] = (2, 2, 2, 2), in_channels: int = 1, classes: int = 10) -> Reading:
+def reading(
+    widths: tuple[int, int, int, int] = (2, 2, 2, 2), in_channels: int = 1, classes: int = 10
+) -> Reading:
     """Return a network of another package."""
     network = cnn(widths=widths, in_channels=in_channels, classes=classes)
     return Reading([Stage(tap, module, network.taps[tap]) for tap, module in network.stages])

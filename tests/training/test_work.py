@@ -41,7 +41,8 @@ class Sampler(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = functional.grid_sample(x, self.grid.expand(len(x), -1, -1, -1), align_corners=False)
-        return y.flatten(1) + torch.fft.rfft2(x).real.sum((1, 2, 3)).view(-1, 1)
+        z: Tensor = y.flatten(1) + torch.fft.rfft2(x).real.sum((1, 2, 3)).view(-1, 1)
+        return z
 
 
 def test_samples_and_transforms_are_counted_apart() -> None:
