@@ -60,8 +60,9 @@ class _Inside:
 
     def __enter__(self) -> None:
         code = self.code
+        self.random = Random.read()  # first, and put back last: checks of types draw numbers, too
         self.output = StdoutToStderr()
-        self.ours, self.own, self.random = read(OURS), read(OWN), Random.read()
+        self.ours, self.own = read(OURS), read(OWN)
         self.output.__enter__()
         code._depth += 1
         code._modules.bring()
@@ -79,13 +80,14 @@ class _Inside:
         self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         code = self.code
-        code._own, code._random = read(OWN), Random.read()
+        code._random = Random.read()
+        code._own = read(OWN)
         write(OURS, self.ours, read(OURS))
         write(OWN, self.own, code._own)
-        self.random.write()
         code._modules.put_away()
         code._depth -= 1
         self.output.__exit__()
+        self.random.write()
         # SystemExit, and whatever else is meant to end a process without being an error
         if error is not None and not isinstance(error, (Exception, KeyboardInterrupt, GeneratorExit)):
             raise InputError(f"{code.name}: {told(error)}") from None

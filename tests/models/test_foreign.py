@@ -145,7 +145,7 @@ def state() -> dict[str, Any]:
         "dtype": torch.get_default_dtype(),
         "device": torch.get_default_device(),
         "gradients": torch.is_grad_enabled(),
-        "random": (torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()),  # noqa: NPY002
+        "random": (torch.get_rng_state().tolist(), str(np.random.get_state())),  # noqa: NPY002
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "threads": torch.get_num_threads(),
         "precision": torch.get_float32_matmul_precision(),
@@ -200,6 +200,18 @@ def test_fresh_weights_depend_on_the_seed_alone(
     load_external("noisy.py:build", taps=["logits"], input_shape=(3, 3, 3), seed=8)
     assert all(torch.equal(one, other) for one, other in zip(alone, weights(3), strict=True))
     assert not all(torch.equal(one, other) for one, other in zip(alone, weights(4), strict=True))
+
+
+def test_random_numbers_of_python() -> None:
+    # by itself: the checks of types that tests run with draw from it, too
+    before, code = random.getstate(), ForeignCode("net.py:build", seed=4)
+    drawn = []
+    for _ in range(2):
+        with code():
+            drawn.append(random.random())
+        assert random.getstate() == before
+    expected = random.Random(4)
+    assert drawn == [expected.random(), expected.random()]
 
 
 def test_noise_of_a_pass_is_its_own_and_goes_on(tmp_path: Path) -> None:
