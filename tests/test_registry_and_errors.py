@@ -77,7 +77,7 @@ def tangled() -> list[object]:
         pytest.param(10**5000, id="digits"),
         pytest.param("x" * 10**6, id="characters"),
         pytest.param(list(range(10**6)), id="list"),
-        pytest.param({number: "x" * 10**6 for number in range(9)}, id="mapping"),
+        pytest.param(dict.fromkeys(range(9), "x" * 10 ** 6), id="mapping"),
         pytest.param([[[[[[1]]]]]], id="deep"),
         pytest.param(tangled(), id="tangled"),
     ],

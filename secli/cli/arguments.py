@@ -37,3 +37,17 @@ def refuse_empty_paths(arguments: Sequence[str]) -> None:
         raise InputError(
             f"{option}: an empty path; is a variable of the shell not set? ('.' is this directory)"
         )
+
+
+def names(option: str, text: str) -> list[str]:
+    """Read names separated by commas.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise InputError(f"{option} {text!r}: names nothing; give a name, or leave {option} out")
+    return found

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from secli.cli.arguments import names
 from secli.cli.console import note, out
 
 PIVOT = "Rows and columns"
@@ -138,7 +139,7 @@ def compare(
         wanted = wanted_table(rows, columns, value, tap, chosen, ranks, test)
         print_grid(paths, wanted, ablate, curves, published, format)
         return
-    groups = [key.strip() for key in by.split(",") if key.strip()]
+    groups = names("--by", by)
     summary = summarise(paths, groups, chosen, tap)
     comparison = lay_out(summary, load_published() if published else None, sort, accuracy)
     width = get_terminal_size((100, 24)).columns

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from secli.cli.arguments import names
 from secli.cli.console import out
 
 
@@ -57,7 +58,7 @@ def report(
     from secli.tables.report.writing import report_file, write_report
 
     file = report_file(output, force)
-    keys = None if by is None else [key.strip() for key in by.split(",") if key.strip()]
+    keys = None if by is None else names("--by", by)
     content = gather(paths, command_line(), title, keys, published)
     written = write_report(content, file, force)
     out("\n".join(str(path) for path in reversed(written)))
