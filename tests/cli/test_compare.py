@@ -186,6 +186,7 @@ def test_untrained_networks_have_a_row_of_their_own(runs: Path) -> None:
         (["{runs}", "--sort", "eror"], "did you mean 'error'?"),
         (["{runs}", "--tap", "conv"], "unknown tap --tap 'conv'; did you mean"),
         (["{runs}", "--format", "jsn"], "did you mean 'json'?"),
+        (["{runs}", "--by", ","], "--by ',': names nothing"),
         (["{runs}", "--factors", "0"], "must be finite and greater than 0"),
         (["{runs}", "--factors", "nan"], "must be finite and greater than 0"),
         (["{runs}", "--factors", "a"], "write a list like"),
