@@ -19,7 +19,7 @@ from secli.models.missing import unreadable
 from secli.models.neighbours import is_coarse, mixing
 from secli.models.probing import probe, probing
 from secli.models.responses import Run, Take, one_by_one, respond
-from secli.models.tapping import Visit, first_tensor, listening, select, trace
+from secli.models.tapping import Visit, first_tensor, listening, named_outputs, select, trace
 from secli.models.targets import Shape
 
 SKETCHED = 4096
@@ -107,7 +107,9 @@ def list_taps(
 
 def _streaming(network: nn.Module, normalise: nn.Module, layouts: Mapping[str, Layout]) -> Run:
     """Return a run of a network that gives every planar call's features as soon as they are there, and keeps none."""
-    modules = {name.partition("@")[0]: network.get_submodule(name.partition("@")[0]) for name in layouts}
+    named = {name: module for name, module in network.named_modules(remove_duplicate=False) if name}
+    called = {name.partition("@")[0] for name in layouts}
+    modules = {name: module for name, module in named.items() if name in called}
 
     def run(batch: Tensor, take: Take) -> None:
         counts: Counter[str] = Counter()
@@ -117,11 +119,17 @@ def _streaming(network: nn.Module, normalise: nn.Module, layouts: Mapping[str, L
             turn = f"{name}@{counts[name]}"
             tap = turn if turn in layouts or name not in layouts else name
             tensor = first_tensor(output)
-            if tap in layouts and tensor is not None and unreadable(tensor) is None:
+            if tensor is not None:
+                give(tap, tensor)
+
+        def give(tap: str, tensor: Tensor) -> None:
+            if tap in layouts and unreadable(tensor) is None:
                 take(tap, layouts[tap].to_planes(tensor))
 
         with listening(modules, listen):
-            network(normalise(batch.clone()))
+            output = network(normalise(batch.clone()))
+        for key, tensor in named_outputs(output, named.keys()).items():
+            give(key, tensor)
 
     return run
 
