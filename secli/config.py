@@ -345,7 +345,7 @@ def parse_assignments(texts: Sequence[str], sections: Sequence[str]) -> dict[str
         try:
             values[section][key] = parse_yaml(raw)
         except ValueError as error:
-            raise InputError(f"--set {shortened(text)}: the value is {error}") from None
+            raise InputError(f"--set {shortened(text)}: {error}") from None
     return values
 
 

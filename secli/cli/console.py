@@ -135,6 +135,7 @@ def advice(text: str) -> Iterator[None]:
 def words(format: str) -> ProgressColumn:
     """Return a column of a progress display whose words are shown as they read, markup and controls too."""
     from rich.progress import ProgressColumn, Task
+    from rich.table import Column
     from rich.text import Text
 
     class Words(ProgressColumn):
@@ -144,7 +145,7 @@ def words(format: str) -> ProgressColumn:
             """Return the text as it stands now."""
             return Text(printable(format.format(task=task)))
 
-    return Words()
+    return Words(table_column=Column(no_wrap=True))
 
 
 class OneLineErrors(TyperGroup):

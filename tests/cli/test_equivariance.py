@@ -100,15 +100,16 @@ def test_a_run_is_measured_on_the_unscaled_twin_of_its_data(measure: Measure, pl
 
 @pytest.mark.parametrize(("name", "twin"), [("fashion-scale", "fashion-mnist"), ("digits-scale", "digits")])
 def test_the_twin_is_of_the_same_source_whatever_its_name(
-    measure: Measure, place: Path, tmp_path: Path, name: str, twin: str
+    measure: Measure, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, twin: str
 ) -> None:
     """The twin is missing here, so the error names where it would stand; "fashion" is no dataset."""
     run = tmp_path / "run"
     shutil.copytree(place / "run", run)
     record = json.loads((run / "record.json").read_text())
-    record["data"].update(name=name, path=str(tmp_path / "data" / name / "r0"))
+    record["data"].update(name=name, path=str(Path("data") / name / "r0"))
     (run / "record.json").write_text(json.dumps(record))
-    refused(measure(str(run), *FEW, "--force"), f"--data: {tmp_path / 'data' / twin / 'r0'}, the pictures of")
+    monkeypatch.chdir(tmp_path)
+    refused(measure("run", *FEW, "--force"), f"--data: {Path('data') / twin / 'r0'}, the pictures of")
 
 
 def test_the_twin_of_custom_sizes_is_found_and_its_making_told(

@@ -59,6 +59,7 @@ def test_round_trip(directory: Path) -> None:
         "order": None,
         "lossy": True,
         "parameters": {"factors": [0.3, 1.0], "sizes": [6, 0, 4]},
+        "resized": None,
     }
     for name, count in (("train", 6), ("val", 0), ("test", 4)):
         split = dataset.split(name)  # type: ignore[arg-type]
