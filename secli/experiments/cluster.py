@@ -152,9 +152,10 @@ class RayEngine:
                     logging_level="critical",
                     **({} if self.address else here),
                 )
-            except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+            except Exception as error:  # a node that does not start in time is no more than that to Ray
                 self.ray.shutdown()
-                raise InputError(self._unreachable(error)) from None
+                kind = SecliError if self.address is None else InputError
+                raise kind(self._unreachable(error)) from None
         try:
             yield
         finally:
@@ -180,10 +181,8 @@ def _on_loopback() -> Iterator[None]:
     from ray._private import ray_constants
 
     before, known = os.environ.get(CLUSTERS), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[CLUSTERS], ray_constants.ENABLE_RAY_CLUSTER = (
-        "0",
-        False,
-    )  # its processes read the first, we the second
+    os.environ[CLUSTERS] = "0"  # read by its processes
+    ray_constants.ENABLE_RAY_CLUSTER = False  # read by this one
     try:
         yield
     finally:

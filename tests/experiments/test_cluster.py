@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from secli.errors import InputError
+from secli.errors import InputError, SecliError
 from secli.experiments.cluster import CLUSTERS, RayEngine, check_address
 from secli.experiments.engine import Done, Failed, Left, Progressed, Started, SweepEvent
 from secli.experiments.gpu_sharing import gpu_share, step_bytes
@@ -63,6 +63,22 @@ def test_on_one_machine_ray_is_told_to_listen_on_loopback_alone(monkeypatch: pyt
         assert seen == [("0", "127.0.0.1")]
     assert CLUSTERS not in os.environ
     assert ray_constants.ENABLE_RAY_CLUSTER is True
+
+
+def test_a_ray_that_does_not_start_in_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.\nPerhaps the machine is busy.")
+
+    engine = RayEngine()
+    monkeypatch.setattr(engine.ray, "init", init)
+    monkeypatch.setattr(engine.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(engine.ray, "shutdown", lambda: None)
+    with (
+        pytest.raises(SecliError, match=r"no Ray could be started on this machine: .* startup\.$") as caught,
+        engine._connected(),
+    ):
+        pass
+    assert caught.value.exit_code == 1
 
 
 @pytest.mark.slow
