@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import URLError
 from urllib.parse import urlsplit
 
 from secli.errors import SecliError
@@ -61,7 +62,7 @@ def _fetch(source: str, item: Download, temporary: Path, home: Path, show_progre
             reason = (
                 "cut off, or with another checksum"
                 if isinstance(error, RuntimeError)
-                else str(error) or type(error).__name__
+                else str(error.reason if type(error) is URLError else error) or type(error).__name__
             )
             reasons.append(f"{url} ({reason})")
         else:
