@@ -156,6 +156,7 @@ def fetch(url: str, offline: bool) -> Path:
         When the download fails; the message says what, from where, and where to put it.
     """
     from http.client import HTTPException
+    from urllib.error import HTTPError
 
     from torch.hub import download_url_to_file, get_dir
 
@@ -175,6 +176,8 @@ def fetch(url: str, offline: bool) -> Path:
             (folder / name).replace(place)
             sync_folder(place.parent)
     except (OSError, HTTPException, RuntimeError, ValueError) as error:  # RuntimeError: another checksum
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SecliError(
             f"--weights: cannot download {name} from {url} ({reason}); put it at {place}"
