@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def test_rows_or_a_reason(name: str, option: str, tmp_path: Path) -> None:
         assert explained(whole) > 0
         assert [row.tap for row in whole] == list(loaded(name).order)
     elif option == "lie":
-        assert explained(record.lie) > 0 or any("forward-mode derivative" in text for text in remarks)
+        assert explained(record.lie) > 0 or any(re.search("forward.mode", text) for text in remarks)
         assert [row.tap for row in record.lie] == [row.tap for row in whole]
     elif option == "local":
         (row,) = [row for row in record.local if row.kind == "stage"]
