@@ -104,7 +104,7 @@ class TrainingSettings(Settings):
     epochs: int = Field(60, ge=1, le=MOST, description="passes over the training images")
     batch: int = Field(128, ge=1, le=MOST, description="images per optimiser step, over all devices")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="Adam, or SGD with momentum")
-    lr: float = Field(0.01, gt=0, le=1e6, description="initial learning rate")
+    lr: float = Field(0.01, gt=0, le=1e30, description="initial learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD (Adam ignores it)")
     nesterov: bool = Field(False, description="Nesterov's momentum (SGD only)")
     weight_decay: float = Field(0.0, ge=0, le=1000, description="L2 penalty on all parameters")

@@ -207,7 +207,6 @@ def equivariance(
     from secli.cli.measuring import check_places, left_over, measure_watched, pooled, write_results
     from secli.config import Config, parse_assignments, read_config
     from secli.errors import InputError
-    from secli.experiments.measuring import Wanted, machine, pictures_for
     from secli.storage.full import check_file
     from secli.tables.formats import check_format
     from secli.tables.plots import check_plot_path
@@ -229,6 +228,10 @@ def equivariance(
     flags |= {"metric": metric, "background": background, "border": border, "per": _names("--per", per)}
     kinds = _names("--attribute", attribute) or ()
     settings = measure_settings(file.measure, f"--config {config}", given["measure"], flags)
+
+    # brings torch, for which a mistake in the options does not wait
+    from secli.experiments.measuring import Wanted, machine, pictures_for
+
     where = machine(device, threads)
     targets = once_each(targets)
     shapes = {only: _shape(text) for only, text in shapes_of(shape, targets).items()}
