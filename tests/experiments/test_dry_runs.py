@@ -48,7 +48,14 @@ def swept(*arguments: str, **keys: Any) -> Any:
     return CliRunner().invoke(app, ["sweep", "tiny.yaml", "--dry-run", *arguments])
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+# under the run-time checks of types a count takes many times as long: 22 deep residual networks are slow
+FILES = [
+    pytest.param(file, id=file.stem, marks=[pytest.mark.slow] if file.stem.startswith("dss_ablation") else [])
+    for file in CONFIGS
+]
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_every_file_plans_without_a_weight_and_without_a_fit(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
