@@ -24,10 +24,16 @@ def long_table(records: Sequence[EquivarianceRecord]) -> Table:
     names = (*_OWN, *_NUMBERS, *others, "resized")
     lines = []
     for record, label in zip(records, distinct_labels(records), strict=True):
+        network = label.replace(", ", " ")  # cut and awk part a line at every comma
         size = None if record.data.resized is None else "×".join(map(str, record.data.resized))
         for one in (record, *record.controls):
             for values in _values(one):
-                values |= {"network": label, "control": one.control, "metric": record.metric, "resized": size}
+                values |= {
+                    "network": network,
+                    "control": one.control,
+                    "metric": record.metric,
+                    "resized": size,
+                }
                 lines.append(tuple(Cell(_plain(values.get(name))) for name in names))
     return Table("Equivariance", tuple(Column(name, name) for name in names), tuple(lines))
 
