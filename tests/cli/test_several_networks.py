@@ -100,8 +100,8 @@ def test_sizes_may_differ_and_are_stated(measure: Measure) -> None:
     lines = measure(*nets, "--input", "named:1x40x36", "--format", "csv").stdout.splitlines()
     assert {line.split(",")[0]: line.split(",")[-1] for line in lines} == {
         "network": "resized",
-        "nets.py:small (untrained)": "",
-        "nets.py:named (untrained)": "40×36",
+        "nets.py:small (untrained seed 0)": "",
+        "nets.py:named (untrained seed 0)": "40×36",
     }
 
 

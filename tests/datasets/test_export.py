@@ -64,7 +64,7 @@ def test_a_full_disk_leaves_nothing_and_names_the_file(
         return real(handle, content)
 
     monkeypatch.setattr("secli.datasets.export.os.write", full)
-    with pytest.raises(OSError, match="No space left") as error:
+    with pytest.raises(OSError, match="no space left on device") as error:
         export_png(open_dataset(result.path), tmp_path / "png")
     assert str(error.value.filename).endswith(".png")
     assert [path for path in (tmp_path / "png").rglob("*") if path.is_file()] == []
