@@ -103,7 +103,7 @@ def read_manifest(directory: Path) -> Manifest:
             f"{path}: missing; is {directory} a directory that 'secli make-data' wrote?"
         ) from None
     except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}); remove {directory} and make it again") from None
+        raise InputError(f"{path}: damaged ({error}); remove its folder and make it again") from None
     if not isinstance(content, dict) or type(content.get("schema_version")) is not int:
         raise InputError(f"{path}: not the manifest of a dataset of secli")
     if content["schema_version"] > MANIFEST_VERSION:

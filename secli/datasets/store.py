@@ -151,11 +151,11 @@ def open_dataset(path: Path) -> ScaleDataset:
     for name, digest in sorted(manifest.files.items()):
         file = path / name
         if not file.is_file():
-            raise InputError(f"{file}: missing; remove {path} and make it again with 'secli make-data'")
+            raise InputError(f"{file}: missing; remove its folder and make it again with 'secli make-data'")
         if sha256_file(file) != digest:
             raise InputError(
                 f"{file}: damaged (its sha256 is not the one in {MANIFEST_FILE}); "
-                f"remove {path} and make it again with 'secli make-data'"
+                f"remove its folder and make it again with 'secli make-data'"
             )
     return ScaleDataset(
         path=path,
