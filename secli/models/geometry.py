@@ -179,7 +179,9 @@ class _Line(NamedTuple):
         room = min(self.positions.min() - seen[0], seen[1] - self.positions.max())
         low, high = self.slope - slack, (self.slope if room > radius else 3 * self.slope) + slack
         ratio = pixels / count
-        if count >= FEW and slack > ratio / 2:  # cells that look anywhere: an axis that is none of the plane's
+        if (
+            count >= FEW and slack > ratio / 2
+        ):  # cells that look anywhere: an axis that is none of the plane's
             return 0.0
         powers = [2.0**k for k in range(-4, 12)]
         # of stride s on p pixels, p/s cells are left, rounded up or down

@@ -15,6 +15,9 @@ MIXED = 1e-3
 MIXED_COARSELY = 0.05
 """The same where features are computed in half precision."""
 
+ROUNDED = 1e-6
+"""A change of this small a part of the largest tap's norm is one of rounding: sums of so much may cancel to nothing."""
+
 FEW = 0.005
 """The share of numbers below which a change is one of rounding."""
 
@@ -29,11 +32,14 @@ def mixing(alone: Mapping[str, Features], among: Mapping[str, Features], coarse:
     coarse : bool
         Whether the network computes in half precision.
     """
+    negligible = ROUNDED * max(
+        (float(_finite(part).norm()) for one in alone.values() for part in _list(one)), default=0.0
+    )
     for tap, features in alone.items():
         if tap not in among:
             continue
         pairs = zip(_list(features), _list(among[tap]), strict=True)
-        change = max(_change(one[-1], many[-1]) for one, many in pairs)
+        change = max(_change(one[-1], many[-1], negligible) for one, many in pairs)
         if change > (MIXED_COARSELY if coarse else MIXED):
             return f"tap '{tap}' of a picture changes by {change:.1%} with the other pictures of its batch"
     return None
@@ -66,16 +72,25 @@ def _list(features: Features) -> list[Tensor]:
     return features if isinstance(features, list) else [features]
 
 
-def _change(one: Tensor, other: Tensor) -> float:
+def _finite(tensor: Tensor) -> Tensor:
+    return torch.nan_to_num(tensor.double(), posinf=0.0, neginf=0.0)
+
+
+def _size(tensor: Tensor) -> float:
+    """Return the root of the mean square."""
+    return float(_finite(tensor).norm()) / max(1, tensor.numel()) ** 0.5
+
+
+def _change(one: Tensor, other: Tensor, negligible: float) -> float:
     """Return ‖a − b‖ / max(‖a‖, ‖b‖); what is not finite is left to the measurement.
 
     0 where next to no number changes: a maximum over directions that are all but equal may turn with the rounding.
     """
     if one.shape != other.shape:
         return float("inf")
-    a, b = (torch.nan_to_num(tensor.double(), posinf=0.0, neginf=0.0) for tensor in (one, other))
+    a, b = _finite(one), _finite(other)
     size = float(torch.maximum(a.norm(), b.norm()))
-    if size == 0:
+    if size == 0 or _size(a - b) <= negligible:
         return 0.0
     gap = (a - b).abs()
     changed = float((gap > MIXED * size / gap.numel() ** 0.5).double().mean())
