@@ -64,6 +64,7 @@ def untrained(
     """Measure untrained networks: what an architecture promises before it has learned anything."""
     import json
 
+    from secli.config import MeasureSettings, validated
     from secli.errors import InputError
     from secli.provenance import command_line
     from secli.storage.full import check_file
@@ -72,6 +73,8 @@ def untrained(
 
     if format not in ("markdown", "json"):
         raise InputError(f"--format {format}: known: markdown, json")
+    if border is not None:
+        validated(MeasureSettings, {"border": border}, "--border")  # not every version of typer refuses nan
     if (data is None) == (not rows):
         raise InputError("--data or --rows: give the pictures to measure on, or what was measured")
     if page is not None:
