@@ -153,7 +153,9 @@ def test_a_known_operation_is_not_run_again() -> None:
     )
     first = counter.step(network, images, labels)
     known = len(counter._known)
-    assert counter.step(network, images, labels) == first
+    again = counter.step(network, images, labels)
+    assert (again.forward, again.step) == (first.forward, first.step)
+    assert again.peak == pytest.approx(first.peak, rel=0.05)  # when the collector frees a cycle is its own affair
     assert len(counter._known) == known
 
 
