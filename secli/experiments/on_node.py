@@ -265,7 +265,8 @@ def named_as(here: SweepJob, there: SweepJob, scratch: Path) -> dict[str, bytes]
     if (here.run / CURVES_FILE).is_file():
         curves = read_record(here.run / CURVES_FILE)
         on = curves.data.model_copy(update={"path": str(there.measured_on)})
-        weights = curves.weights and curves.weights.replace(str(here.run), str(there.run))
+        weights: str | None = getattr(curves, "weights", None)
+        weights = weights and weights.replace(str(here.run), str(there.run))
         changes = {"data": on, "run": str(there.run), "trained_on": data, "weights": weights}
         renamed(CURVES_FILE, curves.model_copy(update=changes))
     if (here.run / CONFIG_FILE).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -78,7 +79,7 @@ def _finite(tensor: Tensor) -> Tensor:
 
 def _size(tensor: Tensor) -> float:
     """Return the root of the mean square."""
-    return float(_finite(tensor).norm()) / max(1, tensor.numel()) ** 0.5
+    return float(_finite(tensor).norm()) / math.sqrt(max(1, tensor.numel()))
 
 
 def _change(one: Tensor, other: Tensor, negligible: float) -> float:

@@ -155,7 +155,8 @@ def test_a_known_operation_is_not_run_again() -> None:
     known = len(counter._known)
     again = counter.step(network, images, labels)
     assert (again.forward, again.step) == (first.forward, first.step)
-    assert again.peak == pytest.approx(first.peak, rel=0.05)  # when the collector frees a cycle is its own affair
+    # when the collector frees a cycle is its own affair
+    assert again.peak == pytest.approx(first.peak, rel=0.05)
     assert len(counter._known) == known
 
 
