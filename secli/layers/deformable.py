@@ -15,7 +15,6 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from secli.layers.sampling import in_forward_mode, sample_bilinear
 
@@ -120,6 +119,8 @@ def deformed_conv2d(
     """Convolve with moved taps: by torchvision's operator on a GPU, by ours elsewhere and for forward-mode tangents."""
     if x.device.type != "cuda" or in_forward_mode(x, shifts, weight):
         return sampled_deform_conv2d(x, shifts, weight, bias, stride, padding, dilation, mask)
+    from torchvision.ops import deform_conv2d  # here, because its import takes seconds and only GPUs need it
+
     # the operator has no bfloat16, and positions need float32
     dtype = torch.promote_types(shifts.dtype, torch.float32)
     given = [None if tensor is None else tensor.to(dtype) for tensor in (x, shifts, weight, bias, mask)]

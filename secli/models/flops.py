@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from typing import Any
 
 import torch
-import torchvision.ops  # noqa: F401  (registers the operator that is counted here)
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -41,11 +41,18 @@ def _deformable(_: Shape, weight: Shape, *__: Any, out_shape: Shape, **___: Any)
     return (2 * outputs + PER_BILINEAR_SAMPLE) * samples
 
 
-FORMULAS = {
-    torch.ops.aten.grid_sampler_2d: _sampling,
-    torch.ops.aten.upsample_bilinear2d: _sampling,
-    torch.ops.torchvision.deform_conv2d: _deformable,
-}
+def formulas(images: Tensor) -> dict[Any, Any]:
+    """Return the formulas of what torch's counter gives zero.
+
+    torchvision's operator exists once that package is imported, which takes seconds: by the caller's own network, or
+    by our deformable layers when they are on a GPU.
+    """
+    known: dict[Any, Any] = {torch.ops.aten.grid_sampler_2d: _sampling, torch.ops.aten.upsample_bilinear2d: _sampling}
+    if images.is_cuda or "torchvision" in sys.modules:
+        import torchvision.ops  # noqa: F401
+
+        known[torch.ops.torchvision.deform_conv2d] = _deformable
+    return known
 
 
 def traced(model: nn.Module, shape: tuple[int, int, int]) -> tuple[dict[str, Features], int]:
@@ -80,14 +87,14 @@ def flops(model: nn.Module, images: Tensor) -> int:
 
     A convolution by Fourier transforms counts as the convolution that it computes.
     """
-    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    counter = FlopCounterMode(display=False, custom_mapping=formulas(images))
     with torch.no_grad(), without("fourier"), counter:
         model(images)
     return counter.get_total_flops()
 
 
 def _run(model: Any, images: Tensor) -> tuple[dict[str, Features], int]:
-    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    counter = FlopCounterMode(display=False, custom_mapping=formulas(images))
     with torch.no_grad(), without("fourier"), counter:
         features: dict[str, Features] = model.features(images)
     return features, counter.get_total_flops()

@@ -40,7 +40,18 @@ def outline(name: str, options: Mapping[str, Any] | None = None) -> StagedModel:
     return network.to("meta")
 
 
-class _Undrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class UncompiledMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A dispatch mode under which nothing is compiled.
+
+    torch would import its compiler (two seconds, 100 MB) at the first operation, to keep it out of the mode.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class _Undrawn(UncompiledMode):  # type: ignore[no-untyped-call]
     """Draw no random numbers on the meta device: there is nothing to fill, yet torch takes milliseconds for it."""
 
     DRAWN = frozenset({torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default})

@@ -7,14 +7,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from secli.config import TrainingSettings
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Draw(IntEnum):

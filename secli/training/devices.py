@@ -6,17 +6,21 @@ import logging
 import os
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 
 from secli.config import TrainingSettings
 from secli.errors import InputError
 from secli.training.compiling import check_compiler
 
-# Fabric writes remarks to stderr, where only the command line prints. Set on import: a spawned process imports
-# this module before Fabric says anything there.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+# Fabric writes remarks to stderr, where only the command line prints. A spawned process imports Fabric first, then
+# this module, and only then says Fabric anything; the first process imports it in make_fabric.
+_FABRIC_LOGGER = logging.getLogger("lightning_fabric")
+_FABRIC_LOGGER.setLevel(logging.WARNING)
 
 _PRECISIONS = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -58,6 +62,9 @@ def on_this_machine(training: TrainingSettings) -> TrainingSettings:
 
 def make_fabric(training: TrainingSettings) -> Fabric:
     """Return the Fabric for resolved settings; several devices are driven by one spawned process each."""
+    from lightning_fabric import Fabric  # here: its import takes seconds, which a dry run need not wait for
+
+    _FABRIC_LOGGER.setLevel(logging.WARNING)
     return Fabric(
         accelerator=training.device,
         devices=training.devices,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,6 +29,9 @@ from secli.training.ledger import METRICS_FILE, Ledger, divergence, position
 from secli.training.optim import learning_rate, make_optimizer, set_learning_rate
 from secli.training.plan import batch_bounds, parts_of, smallest_batch
 from secli.training.recompute import recompute_activations
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["METRICS_FILE", "Fit", "Job", "Outcome"]
 

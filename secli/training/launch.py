@@ -13,7 +13,6 @@ from multiprocessing.synchronize import Event as Flag
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
-from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessException
 
 from secli.datasets.interpreter import safe_path
@@ -26,6 +25,8 @@ from secli.training.fit import Fit, Job, Outcome
 from secli.training.interruption import catching_signals
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     Events: TypeAlias = Queue[Event | None]
 else:  # Python 3.10 cannot write the type of its contents at run time
     Events = Queue

@@ -22,7 +22,7 @@ from secli.config import TrainingSettings
 from secli.layers.forms import without
 from secli.layers.literal import literal_twin
 from secli.models.building import build, resolve_options
-from secli.models.flops import FORMULAS
+from secli.models.flops import formulas
 from secli.training.optim import make_optimizer, set_learning_rate
 
 Mode = Literal["train", "eval"]
@@ -140,7 +140,7 @@ class Subject:
     def flops(self, mode: Mode) -> int:
         """Return the multiply–adds × 2 of one pass, which is run."""
         self.model.train(mode == "train")
-        counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+        counter = FlopCounterMode(display=False, custom_mapping=formulas(self.images))
         with without("fourier"), counter:
             self.run(mode)
         return int(counter.get_total_flops())

@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from secli.models.flops import PER_BILINEAR_SAMPLE
+from secli.models.outline import UncompiledMode
 
 aten = torch.ops.aten
 
@@ -143,7 +143,7 @@ class WorkCounter:
         return StepWork(between - before, seen.work() - before, seen.peak)
 
 
-class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Seen(UncompiledMode):
     """Add up the work of all operations, and the storages that are alive."""
 
     def __init__(

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +28,9 @@ from secli.training.replicas.evaluate import count_errors
 from secli.training.replicas.optimizer_state import join_states, keep_replicas, state_of
 from secli.training.replicas.pool import Pool
 from secli.training.replicas.stack import Stack
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 ReplicaReport = Callable[[Path, Event], None]
 """Receives a run directory and an event of its run."""
