@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from secli.errors import InputError, UnknownNameError
 from secli.fields import Canvas, Field, Plane, ScaleSpace
 from secli.layers.forms import without
 from secli.models.contract import Features, Model
+from secli.models.hooked import code_of
 from secli.models.missing import readable
 from secli.records import LocalRow
 from secli.scaling import SAMPLING_BLUR
@@ -163,9 +165,16 @@ def stage_parts(
     for tap, module in model.stages:
         if settings.taps is None or tap in settings.taps:
             field: Field = Plane() if before is None else taps[before]
-            parts[before, tap] = Part(tap, "stage", module, field, taps[tap], settings, factors)
+            run = partial(_run_stage, model, module)
+            parts[before, tap] = Part(tap, "stage", run, field, taps[tap], settings, factors)
         before = tap
     return parts
+
+
+def _run_stage(model: Model, stage: nn.Module, features: Features) -> Features:
+    with code_of(model):
+        output: Features = stage(features)
+    return output
 
 
 class Beside:

@@ -29,7 +29,7 @@ from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import Features, Model, Stage, StagedModel
 from secli.models.entrance import chain, entrance
 from secli.models.foreign import one_line, where
-from secli.models.hooked import ExternalModel
+from secli.models.hooked import ExternalModel, code_of
 from secli.models.targets import load_target
 from secli.records import ModelInfo
 from secli.scaling import rescale
@@ -219,8 +219,8 @@ def untrained(model: Model, name: str, options: Mapping[str, Any], seed: int) ->
             f"{name}: {len(stuck)} of its weights belong to modules without reset_parameters ({listed})"
         )
     try:
-        fresh = copy.deepcopy(model)
-        with torch.random.fork_rng(devices=[]):
+        with code_of(model), torch.random.fork_rng(devices=[]):
+            fresh = copy.deepcopy(model)
             torch.manual_seed(seed)
             for module in fresh.modules():
                 reset = _reset_of(module)

@@ -46,24 +46,26 @@ def kind_of(module: nn.Module) -> str | None:
     """Return the kind of a layer, from its class; None for containers and for all other layers.
 
     ``conv``: classes named …Conv… or …Lift…; ``pool``: …Pool…; ``norm``: …Norm…; ``activation``: those of
-    ``torch.nn.modules.activation``, and whatever is named …ReLU…, …GELU…, …SiLU… or …Swish…. A module with
-    children is a container, unless torch or this package calls it one layer.
+    ``torch.nn.modules.activation``, and whatever is named …ReLU…, …GELU…, …SiLU… or …Swish…; a class of another
+    name is of the kind of the class that it was made from. A module with children is a container, unless torch or
+    this package calls it one layer.
 
     Examples
     --------
     >>> kind_of(nn.Conv2d(1, 1, 3)), kind_of(nn.GELU()), kind_of(nn.Linear(2, 2))
     ('conv', 'activation', None)
     """
-    cls = type(module)
     if not is_layer(module):
         return None
+    # what the class itself is called says most; a subclass of another name is what it was made from
+    return next(filter(None, map(_kind_by_name, type(module).__mro__)), None)
+
+
+def _kind_by_name(cls: type) -> str | None:
     name = cls.__name__
     if cls.__module__ == "torch.nn.modules.activation" and name not in _NO_ACTIVATION:
         return "activation"
-    for kind, words in _WORDS.items():
-        if re.search(words, name):
-            return kind
-    return None
+    return next((kind for kind, words in _WORDS.items() if re.search(words, name)), None)
 
 
 def is_layer(module: nn.Module) -> bool:

@@ -25,6 +25,7 @@ from secli.equivariance.features import tensors
 from secli.errors import SecliError
 from secli.layers.chain import Chain
 from secli.models.contract import Features, Model
+from secli.models.hooked import code_of
 
 
 class Steps(NamedTuple):
@@ -321,7 +322,8 @@ class Watch:
             for i, value in zip(moving, values, strict=True):
                 fresh[i] = value
             args, kwargs = tree_unflatten(fresh, shape)
-            return [_numbers(call.module(*args, **kwargs))]
+            with code_of(self.network):
+                return [_numbers(call.module(*args, **kwargs))]
 
         ways = [tangent for tangent in call.directions if tangent is not None]
         try:

@@ -169,6 +169,11 @@ class ExternalModel(nn.Module):
         return self
 
 
+def code_of(model: object) -> AbstractContextManager[None]:
+    """Return what stands around a run of single modules of a network; of our own networks, nothing."""
+    return model.code() if isinstance(model, ExternalModel) else nullcontext()
+
+
 class DeclaredModel(ExternalModel):
     """A foreign network that declares its own taps (``taps`` and ``features`` as secli's contract has them)."""
 

@@ -319,6 +319,14 @@ class TestLayers:
         }
         for kind, modules in expected.items():
             assert [kind_of(module) for module in modules] == [kind] * len(modules)
+
+        class Mine(nn.Conv2d):
+            """A convolution of another name."""
+
+        class MyNorm(nn.Conv2d):
+            """What is named as another kind is of that kind."""
+
+        assert (kind_of(Mine(1, 1, 3)), kind_of(MyNorm(1, 1, 3))) == ("conv", "norm")
         others = [nn.Linear(2, 2), nn.Identity(), nn.Dropout(), nn.Softmax(dim=1), Mix(1, 1)]
         assert [kind_of(module) for module in others] == [None] * len(others)
 
