@@ -271,8 +271,9 @@ def named_as(here: SweepJob, there: SweepJob, scratch: Path) -> dict[str, bytes]
         renamed(CURVES_FILE, curves.model_copy(update=changes))
     if (here.run / CONFIG_FILE).is_file():
         content = parse_yaml((here.run / CONFIG_FILE).read_text(encoding="utf-8"))
-        text = yaml.safe_dump({**content, "data": str(there.data)}, sort_keys=False, allow_unicode=True)
-        written[CONFIG_FILE] = text.encode()
+        if isinstance(content, dict):  # whoever reads a damaged one says so
+            text = yaml.safe_dump({**content, "data": str(there.data)}, sort_keys=False, allow_unicode=True)
+            written[CONFIG_FILE] = text.encode()
     return written
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from secli.errors import InputError
@@ -62,9 +62,11 @@ def load_weights(path: Path, network: nn.Module, model: ModelInfo) -> None:
         weights = safetensors.torch.load_file(path)
         with safe_open(path, framework="pt") as file:
             described = json.loads((file.metadata() or {}).get("secli", "{}"))
+        if not isinstance(described, dict):
+            raise ValueError("its description is no mapping")
     except FileNotFoundError:
         raise InputError(f"{path}: no weights yet; the run has not ended an epoch") from None
-    except (SafetensorError, ValueError):
+    except Exception:  # whatever a damaged file makes the readers raise
         raise InputError(f"{path}: damaged weights (not a whole safetensors file)") from None
     if described.get("model", model.name) != model.name:
         raise InputError(

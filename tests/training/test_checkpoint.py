@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from secli.errors import InputError
 from secli.models.building import build
@@ -48,6 +49,14 @@ def test_damaged_weights_are_refused_by_name(tmp_path: Path, damage: bytes | Non
         load_weights(file, build("cnn"), INFO)
     with pytest.raises(InputError, match="no weights yet"):
         load_weights(tmp_path / "missing", build("cnn"), INFO)
+
+
+@pytest.mark.parametrize("said", ["[]", '"cnn"', "{", "[" * 100_000, "null"])
+def test_damaged_descriptions_of_weights_are_refused_by_name(tmp_path: Path, said: str) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file(weights_of(build("cnn")), file, metadata={"secli": said})
+    with pytest.raises(InputError, match=r"model.safetensors: damaged weights"):
+        load_weights(file, build("cnn"), INFO)
 
 
 class Trap:
