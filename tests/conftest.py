@@ -1,5 +1,6 @@
 """Shapes and types are checked at run time in every test (jaxtyping + beartype); random tests are repeatable."""
 
+import contextlib
 import os
 import sys
 import types
@@ -39,12 +40,17 @@ if os.environ.get("SECLI_SHAPE_HOOK", "1") == "1":
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left_in_the_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Give the session a cache of its own, in which MNIST is found if the user has it."""
+    """Give the session a cache of its own, in which MNIST is found if the user has it; its processes share it."""
     from secli.sources.files import cache_directory
 
-    cache, mnist = tmp_path_factory.mktemp("cache"), cache_directory() / "mnist"
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent
+    cache, mnist = session / "shared-cache", cache_directory() / "mnist"
+    cache.mkdir(exist_ok=True)
     if mnist.is_dir():
-        (cache / "mnist").symlink_to(mnist.resolve())
+        with contextlib.suppress(FileExistsError):
+            (cache / "mnist").symlink_to(mnist.resolve())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECLI_CACHE", str(cache))
         yield
@@ -55,3 +61,15 @@ def _same_random_numbers_in_any_order() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def _described_once() -> Iterator[None]:
+    """Describe each model of the registry once for the tests of one file: building all of them takes seconds."""
+    from functools import lru_cache
+
+    import secli.models.describe
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secli.models.describe, "describe", lru_cache(secli.models.describe.describe))
+        yield

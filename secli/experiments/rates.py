@@ -99,7 +99,9 @@ def _fastest(forward: Callable[[], Tensor], *inputs: Tensor) -> float:
         began = time.perf_counter()
         result = forward()
         if inputs:
-            torch.autograd.grad(result.sum(), inputs)  # of a tensor given with its own gradient it imports sympy
+            torch.autograd.grad(
+                result.sum(), inputs
+            )  # of a tensor given with its own gradient it imports sympy
         return time.perf_counter() - began
 
     once()  # the first one also finds its algorithms

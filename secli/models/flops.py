@@ -47,7 +47,10 @@ def formulas(images: Tensor) -> dict[Any, Any]:
     torchvision's operator exists once that package is imported, which takes seconds: by the caller's own network, or
     by our deformable layers when they are on a GPU.
     """
-    known: dict[Any, Any] = {torch.ops.aten.grid_sampler_2d: _sampling, torch.ops.aten.upsample_bilinear2d: _sampling}
+    known: dict[Any, Any] = {
+        torch.ops.aten.grid_sampler_2d: _sampling,
+        torch.ops.aten.upsample_bilinear2d: _sampling,
+    }
     if images.is_cuda or "torchvision" in sys.modules:
         import torchvision.ops  # noqa: F401
 

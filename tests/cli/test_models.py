@@ -11,6 +11,7 @@ from secli.catalogue import MODELS
 from secli.cli.app import app
 
 runner = CliRunner()
+pytestmark = pytest.mark.usefixtures("_described_once")
 
 
 @pytest.mark.parametrize("columns", [80, 160])

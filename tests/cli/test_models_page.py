@@ -17,6 +17,7 @@ from secli.families import FAMILIES
 DOCS = Path(__file__).parents[2] / "docs"
 SPEED = DOCS / "models-speed.json"
 runner = CliRunner()
+pytestmark = pytest.mark.usefixtures("_described_once")
 
 
 def page(*arguments: str) -> str:

@@ -129,6 +129,7 @@ def never() -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_brings_its_state_home_and_goes_on_without_its_node(
     jobs: Jobs, tmp_path: Path, cluster: Any
 ) -> None:

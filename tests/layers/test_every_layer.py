@@ -99,6 +99,7 @@ def test_compiled_it_has_the_same_values_and_gradients(case: Case, compiled: dic
     assert compiled[case.name] == ""
 
 
+@pytest.mark.slow
 @every_case
 def test_exported_saved_and_loaded_it_has_the_same_values(case: Case, exported: dict[str, str]) -> None:
     assert exported[case.name] == ""
