@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from secli.datasets.interpreter import package_home
 from secli.errors import InputError, SecliError
 from secli.experiments.cluster import CLUSTERS, RayEngine, check_address
 from secli.experiments.engine import Done, Failed, Left, Progressed, Started, SweepEvent
@@ -63,6 +64,19 @@ def test_on_one_machine_ray_is_told_to_listen_on_loopback_alone(monkeypatch: pyt
         assert seen == [("0", "127.0.0.1")]
     assert CLUSTERS not in os.environ
     assert ray_constants.ENABLE_RAY_CLUSTER is True
+
+
+def test_ray_is_not_started_in_the_working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its workers, on every node, would import from there before all else."""
+    seen: list[Path] = []
+    engine = RayEngine()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(engine.ray, "init", lambda **_: seen.append(Path.cwd()))
+    monkeypatch.setattr(engine.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(engine.ray, "shutdown", lambda: None)
+    with engine._connected():
+        assert Path.cwd() == tmp_path
+    assert seen == [Path(package_home())]
 
 
 def test_a_ray_that_does_not_start_in_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
