@@ -85,8 +85,7 @@ FAMILIES: Registry[Family] = Registry(
                 "Networks named _56 enlarge by nearest neighbours, as published code does (upsample=bilinear: as an "
                 "independent reproduction's text says).",
                 "Wide ResNets: where the width changes the shortcut reads what BN and ReLU give "
-                "(shared_activation=false: the block's input); coefficients start normal with the fan-out; variant b "
-                "adds the plane's 1×1 shortcut to every level that is lifted again.",
+                "(shared_activation=false: the block's input).",
             ),
         ),
         Family(
