@@ -206,9 +206,9 @@ FAMILIES: Registry[Family] = Registry(
             "κ^s = dilated impulses (s whole), else argmin_κ Σ_{i<j} ‖R_ij(x ⋆ κ_j) − R_ij(x) ⋆ κ_i‖",
             "Sosnovik, Moskalev, Smeulders, DISCO: accurate Discrete Scale Convolutions, BMVC 2021",
             (
-                "The bases between whole scales come from our own least squares, in closed form over all smooth random "
-                "pictures instead of a sample of them, since the fitted numbers are no part of the paper: equal in "
-                "what they minimise, not in every digit.",
+                "The bases between whole scales come from our own fit, in closed form over all pictures of white noise "
+                "instead of a sample of them, since the fitted numbers are no part of the paper: equal in what they "
+                "minimise, not in every digit. Of a published basis, at 1.41, they differ by 0.4 %.",
                 "The published last pooling is off the centre; the field of its tap says where its cells lie.",
                 "In the wide ResNet the shortcut pools behind its 1×1 convolution.",
             ),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from secli.catalogue import MODELS
 from secli.layers.ses import SteerableFilters
 from secli.models.building import build
 
@@ -79,3 +80,12 @@ def test_logits_are_those_of_the_published_code(name: str) -> None:
     with torch.no_grad():
         logits = model(golden()["images"])
     assert difference(logits, golden()[name]) < 1e-5
+
+
+def test_disco_is_trained_on_photographs_as_its_authors_did() -> None:
+    disco, others = MODELS["wrn_16_8_disco"].training, MODELS["wrn_16_8_ses_b"].training
+    assert {key: value for key, value in disco.items() if others[key] != value} == {
+        "batch": 64,
+        "lr": 0.05,
+        "weight_decay": 1e-3,
+    }
