@@ -142,7 +142,6 @@ FAMILIES: Registry[Family] = Registry(
             (
                 "Published code declares 493 688 parameters for mnist_ss and 10 846 835 for wrn_16_8_ss; 7 410 and "
                 "566 313 of them never enter the computation, and are left out here: the function is the same.",
-                "The description is silent on how coefficients start: here so that a layer keeps its input's variance.",
                 "The harmonics' real and imaginary parts are normalised apart, the centre counts as r = 1 and the "
                 "largest kernel is cut to a disk, as published: the law of scaling holds only nearly.",
                 "The published wide ResNet gives its inner blocks, by a slip, filters of size 3 alone: "

@@ -258,6 +258,8 @@ def wide_resnet(
 
 
 def _head(family: WideFamily, width: int, classes: int) -> nn.Sequential:
+    classifier = nn.Linear(width, classes)
+    nn.init.zeros_(classifier.bias)
     modules = {
         "before_norm": family.before_norm,
         "norm": family.norm(width),
@@ -265,7 +267,7 @@ def _head(family: WideFamily, width: int, classes: int) -> nn.Sequential:
         "before_average": family.before_average,
         "average": GlobalAverage(),
         "before_linear": family.before_linear,
-        "classify": nn.Linear(width, classes),
+        "classify": classifier,
     }
     return chain(**{name: module for name, module in modules.items() if module is not None})
 
