@@ -305,7 +305,7 @@ MODELS: Registry[ModelSpec] = Registry(
         ),
         _wrn(
             "wrn_16_8_ses_b",
-            "steerable, max over scale between groups",
+            "steerable, groups 2 and 3 pool the scales and lift again",
             "ses",
             SESN,
             "ses:wrn_ses",

@@ -209,7 +209,6 @@ FAMILIES: Registry[Family] = Registry(
                 "instead of a sample of them, since the fitted numbers are no part of the paper: equal in what they "
                 "minimise, not in every digit. Of a published basis, at 1.41, they differ by 0.4 %.",
                 "The published last pooling is off the centre; the field of its tap says where its cells lie.",
-                "In the wide ResNet the shortcut pools behind its 1×1 convolution.",
             ),
         ),
         Family(

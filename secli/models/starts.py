@@ -183,7 +183,7 @@ STARTS = (
         "coefficients of `wrn_16_8_ss`, real and imaginary parts alike",
         "normal",
         "√(2·in/n), n = orders · out · in · angles",
-        PUBLISHED,
+        "published, for the other `wrn_16_8*`",
         lambda weight: math.sqrt(2 * weight.shape[2] / weight.numel()),
         lambda at: at.wide and isinstance(at.module, ScaleSteerableConv),
     ),
