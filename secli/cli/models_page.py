@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from secli.catalogue import MODELS
 from secli.families import FAMILIES, Family
+from secli.models.agreement import AGREEMENTS
 from secli.models.building import builder_of
 from secli.models.describe import Description, summary
+from secli.models.outline import outline
+from secli.models.starts import STARTS, places, start_of
 
 COMMAND = "secli models --format markdown --speed docs/models-speed.json > docs/models.md"
 
@@ -38,6 +42,9 @@ def page(descriptions: Sequence[Description], speeds: Sequence[Mapping[str, Any]
     ]
     if speeds:
         parts.append(_measured_on(speeds))
+    names = [each.name for each in descriptions]
+    parts += ["## Compared with published code", _COMPARED, _agreements(names)]
+    parts += ["## How weights start", _STARTS, _starts(names)]
     for name in FAMILIES:
         members = [each for each in descriptions if each.family == name]
         if members:
@@ -53,6 +60,44 @@ Written by `{command}`; edit the registry, not this page.
 the forward pass of one picture at its own size: matrix products, convolutions and bilinear samples (8 a sample); a
 deformable convolution K×K from C to C' channels counts (2C' + 8)·C·K² per cell. What works cell by cell counts
 nothing. A tap's field says how scale acts on it; shapes leave out the batch, strides and blurs are in image pixels."""
+
+
+_COMPARED = """What of each network is known to be equal to its authors' code, on the same weights and inputs: the norm
+of the difference over that of the output. The reference numbers are in `tests/golden`; a row says no more than its
+tests."""
+
+_STARTS = """The first row that speaks of a parameter holds. uniform: in ± the size; normal: with the size as its
+deviation; delta: uniform but for the taps named. in, out: channels; K: side of a kernel; I: interaction.
+`tests/models/test_starts.py` holds every tensor of every network against its row."""
+
+
+def _agreements(names: Sequence[str]) -> str:
+    rows = []
+    for each in AGREEMENTS:
+        members = [name for name in names if each.speaks_of(name)]
+        if members:
+            tests = ", ".join(f"`{test}`" for test in each.checked) or "–"
+            rows.append([", ".join(f"`{name}`" for name in members), each.equal, tests, each.differs])
+    return _table(
+        ["network", "equal to published code", "checked by", "what differs or is not compared"], rows
+    )
+
+
+def _starts(names: Sequence[str]) -> str:
+    rows = []
+    every = {MODELS[name].family for name in names}
+    for start in STARTS:
+        families = {MODELS[name].family for name in names if start.what in _started(name)}
+        if families:
+            where = "all" if families == every else ", ".join(name for name in FAMILIES if name in families)
+            rows.append([start.what, where, start.kind, start.formula, start.source])
+    return _table(["parameter", "families", "distribution", "size", "source"], rows)
+
+
+@lru_cache(maxsize=128)
+def _started(name: str) -> frozenset[str]:
+    """Return the rows that speak of a network's parameters."""
+    return frozenset(start_of(place).what for place in places(name, outline(name)).values())
 
 
 def _overview(descriptions: Sequence[Description], rows: Sequence[Mapping[str, Any]]) -> str:

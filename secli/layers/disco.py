@@ -18,12 +18,22 @@ import numpy as np
 import torch
 
 from secli.layers.cache import cached_array
-from secli.layers.disco_fit import CELLS, PICTURE_BLUR, Array, fit_proxies, is_integer
+from secli.layers.disco_fit import (
+    CELLS,
+    KEYS,
+    NOISE_MEAN,
+    NOISE_SIDE,
+    PICTURE_BLUR,
+    Array,
+    Images,
+    fit_proxies,
+    is_integer,
+)
 from secli.layers.hermite import Basis, basis_a, basis_b
 
 Kind = Literal["A", "B"]
 
-FIT_VERSION = 1  # goes into the cache's key: raise it when the same parameters give other kernels
+FIT_VERSION = 2  # goes into the cache's key: raise it when the same parameters give other kernels
 
 
 def disco_basis(
@@ -34,6 +44,7 @@ def disco_basis(
     kind: Kind = "A",
     mult: float = 2.0,
     max_order: int = 4,
+    images: Images = "noise",
 ) -> Basis:
     """Return the basis ψ_b^s = Σ_p W_bp κ_p^s, each function divided by its L2 norm at the first scale.
 
@@ -52,6 +63,8 @@ def disco_basis(
         W as :func:`secli.layers.hermite.basis_a` (all orders below e) or ``basis_b`` (low orders, sub-scales).
     mult, max_order
         Of kind B.
+    images : "noise" or "blurred"
+        The pictures that the fit is made on: white noise, as published, or smooth ones.
 
     Raises
     ------
@@ -61,9 +74,10 @@ def disco_basis(
 
     Notes
     -----
-    The proxies κ depend on the size, the scales and e alone. They are fitted once, then kept in memory and on
-    disk (in the folder ``disco`` of ``SECLI_CACHE``, else of the user's cache), the file named after the hash
-    of what they depend on. Each scale is cropped to its support: e at scale 1, (e − 1)·s + 1 at an integer scale.
+    The proxies κ depend on the size, the scales, e and the pictures alone. They are fitted once, then kept in
+    memory and on disk (in the folder ``disco`` of ``SECLI_CACHE``, else of the user's cache), the file named after
+    the hash of what they depend on. Each scale is cropped to its support: e at scale 1, (e − 1)·s + 1 at an integer
+    scale.
     Under ``torch.device("meta")`` nothing is fitted: the functions are zeros of the right shapes.
 
     Examples
@@ -86,7 +100,7 @@ def disco_basis(
     if torch.get_default_device().type == "meta":  # only shapes are asked for: a fit takes seconds to minutes
         kernels = np.zeros((len(steps), effective_size**2, size, size))
     else:
-        kernels = proxies(size, steps, effective_size)
+        kernels = proxies(size, steps, effective_size, images)
     functions = [
         _cropped(np.tensordot(mixing, each, axes=1), scale, effective_size)
         for scale, each in zip(steps, kernels, strict=True)
@@ -95,12 +109,12 @@ def disco_basis(
 
 
 @lru_cache(maxsize=32)
-def proxies(size: int, scales: tuple[float, ...], effective_size: int) -> Array:
+def proxies(size: int, scales: tuple[float, ...], effective_size: int, images: Images = "noise") -> Array:
     """Return the kernels κ_p^s that stand for the e² unit impulses, (scale, e², K, K), fitted once.
 
     Parameters
     ----------
-    size, scales, effective_size
+    size, scales, effective_size, images
         As for :func:`disco_basis`.
 
     Returns
@@ -113,10 +127,10 @@ def proxies(size: int, scales: tuple[float, ...], effective_size: int) -> Array:
         "size": size,
         "scales": scales,
         "effective_size": effective_size,
-        "blur": PICTURE_BLUR,
+        "images": [NOISE_MEAN, NOISE_SIDE, KEYS] if images == "noise" else PICTURE_BLUR,
         "cells": CELLS,
     }
-    kernels = cached_array("disco", parameters, lambda: fit_proxies(size, scales, effective_size))
+    kernels = cached_array("disco", parameters, lambda: fit_proxies(size, scales, effective_size, images))
     kernels.setflags(write=False)
     return kernels
 

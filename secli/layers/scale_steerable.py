@@ -106,21 +106,18 @@ class ScaleSteerableConv(nn.Module):
         shape = (len(orders), out_channels, in_channels, angles)
         self.real = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.imag = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        # kept apart from the buffer: the deviation of the weights must not depend on dtype or device
-        self._energy = float(basis.square().sum()) / len(self.sizes)
         self.register_buffer("basis", basis.to(self.real), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw both parts of the coefficients normally, so that the kernels keep the variance as He's do.
+        """Draw both parts of the coefficients uniformly in ±√(2/(9 · in · out)), as published code does.
 
-        The published description is silent. The variance is 2/(in · E), E = Σ ‖Re S‖² + ‖Im S‖² over all filters,
-        the mean over sizes: then Σ_in ‖κ_K‖² is 2 on the mean over sizes, as in a layer before a ReLU. That is
-        for pixels without correlation; the filters favour smooth pictures, which come out stronger.
+        The kernels are then small and shrink with both widths; batch norms behind them make up for that.
         """
-        deviation = math.sqrt(2 / (self.real.shape[2] * self._energy))
-        nn.init.normal_(self.real, std=deviation)
-        nn.init.normal_(self.imag, std=deviation)
+        _, outputs, inputs, _ = self.real.shape
+        bound = math.sqrt(2 / (9 * inputs * outputs))
+        nn.init.uniform_(self.real, -bound, bound)
+        nn.init.uniform_(self.imag, -bound, bound)
 
     def kernels(self) -> list[Tensor]:
         """Return the kernels, one (out, in, K, K) per size."""

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -62,6 +63,7 @@ class SteerableFilters(nn.Module):
     """
 
     basis: Tensor
+    _kept: _Kept | None
 
     def __init__(
         self,
@@ -72,12 +74,10 @@ class SteerableFilters(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.size, self.scales, self.sides = basis.size, basis.scales, basis.sides
+        self.size, self.scales = basis.size, basis.scales
         self.weight = nn.Parameter(torch.empty(*shape, basis.count, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(shape[0], device=device, dtype=dtype)) if bias else None
-        flat = torch.cat([torch.from_numpy(f).flatten(1) for f in basis.functions], dim=1)
-        self.register_buffer("basis", flat.to(self.weight), persistent=False)
-        self._kept: _Kept | None = None
+        self._take([torch.from_numpy(function) for function in basis.functions])
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -85,6 +85,42 @@ class SteerableFilters(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+    def set_basis(self, functions: Float[Tensor, "b s k k"] | Float[np.ndarray, "b s k k"]) -> None:
+        """Take other functions ψ_b^{σ_k} in the place of the layer's own: Σ_b w_b ψ_b^{σ_k} with the same weights.
+
+        Each level is cropped to its support: the smallest centred square beyond which all its functions are zero.
+
+        Parameters
+        ----------
+        functions : tensor or array (function, level, K, K)
+            As many functions and levels as the layer has, of its own size K.
+
+        Raises
+        ------
+        ValueError
+            When the shape is another, or a value is not finite.
+
+        Notes
+        -----
+        No checkpoint holds a basis: one that was set must be set again where the weights are loaded.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from secli.layers import SESLift, basis_a
+        >>> lift = SESLift(1, 8, basis_a(7, (0.9, 1.27, 1.79), 3), padding=3)
+        >>> lift.set_basis(torch.rand(9, 3, 7, 7))
+        >>> lift.sides
+        (7, 7, 7)
+        """
+        full = torch.as_tensor(functions).detach().to("cpu", torch.float64)
+        wanted = (self.weight.shape[-1], len(self.scales), self.size, self.size)
+        if tuple(full.shape) != wanted:
+            raise ValueError(f"the basis must have the shape {wanted}, not {tuple(full.shape)}")
+        if not torch.isfinite(full).all():
+            raise ValueError("the basis has values that are not finite")
+        self._take([_support(level) for level in full.unbind(1)])
 
     def kernels(self) -> list[Tensor]:
         """Return the cropped kernels, one (out, in[, interaction], K_k, K_k) per scale.
@@ -119,6 +155,13 @@ class SteerableFilters(nn.Module):
         self._kept = None
         return super().train(mode)
 
+    def _take(self, functions: list[Tensor]) -> None:
+        """Hold these functions, (b, K_k, K_k) of each level, rounded once to the type of the weight."""
+        self.sides = tuple(int(function.shape[-1]) for function in functions)
+        flat = torch.cat([function.flatten(1) for function in functions], dim=1)
+        self.register_buffer("basis", flat.to(self.weight), persistent=False)
+        self._kept = None
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave kept kernels out of copies and pickles."""
         return {**self.__dict__, "_kept": None}
@@ -128,6 +171,15 @@ class SteerableFilters(nn.Module):
         return [
             line.reshape(*line.shape[:-1], side, side) for line, side in zip(lines, self.sides, strict=True)
         ]
+
+
+def _support(functions: Float[Tensor, "b k k"]) -> Float[Tensor, "b m m"]:
+    """Return the smallest centred square outside of which all functions are zero, at least its middle."""
+    middle = functions.shape[-1] // 2
+    away = (torch.arange(functions.shape[-1]) - middle).abs()
+    used = functions.ne(0).any(0)
+    reach = int((torch.maximum(away[:, None], away) * used).max())
+    return functions[:, middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
 
 
 def cropped_conv2d(

@@ -11,9 +11,8 @@ blocks, then BN → ReLU → global average → Linear, each block being::
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from dataclasses import field as default
 from typing import Annotated, NamedTuple
 
 import torch
@@ -107,19 +106,17 @@ class WideFamily:
     stem
         Gives the first 3×3 convolution or lift, from (in_channels, channels); it keeps the size of the plane.
     conv
-        Gives a 3×3 convolution (or what stands for it, with a maximum over scale behind it, or a pooling instead
-        of the stride).
+        Gives a 3×3 convolution (or what stands for it, with a maximum over scale before or behind it, or a pooling
+        instead of the stride).
     shortcut
         Gives the 1×1 convolution of the first block of each group, where the width changes; what it returns is
-        added to the block's output and may broadcast over its levels.
+        added to the block's output, level by level.
     field
         The field behind a group, given the grid and the group (0: the stem).
     norm
         Gives a batch norm, from the width.
     activation
         Gives what follows every batch norm.
-    before_group
-        What stands at the start of a group (2, 3), before its first block: a maximum over scale, say.
     before_norm, before_average, before_linear
         What stands at the end before the last batch norm, before the global average, before the linear layer.
     strided
@@ -134,7 +131,6 @@ class WideFamily:
     field: Callable[[Grid, int], Field] = lambda grid, group: grid.plane()
     norm: Callable[[int], nn.Module] = BatchNorm
     activation: Callable[[], nn.Module] = nn.ReLU
-    before_group: Mapping[int, nn.Module] = default(default_factory=dict)
     before_norm: nn.Module | None = None
     before_average: nn.Module | None = None
     before_linear: nn.Module | None = None
@@ -184,14 +180,6 @@ class GlobalAverage(nn.Module):
     def forward(self, x: Float[Tensor, "n c *s h w"]) -> Float[Tensor, "n c *s"]:
         """Return the means."""
         return x.mean((-2, -1))
-
-
-class OneLevel(nn.Module):
-    """A plane seen as a scale space of one level, which adds to every level of another."""
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 1 h w"]:
-        """Return the plane with a scale axis of length one."""
-        return x.unsqueeze(2)
 
 
 class LowestLevels(nn.Module):
@@ -252,8 +240,6 @@ def wide_resnet(
     for group in (1, 2, 3):
         stride = 1 if group == 1 else 2
         blocks: dict[str, nn.Module] = {}
-        if group in family.before_group:
-            blocks["before"] = family.before_group[group]
         for block in range(1, BLOCKS + 1):
             first = block == 1
             place = Place(
@@ -272,6 +258,8 @@ def wide_resnet(
 
 
 def _head(family: WideFamily, width: int, classes: int) -> nn.Sequential:
+    classifier = nn.Linear(width, classes)
+    nn.init.zeros_(classifier.bias)
     modules = {
         "before_norm": family.before_norm,
         "norm": family.norm(width),
@@ -279,7 +267,7 @@ def _head(family: WideFamily, width: int, classes: int) -> nn.Sequential:
         "before_average": family.before_average,
         "average": GlobalAverage(),
         "before_linear": family.before_linear,
-        "classify": nn.Linear(width, classes),
+        "classify": classifier,
     }
     return chain(**{name: module for name, module in modules.items() if module is not None})
 

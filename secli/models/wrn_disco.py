@@ -22,7 +22,6 @@ from secli.models.wide_resnet import (
     STL10_STD,
     WIDTHS,
     BlockDropout,
-    OneLevel,
     Place,
     SharedActivation,
     WideFamily,
@@ -49,11 +48,13 @@ def wrn_disco(
     widths: Widths = WIDTHS,
     shared_activation: SharedActivation = True,
 ) -> StagedModel:
-    """Return DISCO in the wide residual body: the scale axis pooled before groups 2 and 3, which lift again.
+    """Return DISCO in the wide residual body: groups 2 and 3 pool the scale axis first and lift again.
 
-    A stride of 2 is a maximum over 2×2 behind the convolution, and behind the 1×1 of the shortcut: every second
-    response of a fine grid would not know what its neighbours were. The shortcuts are shared over scales, batch
-    norms run over (S, H, W), the scale axis is pooled before the last batch norm.
+    They do so inside their first convolution, y_k = (max_j x_j) ⋆ Σ_b w_b ψ_b^{s_k}: the batch norm and ReLU before
+    it, and the shortcut beside it, see every level. A stride of 2 is a maximum over 2×2 behind the convolution, and
+    behind the 1×1 of the shortcut: every second response of a fine grid would not know what its neighbours were. The
+    shortcuts are shared over scales, batch norms run over (S, H, W), the scale axis is pooled before the last batch
+    norm.
 
     Raises
     ------
@@ -65,17 +66,14 @@ def wrn_disco(
 
     def conv(place: Place) -> nn.Module:
         inputs, outputs, stride = place[:3]
-        lifts = place.opens and place.group in RELIFTED
-        layer = SESLift if lifts else SESConv
-        module = layer(inputs, outputs, basis, padding=padding, bias=False)
-        return module if stride == 1 else chain(conv=module, pool=SpatialPool(stride))
+        if not (place.opens and place.group in RELIFTED):
+            return SESConv(inputs, outputs, basis, padding=padding, bias=False)
+        lift = SESLift(inputs, outputs, basis, padding=padding, bias=False)
+        return chain(levels=ScalePool(scale_pool), lift=lift, pool=SpatialPool(stride))
 
     def shortcut(place: Place) -> nn.Module:
-        modules: dict[str, nn.Module] = {"level": OneLevel()} if place.group in RELIFTED else {}
-        modules["conv"] = SESPointwise(place.inputs, place.outputs, bias=False)
-        if place.stride > 1:
-            modules["pool"] = SpatialPool(place.stride)
-        return chain(**modules)
+        pointwise = SESPointwise(place.inputs, place.outputs, bias=False)
+        return pointwise if place.stride == 1 else chain(conv=pointwise, pool=SpatialPool(place.stride))
 
     def space(grid: Grid, group: int) -> ScaleSpace:
         return grid.scale_space(basis.scales)
@@ -85,7 +83,6 @@ def wrn_disco(
         conv=conv,
         shortcut=shortcut,
         field=space,
-        before_group={group: ScalePool(scale_pool) for group in RELIFTED},
         before_norm=ScalePool(scale_pool),
         strided=lambda grid: grid.pooled(2),
     )

@@ -116,8 +116,8 @@ def delta(convolution: nn.Module) -> None:
 def delta_(weight: torch.Tensor) -> torch.Tensor:
     """Draw a weight uniformly in ±0.01, but let its central taps pass channels on.
 
-    With g = gcd(in, out), the central tap of (output b, input a) is g/out where ⌊a·g/in⌋ = ⌊b·g/out⌋. Of the
-    levels that an interaction mixes, a level's own (j = 0) is passed on.
+    With g = gcd(in, out), the central tap of (output b, input a) is g/out where ⌊a·g/in⌋ = ⌊b·g/out⌋, for each of
+    the levels that an interaction mixes.
 
     Parameters
     ----------
@@ -130,6 +130,5 @@ def delta_(weight: torch.Tensor) -> torch.Tensor:
     centre = weight.shape[-1] // 2
     with torch.no_grad():
         weight.uniform_(-0.01, 0.01)
-        own = weight[:, :, 0] if weight.ndim == 5 else weight
-        own[:, :, centre, centre][passes.to(weight.device)] = common / outputs
+        weight[..., centre, centre][passes.to(weight.device)] = common / outputs
     return weight

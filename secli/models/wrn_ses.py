@@ -24,7 +24,6 @@ from secli.models.wide_resnet import (
     STL10_STD,
     WIDTHS,
     BlockDropout,
-    OneLevel,
     Place,
     SharedActivation,
     WideFamily,
@@ -36,8 +35,8 @@ from secli.models.wide_resnet import (
 Variant = Annotated[
     Literal["a", "b", "c"],
     Field(
-        description="a: smallest scale 0.9, levels kept to the end; b: 0.9, the scale axis pooled before groups "
-        "2 and 3, whose first convolution lifts again; c: 1.1, interaction 2 in the first convolution of group 1"
+        description="a: smallest scale 0.9, levels kept to the end; b: 0.9, the first convolution of groups 2 and 3 "
+        "pools the scale axis and lifts again; c: 1.1, interaction 2 in the first convolution of group 1"
     ),
 ]
 Ratio = Annotated[float, Field(gt=1, le=8, description="ratio of neighbouring scales")]
@@ -63,7 +62,9 @@ def wrn_ses(
     """Return SESN in the wide residual body: filters steered on Hermite–Gauss functions (basis A) at S scales.
 
     The 1×1 shortcuts are shared over scales, batch norms run over (S, H, W), the scale axis is pooled before the
-    last batch norm. Scales are σ_min · ratio^k.
+    last batch norm. Scales are σ_min · ratio^k. In variant b the first convolution of groups 2 and 3 is
+    y_k = (max_j x_j) ⋆ Σ_b w_b ψ_b^{σ_k}: the batch norm and ReLU before it, and the shortcut beside it, see every
+    level.
 
     Raises
     ------
@@ -78,14 +79,13 @@ def wrn_ses(
     def conv(place: Place) -> nn.Module:
         inputs, outputs, stride = place[:3]
         if place.opens and place.group in relifted:
-            return SESLift(inputs, outputs, basis, stride, padding, bias=False)
+            lift = SESLift(inputs, outputs, basis, stride, padding, bias=False)
+            return chain(pool=ScalePool(scale_pool), lift=lift)
         interaction = 2 if variant == "c" and place.opens and place.group == 1 else 1
         return SESConv(inputs, outputs, basis, interaction, stride, padding, bias=False)
 
     def shortcut(place: Place) -> nn.Module:
-        pointwise = SESPointwise(place.inputs, place.outputs, place.stride, bias=False)
-        # a plane is the same at every level of the scale space that it is added to
-        return chain(level=OneLevel(), conv=pointwise) if place.group in relifted else pointwise
+        return SESPointwise(place.inputs, place.outputs, place.stride, bias=False)
 
     def space(grid: Grid, group: int) -> ScaleSpace:
         return grid.scale_space(scales, truncated=1 if variant == "c" and group > 0 else 0)
@@ -95,7 +95,6 @@ def wrn_ses(
         conv=conv,
         shortcut=shortcut,
         field=space,
-        before_group={group: ScalePool(scale_pool) for group in relifted},
         before_norm=ScalePool(scale_pool),
     )
     return wide_resnet(

@@ -6,6 +6,7 @@ STL-10 as in Sosnovik, Szmaja, Smeulders, "Scale-Equivariant Steerable Networks"
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -69,9 +70,15 @@ def wrn_ss(
 
 
 def initialise(convolution: nn.Module) -> None:
-    """Draw the shortcuts as the body does; steerable layers keep their own draw, whose filters have other norms."""
+    """Draw as the body does: normally, with deviation √(2·in/n), n the number of coefficients.
+
+    Real and imaginary parts alike; their axes are (order, out, in, angle), those of the shortcuts (out, in, 1, 1).
+    """
     if not isinstance(convolution, ScaleSteerableConv):
         fan_out_normal(convolution)
+        return
+    for part in (convolution.real, convolution.imag):
+        nn.init.normal_(part, std=math.sqrt(2 * part.shape[2] / part.numel()))
 
 
 def _steerable(inputs: int, outputs: int, sizes: tuple[int, ...], stride: int = 1) -> ScaleSteerableConv:

@@ -63,7 +63,9 @@ def test_tables_are_whole() -> None:
 def test_one_model_has_a_page() -> None:
     text = page("so2_cnn")
     assert "1 networks" not in text
-    assert text.count("\n## ") == 2
+    assert text.count("\n## ") == 4
+    assert "coefficients of rotation-steerable filters (`so2_cnn`) | all | normal |" in text
+    assert "SESN" not in text
 
 
 def test_speeds_stand_beside_machine_and_command(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from secli.fields import Canvas, ScaleSpace
 from secli.layers import disco
 from secli.layers.cache import cached_array
 from secli.layers.disco import disco_basis, proxies
-from secli.layers.disco_fit import fit_proxies, impulses
+from secli.layers.disco_fit import Images, cubic_convolution, fit_proxies, impulses
 from secli.layers.hermite import Basis, basis_a, basis_b
 from secli.layers.ses import SESConv, SESLift
 
@@ -116,8 +116,8 @@ def solved(design: Array, target: Array) -> Array:
     return np.asarray(np.linalg.lstsq(design, target, rcond=None)[0], dtype=np.float64)
 
 
-def test_the_fit_is_what_more_and_more_random_pictures_tend_to() -> None:
-    ours = unknowns(fit_proxies(*SMALL))
+def test_the_blurred_fit_is_what_more_and_more_random_pictures_tend_to() -> None:
+    ours = unknowns(fit_proxies(*SMALL, images="blurred"))
     distances = []
     for count in (4, 32):
         distances.append(relative(solved(*sampled(count, 0)), ours))
@@ -125,26 +125,135 @@ def test_the_fit_is_what_more_and_more_random_pictures_tend_to() -> None:
     assert distances[1] < 0.6 * distances[0]  # eight times the pictures: about a third
 
 
-def test_no_other_kernels_commute_better() -> None:
+def test_no_other_kernels_commute_better_on_blurred_pictures() -> None:
     fresh, wanted = sampled(8, 1)
 
     def left(solution: Array) -> float:
         return float(((fresh @ solution - wanted) ** 2).sum())
 
-    ours = unknowns(fit_proxies(*SMALL))
+    ours = unknowns(fit_proxies(*SMALL, images="blurred"))
     assert left(ours) < 1.001 * left(solved(*sampled(32, 0)))
     for seed in range(5):
         away = 0.02 * np.random.default_rng(seed).standard_normal(ours.shape)
         assert left(ours + away) > left(ours)
     # each scale fitted alone, to the impulses, forgets that the two must agree
-    apart = np.concatenate([unknowns(fit_proxies(5, (1.0, scale), 3)) for scale in SMALL[1][1:]])
+    apart = np.concatenate([unknowns(fit_proxies(5, (1.0, scale), 3, "blurred")) for scale in SMALL[1][1:]])
     assert left(ours) < left(apart)
 
 
-def test_the_number_of_cells_hardly_matters() -> None:
-    reference = fit_proxies(*MNIST)
+# the literal problem on white noise: torch's bicubic interpolation, a sum of norms
+
+
+@cache
+def pairs_of_noise(count: int, n: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """The equations of every pair, over the noise of ``count`` pictures: taps · unknowns ≈ impulses.
+
+    As their triangular form, which has the same norm for every choice of the unknowns.
+    """
+    size, scales, e = SMALL
+    free = [k for k, scale in enumerate(scales) if scale != int(scale)]
+    margin = size // 2 + 1
+    taps = list(itertools.product(range(-(size // 2), size // 2 + 1), repeat=2))
+    cells = list(itertools.product(range(-(e // 2), e // 2 + 1), repeat=2))
+    x = torch.rand(count, 1, n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+    def shrink(y: Tensor, ratio: float) -> Tensor:
+        return functional.interpolate(
+            y, scale_factor=1 / ratio, mode="bicubic", align_corners=False, recompute_scale_factor=False
+        )
+
+    found = []
+    for i, j in itertools.combinations(range(len(scales)), 2):
+        ratio = scales[j] / scales[i]
+        line: dict[int, list[Tensor]] = {k: [] for k in (i, j)}
+        for k in (i, j):
+            for shift in taps if k in free else cells:
+                back = (-shift[0], -shift[1])
+                y = shrink(x.roll(back, (2, 3)), ratio) if k == j else shrink(x, ratio).roll(back, (2, 3))
+                line[k].append(y[..., margin:-margin, margin:-margin].flatten())
+        sides = {k: torch.stack(each, 1) * (1 if k == j else -1) for k, each in line.items()}
+        design = torch.zeros(len(sides[j]), len(free) * size**2, dtype=torch.float64)
+        target = torch.zeros(len(sides[j]), e**2, dtype=torch.float64)
+        for k, side in sides.items():
+            if k in free:
+                design[:, free.index(k) * size**2 : (free.index(k) + 1) * size**2] = side
+            else:
+                target -= side
+        triangle = torch.linalg.qr(torch.cat([design, target], 1), mode="r").R
+        found.append((triangle[:, : design.shape[1]], triangle[:, design.shape[1] :]))
+    return found
+
+
+def sum_of_norms(pairs: list[tuple[Tensor, Tensor]], solution: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for design, target in pairs:
+        total = total + (design @ solution - target).norm()
+    return total
+
+
+def test_the_fit_on_noise_minimises_the_published_sum_of_norms() -> None:
+    """Against a general optimiser on the literal objective, which knows neither closed forms nor weights."""
+    pairs = pairs_of_noise(24, 96, 0)
+    solution = torch.zeros(50, 9, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([solution], max_iter=400, history_size=50, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        optimiser.zero_grad()
+        loss = sum_of_norms(pairs, solution)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    ours = torch.from_numpy(unknowns(fit_proxies(*SMALL)))
+    theirs = solution.detach()
+    assert relative(ours.numpy(), theirs.numpy()) < 0.02
+    blurred = unknowns(fit_proxies(*SMALL, images="blurred"))
+    assert relative(blurred, theirs.numpy()) > 0.15
+    fresh = pairs_of_noise(8, 96, 1)
+    assert sum_of_norms(fresh, ours) < 1.001 * sum_of_norms(fresh, theirs)
+
+
+def test_the_fit_on_noise_gives_the_published_basis() -> None:
+    """The functions that the published code was run with, at 1.41: within .4 %; on blurred pictures 13 %."""
+    with np.load(Path(__file__).parent.parent / "golden" / "wide_resnets.npz") as file:
+        published = file["disco_basis"].astype(np.float64)
+    noise, blurred = (disco_basis(*STL10, 0.9, images=images).padded() for images in ("noise", "blurred"))
+    for k, (near, far) in enumerate([(1e-7, 0.0), (0.005, 0.1), (1e-7, 0.0)]):
+        assert relative(noise[:, k], published[:, k]) < near
+        assert relative(blurred[:, k], published[:, k]) > far
+
+
+@pytest.mark.parametrize(("blur", "apart"), [(0.8, (0.22, 0.37)), (0.3, (0.065, 0.14))])
+def test_kernels_fitted_on_blurred_pictures_are_known_to_differ(
+    blur: float, apart: tuple[float, float]
+) -> None:
+    """As measured against the published fit of the bases for MNIST, at 1.26 and 1.59."""
+    noise, blurred = fit_proxies(*MNIST), fit_proxies(*MNIST, images="blurred", blur=blur)
+    for k, share in zip((1, 2), apart, strict=True):
+        assert relative(blurred[k], noise[k]) == pytest.approx(share, abs=0.006)
+
+
+def test_cubic_convolution_is_that_of_torch() -> None:
+    line = torch.rand(1, 1, 1, 40, dtype=torch.float64)
+    read = functional.interpolate(
+        line, scale_factor=(1.0, 1 / 1.3), mode="bicubic", align_corners=False, recompute_scale_factor=False
+    )[0, 0, 0]
+    places = (np.arange(len(read), dtype=np.float64) + 0.5) * 1.3 - 0.5
+    away: Array = places[:, None] - np.arange(40, dtype=np.float64)
+    ours = cubic_convolution(away) @ line[0, 0, 0].numpy()
+    np.testing.assert_allclose(ours[2:-2], read.numpy()[2:-2], atol=1e-12)
+
+
+def test_a_single_impulse_commutes_exactly() -> None:
+    """Its kernel is the impulse itself; the norm that would be divided by is zero."""
+    assert np.allclose(fit_proxies(5, (1.0, 1.3, 1.7), 1)[:, 0], impulses(5, 1, 1)[0])
+
+
+@pytest.mark.parametrize("images", ["noise", "blurred"])
+def test_the_number_of_cells_hardly_matters(images: Images) -> None:
+    reference = fit_proxies(*MNIST, images)
     for cells in (32, 128):
-        assert relative(fit_proxies(*MNIST, cells=cells), reference) < 0.002
+        assert relative(fit_proxies(*MNIST, images, cells=cells), reference) < 0.004
 
 
 def test_the_fit_does_not_depend_on_threads() -> None:
@@ -162,16 +271,17 @@ def test_mirrored_impulses_have_mirrored_kernels() -> None:
     np.testing.assert_allclose(kernels.transpose(0, 2, 1, 4, 3), kernels, atol=1e-12)
 
 
-def test_each_kernel_moves_the_picture_by_its_scaled_impulse() -> None:
-    """Σ κ = 1 and Σ z κ = s p, to a hundredth: constants and ramps are filtered as the impulse would."""
+@pytest.mark.parametrize(("images", "left"), [("noise", 0.12), ("blurred", 0.05)])
+def test_each_kernel_moves_the_picture_by_its_scaled_impulse(images: Images, left: float) -> None:
+    """Σ κ = 1 and Σ z κ = s p, nearly: constants and ramps are filtered as the impulse would."""
     size, scales, e = MNIST
-    kernels = fit_proxies(*MNIST).reshape(len(scales), e, e, size, size)
+    kernels = fit_proxies(*MNIST, images).reshape(len(scales), e, e, size, size)
     axis = np.arange(size) - size // 2
     impulse = np.arange(e) - e // 2
     for k, scale in enumerate(scales):
         np.testing.assert_allclose(kernels[k].sum((-1, -2)), 1, atol=0.01)
         rows = (kernels[k].sum(-1) * axis).sum(-1)
-        np.testing.assert_allclose(rows, scale * np.repeat(impulse[:, None], e, 1), atol=0.05)
+        np.testing.assert_allclose(rows, scale * np.repeat(impulse[:, None], e, 1), atol=left)
 
 
 # whole scales
@@ -334,8 +444,8 @@ def test_equivariance_error_is_below_the_hermite_basis_at_the_same_sizes(
 ) -> None:
     """One lift, same K, same ratios of scales, same functions at the first scale.
 
-    A tenth is asked for. Measured on the digits, at 1/2, 1/1.59, 1/1.26 and 1.26: 1e-31, .0003, .0005, .0002,
-    where the Hermite basis has .026, .011, .009, .007; on the smooth pictures at 1/1.26: .0003 and .042.
+    A tenth is asked for. Measured on the digits, at 1/2, 1/1.59, 1/1.26 and 1.26: 1e-31, .0004, .0006, .0003,
+    where the Hermite basis has .026, .011, .009, .007; on the smooth pictures at 1/1.26: .0012 and .042.
     """
     x = images()
     size, scales, e = MNIST
@@ -380,9 +490,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Count the fits, with nothing kept in memory."""
     calls: list[int] = []
 
-    def fit(size: int, scales: tuple[float, ...], e: int) -> Array:
+    def fit(size: int, scales: tuple[float, ...], e: int, images: Images) -> Array:
         calls.append(size)
-        return fit_proxies(size, scales, e)
+        return fit_proxies(size, scales, e, images)
 
     proxies.cache_clear()
     monkeypatch.setattr(disco, "fit_proxies", fit)
@@ -409,8 +519,9 @@ def test_a_basis_is_fitted_once_and_read_from_disk_after(
         assert calls == [5]
         assert np.array_equal(again, first)
         proxies(5, (1.0, 1.5, 2.0), 3)
-        assert calls == [5, 5]
-        assert len(list((fresh / "disco").iterdir())) == 2
+        proxies(*STL10, "blurred")
+        assert calls == [5, 5, 5]
+        assert len(list((fresh / "disco").iterdir())) == 3
         assert file.is_file()
 
 

@@ -318,3 +318,53 @@ def test_nothing_is_kept_of_a_fake_mode() -> None:
         with torch.device("meta"):
             assert bilinear_operator(5, 7, torch.float32, torch.device("cpu")).device.type == "cpu"
         assert type(bilinear_operator(5, 7, torch.float32, torch.device("cpu"))) is torch.Tensor
+
+
+# other functions in the place of the layer's own
+
+
+def zero_outside(functions: Tensor, sides: tuple[int, ...]) -> Tensor:
+    """Let each level of (b, s, K, K) be zero beyond a centred square of its side."""
+    kept = torch.zeros_like(functions)
+    for level, side in enumerate(sides):
+        inner = slice((functions.shape[-1] - side) // 2, (functions.shape[-1] + side) // 2)
+        kept[:, level, inner, inner] = functions[:, level, inner, inner]
+    return kept
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array"])
+def test_a_basis_that_is_set_is_used_and_cropped(kind: str) -> None:
+    functions = zero_outside(torch.randn(9, 3, 7, 7, dtype=torch.float64), (1, 5, 7))
+    layer = SESLift(2, 4, basis_a(7, (0.9, 1.27, 1.79), 3), padding=3, dtype=torch.float64).eval()
+    x = torch.randn(1, 2, 12, 12, dtype=torch.float64)
+    with torch.no_grad():
+        layer(x)  # its kernels are kept from here on
+        layer.set_basis(functions if kind == "tensor" else functions.numpy())
+        assert layer.sides == (1, 5, 7)
+        kernels = torch.einsum("oib,bskl->soikl", layer.weight, functions)
+        expected = torch.stack([functional.conv2d(x, kernel, layer.bias, padding=3) for kernel in kernels], 2)
+        torch.testing.assert_close(layer(x), expected)
+    assert "basis" not in layer.state_dict()
+
+
+def test_one_corner_decides_the_support_of_a_level() -> None:
+    functions = torch.zeros(9, 3, 7, 7)
+    functions[8, 1, 1, 3] = 1e-30
+    layer = SESConv(2, 2, basis_a(7, (0.9, 1.27, 1.79), 3), padding=3)
+    layer.set_basis(functions)
+    assert layer.sides == (1, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        (torch.zeros(8, 3, 7, 7), r"the basis must have the shape \(9, 3, 7, 7\), not \(8, 3, 7, 7\)"),
+        (torch.zeros(9, 3, 5, 5), r"the basis must have the shape \(9, 3, 7, 7\), not \(9, 3, 5, 5\)"),
+        (torch.full((9, 3, 7, 7), torch.nan), "the basis has values that are not finite"),
+    ],
+)
+def test_another_basis_must_fit(functions: Tensor, message: str) -> None:
+    layer = SESLift(2, 4, basis_a(7, (0.9, 1.27, 1.79), 3), padding=3)
+    with pytest.raises(ValueError, match=message):
+        layer.set_basis(functions)
+    assert layer.sides == (3, 5, 7)

@@ -19,7 +19,7 @@ from secli.errors import InputError
 from secli.fields import Canvas, Plane, ScaleSpace
 from secli.layers.disco import disco_basis
 from secli.layers.hermite import Basis, basis_b
-from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
+from secli.layers.pooling import BatchNorm, SpatialPool
 from secli.layers.ses import SESConv, SESLift, SESPointwise
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import StagedModel
@@ -241,18 +241,17 @@ def test_strides_are_maxima_behind_convolution_and_shortcut(size: int) -> None:
     assert field == Grid.of_image(size).pooled(2).pooled(2).scale_space((1.0, 1.41, 2.0))
     block = model.get_submodule("group3.block1")
     assert isinstance(block, WideBlock)
-    assert isinstance(model.get_submodule("group3.before"), ScalePool)
     with torch.no_grad():
-        plane = found["group2"].amax(2)
-        active = block.relu1(block.norm1(plane))
-        lift, one = block.conv1.get_submodule("conv"), block.get_submodule("shortcut.conv")
+        levels = found["group2"]
+        active = block.relu1(block.norm1(levels))
+        lift, one = block.conv1.get_submodule("lift"), block.get_submodule("shortcut.conv")
         assert isinstance(lift, SESLift)
         assert isinstance(one, SESPointwise)
-        first = functional.max_pool3d(lift(active), (1, 2, 2))
+        first = functional.max_pool3d(lift(active.amax(2)), (1, 2, 2))
         y = block.conv2(block.relu2(block.norm2(first)))
-        # the 1×1 of a plane, the same for all levels
-        shortcut = functional.max_pool2d(functional.conv2d(active, one.weight), 2)
-        torch.testing.assert_close(block(plane), y + shortcut.unsqueeze(2))
+        # the 1×1 of every level
+        shortcut = functional.max_pool3d(functional.conv3d(active, one.weight.unsqueeze(2)), (1, 2, 2))
+        torch.testing.assert_close(block(levels), y + shortcut)
 
 
 def test_only_the_groups_of_stride_two_pool() -> None:

@@ -313,15 +313,20 @@ def test_only_the_interaction_lets_levels_know_of_each_other(variant: str, reach
     assert field.truncated == len(reached) - 1
 
 
-@pytest.mark.parametrize("variant", ["a", "b"])
-def test_only_variant_b_pools_the_scale_axis_before_groups_2_and_3(variant: str) -> None:
-    model = narrow(f"wrn_16_8_ses_{variant}")
-    found = features(model, torch.rand(1, 1, 32, 32))
-    for before, group in (("group1", "group2"), ("group2", "group3")):
-        largest = found[before].amax(2, keepdim=True).expand_as(found[before])
+@pytest.mark.parametrize("name", ["wrn_16_8_ses_a", "wrn_16_8_ses_b", "wrn_16_8_disco"])
+def test_where_the_scale_axis_is_pooled_and_lifted_again(name: str) -> None:
+    """Inside the first convolution of groups 2 and 3: what stands before it and beside it sees every level."""
+    x = torch.randn(1, 4, 3, 8, 8)
+    for block in blocks_of(narrow(name, widths=[4, 4, 4, 4])):
+        norm1, conv1, shortcut = block.norm1, block.conv1, block.shortcut
         with torch.no_grad():
-            same = torch.allclose(model.get_submodule(group)(largest), found[group], atol=1e-5)
-        assert same is (variant == "b")
+            assert norm1(x).shape == x.shape
+            pooled = torch.allclose(conv1(x.amax(2, keepdim=True).expand_as(x)), conv1(x), atol=1e-6)
+            assert pooled is (name != "wrn_16_8_ses_a" and shortcut is not None and conv1(x).shape[-1] == 4)
+            for level in range(3 if shortcut is not None else 0):
+                assert shortcut is not None
+                alone = shortcut(x[:, :, level : level + 1])
+                torch.testing.assert_close(shortcut(x)[:, :, level : level + 1], alone)
 
 
 @every_name
@@ -373,9 +378,9 @@ def test_delta_is_its_formula(inputs: int, outputs: int, terms: int, size: int) 
         for a in range(inputs):
             kernel = weight[b, a].clone()
             if math.floor(a * g / inputs) == math.floor(b * g / outputs):
-                own = kernel[0] if terms else kernel
-                assert own[size // 2, size // 2].item() == pytest.approx(g / outputs)
-                own[size // 2, size // 2] = 0
+                for term in kernel if terms else [kernel]:
+                    assert term[size // 2, size // 2].item() == pytest.approx(g / outputs)
+                    term[size // 2, size // 2] = 0
             assert (kernel.abs() <= 0.01).all()
 
 
@@ -384,8 +389,8 @@ def test_delta_starts_every_convolution_near_the_identity() -> None:
     assert len(layers) == 16
     for layer in layers:
         outputs, inputs = layer.weight.shape[:2]
-        own = layer.weight[:, :, 0] if layer.weight.ndim == 5 else layer.weight
-        centre = own.detach()[:, :, own.shape[-1] // 2, own.shape[-1] // 2]
+        middle = layer.weight.shape[-1] // 2
+        centre = layer.weight.detach()[..., middle, middle]
         passing = (centre - math.gcd(inputs, outputs) / outputs).abs() < 1e-6
         assert (passing.sum(1) == inputs // math.gcd(inputs, outputs)).all()
         assert layer.weight.abs().median().item() == pytest.approx(0.005, rel=0.1)
