@@ -109,6 +109,13 @@ FAMILIES: Registry[Family] = Registry(
                 "With an interaction the top levels have fewer terms; they are kept, as published, and marked as "
                 "truncated, so that the equivariance error does not compare them (drop_top leaves them out).",
                 "dss_v2 takes base 1.5: base 2 leaves its smallest level a single cell before the classifier.",
+                "A first study of deformable scale spaces ran other networks: form=study of dss_v2 (levels of whole "
+                "fractions, n channels twice, one pooling), layers=4 of dss_v1 (where its poolings stood is not known: "
+                "here behind the second and the fourth convolution), and convolutions that keep fewer levels than the "
+                "lift makes (io_levels).",
+                "form=study: the convolutions have no bias and start He-normally, the batch norm takes one level after "
+                "the other; neither is recorded. Where windows of whole cells do not bring a level to the coarsest "
+                "one's size (base 1.5 with 4 levels), they are adaptive.",
                 "wrn_16_8_dss drops its top level inside the first convolution of groups 1 and 2. The ResNet-50 keeps "
                 "28 to 96 pixels large: its stem is a 3×3 scale convolution of stride 1, without the max-pooling.",
             ),
@@ -129,6 +136,10 @@ FAMILIES: Registry[Family] = Registry(
                 "The offsets have one group of channels by default, where published comparisons have 10; the first "
                 "convolution, which sees one channel, always has one.",
                 "Level k predicts the offsets of all the levels that its own output mixes.",
+                "form=study is the network of a first study: a plain convolution, then two undilated deformable ones "
+                "shared by the levels, whose offsets do not start at zero, with batch norm over the levels. Its 10 "
+                "groups of offsets need n to be a multiple of 10 (deformable_groups=10, channels=20). The norm of the "
+                "first convolution takes one level after the other, that of the others one channel after the other.",
             ),
         ),
         Family(
