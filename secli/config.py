@@ -29,6 +29,7 @@ Metric = Literal["squared", "relative", "absolute"]
 Background = Literal["empty", "none"]
 Precision = Literal["32", "tf32", "bf16", "16"]
 Augmentation = Literal["none", "scale", "stl10"]
+Centre = Literal["pixel", "corner"]
 
 LONGEST_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -115,6 +116,10 @@ class TrainingSettings(Settings):
     augment: Augmentation = Field(
         "none",
         description="'scale': the published '+', factor U[0.5, 2]; 'stl10': pad 12, crop, flip, cut out 32×32",
+    )
+    centre: Centre = Field(
+        "pixel",
+        description="what augment=scale rescales about: pixel (14.5 of 28, as mnist-scale is made) or corner (14.0)",
     )
     pad: Literal["black", "mean"] = Field(
         "black", description="what augment=stl10 pads with: black (as published) or the mean colour"

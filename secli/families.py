@@ -108,6 +108,13 @@ FAMILIES: Registry[Family] = Registry(
                 "With an interaction the top levels have fewer terms; they are kept, as published, and marked as "
                 "truncated, so that the equivariance error does not compare them (drop_top leaves them out).",
                 "dss_v2 takes base 1.5: base 2 leaves its smallest level a single cell before the classifier.",
+                "A first study of deformable scale spaces ran other networks: form=study of dss_v2 (levels of whole "
+                "fractions, n channels twice, one pooling), layers=4 of dss_v1 (where its poolings stood is not known: "
+                "here behind the second and the fourth convolution), and convolutions that keep fewer levels than the "
+                "lift makes (io_levels).",
+                "form=study: the convolutions have no bias and start He-normally, the batch norm takes one level after "
+                "the other; neither is recorded. Where windows of whole cells do not bring a level to the coarsest "
+                "one's size (base 1.5 with 4 levels), they are adaptive.",
                 "wrn_16_8_dss drops its top level inside the first convolution of groups 1 and 2. The ResNet-50 keeps "
                 "28 to 96 pixels large: its stem is a 3×3 scale convolution of stride 1, without the max-pooling.",
             ),
@@ -128,6 +135,10 @@ FAMILIES: Registry[Family] = Registry(
                 "The offsets have one group of channels by default, where published comparisons have 10; the first "
                 "convolution, which sees one channel, always has one.",
                 "Level k predicts the offsets of all the levels that its own output mixes.",
+                "form=study is the network of a first study: a plain convolution, then two undilated deformable ones "
+                "shared by the levels, whose offsets do not start at zero, with batch norm over the levels. Its 10 "
+                "groups of offsets need n to be a multiple of 10 (deformable_groups=10, channels=20). The norm of the "
+                "first convolution takes one level after the other, that of the others one channel after the other.",
             ),
         ),
         Family(
@@ -162,6 +173,11 @@ FAMILIES: Registry[Family] = Registry(
                 "Published code turns the weights of a vector convolution by −θ_j while the vectors turn by +θ_j, "
                 "which is off by 2θ for every step of scale. That is the default (turn=against); turn=along has the "
                 "sign that is equivariant, with the same parameters.",
+                "On a constant background, as around digits, all resizings answer alike: the argmax is an exact tie "
+                "there, decided by rounding, and the published network itself differs by 0.21 of its largest logit "
+                "between float32 and float64. That is the default (ties=rounding); ties=first takes the lowest "
+                "resizing of those within 1e-4 of the picture's largest response, and of vectors of one length in a "
+                "pooling window the first, at every precision.",
                 "Published code of the vector network counts 475 475 parameters, of which 68 are never used; they "
                 "are left out here (475 407).",
             ),

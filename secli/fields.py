@@ -325,7 +325,8 @@ class Pyramid(Field):
     Attributes
     ----------
     factors
-        f_k of the levels, decreasing, each relative to the picture (1 is the picture's own resolution).
+        f_k of the levels, never increasing, each relative to the picture (1 is the picture's own resolution). Levels of
+        one factor hold the same.
     stride
         Image pixels per cell of a level of factor 1.
     truncated
@@ -342,14 +343,17 @@ class Pyramid(Field):
         if (
             not self.factors
             or min(self.factors) <= 0
-            or list(self.factors) != sorted(set(self.factors), reverse=True)
+            or list(self.factors) != sorted(self.factors, reverse=True)
         ):
-            raise ValueError(f"the factors of a pyramid must be positive and decreasing, not {self.factors}")
+            raise ValueError(
+                f"the factors of a pyramid must be positive and never increase, not {self.factors}"
+            )
 
     @property
     def lattice(self) -> tuple[float, ...]:
         """The factors that map the first level onto another."""
-        return tuple(factor / self.factors[0] for factor in self.factors[1:])
+        others = dict.fromkeys(factor for factor in self.factors if factor != self.factors[0])
+        return tuple(factor / self.factors[0] for factor in others)
 
     def source(self, k: int, factor: float) -> int | None:
         """Return the level nearest to s·f_k; None when that lies off the pyramid (beyond half a step).

@@ -260,7 +260,7 @@ def unbounded(schema: object, path: str = "") -> list[str]:
     """Return the numbers of a JSON schema that lack a bound on either side."""
     found = []
     if isinstance(schema, dict):
-        if schema.get("type") in ("integer", "number"):
+        if schema.get("type") in ("integer", "number") and "enum" not in schema:
             low = {"minimum", "exclusiveMinimum"} & schema.keys()
             high = {"maximum", "exclusiveMaximum"} & schema.keys()
             found += [] if low and high else [path]

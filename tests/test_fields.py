@@ -354,7 +354,7 @@ def test_extra_axes_ride_along() -> None:
         (lambda: ScaleSpace((2.0, 1.0)), "positive and increasing"),
         (lambda: ScaleSpace(()), "positive and increasing"),
         (lambda: ScaleSpace((1.0, 2.0), truncated=3), "3 truncated levels of 2"),
-        (lambda: Pyramid((0.5, 1.0)), "positive and decreasing"),
+        (lambda: Pyramid((0.5, 1.0)), "positive and never increase"),
         (
             lambda: ScaleSpace((1, 2)).act(torch.rand(1, 3, 9, 9), 0.5, Canvas(9, 9)),
             "a scale space of 2 levels is",

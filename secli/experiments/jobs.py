@@ -32,6 +32,7 @@ from secli.storage.writing import write_text
 from secli.trackers.following import following
 from secli.training.events import Report
 from secli.training.loading import load_subject
+from secli.training.plan import outdated
 from secli.training.run import alone_in, train
 
 State = Literal["todo", "interrupted", "failed", "trained", "done"]
@@ -105,6 +106,8 @@ def standing(job: SweepJob) -> Standing:
 
 def _difference(job: SweepJob, record: TrainingRecord) -> str | None:
     """Say how a run's settings differ from the job's: a key leaves out defaults, and defaults may change."""
+    if reason := outdated(record.training):
+        return f"{job.run}: made with {reason}; move it away or remove it"
     wanted = to_jsonable_python(resolve_options(MODELS[job.model.name], job.model.options))
     training = job.training.model_dump(mode="json", exclude={"device"})
     if training["threads"] == 0:  # any number will do; the record holds the one that was taken

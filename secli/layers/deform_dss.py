@@ -58,6 +58,8 @@ class DeformableDSSConv(DSSConv):
         Whether a bias per output channel is learned (the branch always has one).
     device, dtype
         As for any torch module.
+    out_levels : int, optional
+        As for ``DSSConv``.
 
     Raises
     ------
@@ -70,7 +72,7 @@ class DeformableDSSConv(DSSConv):
     and ``offset.bias``, zero; it predicts row and column in turn, tap by tap, group by group. With interaction the
     taps of all I terms move together, as level k, the lowest one, says: an offset belongs to a place and scale of
     the output, and the level that is always there needs no truncation. Places are computed in float32 or better.
-    Maps (N, C, S, H, W) to (N, C', S', H', W'), S' = S or S − I + 1.
+    Maps (N, C, S, H, W) to (N, C', S', H', W'), S' the levels kept.
 
     Examples
     --------
@@ -96,6 +98,7 @@ class DeformableDSSConv(DSSConv):
         bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        out_levels: int | None = None,
     ) -> None:
         if groups < 1 or in_channels % groups:
             raise ValueError(f"deformable groups {groups} do not divide the {in_channels} input channels")
@@ -113,6 +116,7 @@ class DeformableDSSConv(DSSConv):
             bias,
             device,
             dtype,
+            out_levels,
         )
         self.groups, self.offsets = groups, offsets
         kept = self.out_levels

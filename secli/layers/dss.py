@@ -91,15 +91,18 @@ class DSSConv(nn.Module):
         Whether a bias per output channel is learned.
     device, dtype
         As for any torch module.
+    out_levels : int, optional
+        How many levels are kept, from the lowest; S, or S − I + 1 with ``drop_top``, by default.
 
     Raises
     ------
     ValueError
-        When the size is even, the base not above 1, or the interaction not within 1 … S.
+        When the size is even, the base not above 1, the interaction or the levels kept are not within 1 … S, or levels
+        to keep and ``drop_top`` are both given.
 
     Notes
     -----
-    Weight (out, in, I, K, K), He-normal. Maps (N, C, S, H, W) to (N, C', S', H', W'), S' = S or S − I + 1.
+    Weight (out, in, I, K, K), He-normal. Maps (N, C, S, H, W) to (N, C', S', H', W'), S' the levels kept.
 
     Examples
     --------
@@ -125,15 +128,22 @@ class DSSConv(nn.Module):
         bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        out_levels: int | None = None,
     ) -> None:
         super().__init__()
         if size % 2 == 0 or size < 1:
             raise ValueError(f"the kernel size must be odd and positive, not {size}")
         if not 1 <= interaction <= levels:
             raise ValueError(f"interaction must be 1 to {levels} (the levels), not {interaction}")
+        if out_levels is not None and (drop_top or not 1 <= out_levels <= levels):
+            raise ValueError(
+                f"of {levels} levels {out_levels} cannot be kept"
+                if not drop_top
+                else "the levels to keep and drop_top exclude each other"
+            )
         self.size, self.levels, self.interaction = size, levels, interaction
         self.stride, self.padding = stride, size // 2 if padding is None else padding
-        self.out_levels = levels - interaction + 1 if drop_top else levels
+        self.out_levels = levels - interaction + 1 if drop_top else out_levels or levels
         self.dilations = dilations(base, self.out_levels, dilation)
         shape = (out_channels, in_channels, interaction, size, size)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))

@@ -16,6 +16,12 @@ j. With the weights turned by R(αθ_j), ⟨R(αθ_{j+1})W, R(θ)F⟩ = ⟨R(α�
 α = +1 and for no other α. The published code has α = −1 (``turn="against"``, the default): its second layer compares
 weights turned one way with vectors turned the other, and is off by 2θ for every factor 1/a. ``turn="along"`` is the
 equivariant sign, at the same cost and with the same parameters.
+
+On a constant background resizing changes nothing, so that all y_j are equal there and rounding alone decides which is
+the largest: in float32 another than in float64, for every cell of the background. ``ties="first"`` takes the lowest j
+of those within 1e-4 of the largest (of the picture's largest response)::
+
+    j* = min {j : y_j ≥ max_i y_i − 10⁻⁴ max |y|},    m = ReLU(y_j*)
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ from torch.nn import functional
 
 from secli.layers.bilinear import bilinear_operator
 from secli.layers.pooling import scale_pool
+from secli.layers.vectors import Ties, first_of_largest
 from secli.scaling import apply_axes
 
 Turn = Literal["against", "along"]
@@ -56,6 +63,8 @@ class Resizings(nn.Module):
         In space, in pixels of the input. The padding defaults to K//2, which keeps the size.
     device, dtype
         As for any torch module.
+    ties : "rounding" or "first"
+        What decides between resizings that answer alike: rounding, as published, or the lowest j, at every precision.
 
     Raises
     ------
@@ -82,8 +91,10 @@ class Resizings(nn.Module):
         padding: int | None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        ties: Ties = "rounding",
     ) -> None:
         super().__init__()
+        self.ties = ties
         if size % 2 == 0 or size < 1:
             raise ValueError(f"the kernel size must be odd and positive, not {size}")
         if not base > 1:
@@ -125,9 +136,13 @@ class Resizings(nn.Module):
 
     def field(self, responses: Float[Tensor, "n o s y x"]) -> Float[Tensor, "n o 2 y x"]:
         """Return the vectors: the largest response, cut off at zero, at the angle of its resizing."""
-        largest = responses.max(dim=2)
-        magnitude = largest.values.relu()
-        cosines, sines = (table.to(magnitude.dtype)[largest.indices] for table in (self.cosines, self.sines))
+        if self.ties == "first":
+            indices = first_of_largest(responses)
+            magnitude = responses.gather(2, indices.unsqueeze(2)).squeeze(2).relu()
+        else:
+            largest = responses.max(dim=2)
+            indices, magnitude = largest.indices, largest.values.relu()
+        cosines, sines = (table.to(magnitude.dtype)[indices] for table in (self.cosines, self.sines))
         return torch.stack([magnitude * cosines, magnitude * sines], dim=2)
 
     def extra_repr(self) -> str:
@@ -150,8 +165,9 @@ class _ImageFilters(Resizings):
         padding: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        ties: Ties = "rounding",
     ) -> None:
-        super().__init__(size, base, levels, angle_range, stride, padding, device, dtype)
+        super().__init__(size, base, levels, angle_range, stride, padding, device, dtype, ties)
         self.weight = nn.Parameter(
             torch.empty(out_channels, in_channels, size, size, device=device, dtype=dtype)
         )
@@ -173,6 +189,8 @@ class VectorFieldLift(_ImageFilters):
         As for ``Resizings``: K, a = 1.26, j = −4 … 3, Θ = 2π/3, stride 1, padding K//2.
     device, dtype
         As for any torch module.
+    ties : "rounding" or "first"
+        As for ``Resizings``.
 
     Raises
     ------
@@ -205,7 +223,7 @@ class ScalarFieldConv(_ImageFilters):
     in_channels, out_channels : int
         Channels.
     size, base, levels, angle_range, stride, padding
-        As for ``VectorFieldLift``; the angles are not used.
+        As for ``VectorFieldLift``; neither angles nor ties are used.
     device, dtype
         As for any torch module.
 
@@ -244,6 +262,8 @@ class VectorFieldConv(Resizings):
         Whether the weights of resizing j are turned by −θ_j, as published, or by +θ_j, which is equivariant.
     device, dtype
         As for any torch module.
+    ties : "rounding" or "first"
+        As for ``Resizings``.
 
     Raises
     ------
@@ -278,8 +298,9 @@ class VectorFieldConv(Resizings):
         turn: Turn = "against",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        ties: Ties = "rounding",
     ) -> None:
-        super().__init__(size, base, levels, angle_range, stride, padding, device, dtype)
+        super().__init__(size, base, levels, angle_range, stride, padding, device, dtype, ties)
         self.sense = {"against": -1.0, "along": 1.0}[turn]
         shape = (out_channels, in_channels, size, size)
         self.weight_u = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))

@@ -6,10 +6,31 @@ these looks at an angle, so all commute with turning every vector.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
+
+Ties = Literal["rounding", "first"]
+TIE = 1e-4
+"""Of a picture's largest value: nearer ones are tied. Far above float32's rounding, far below a difference."""
+
+
+def first_of_largest(values: Float[Tensor, "n c choices *shape"]) -> Int64[Tensor, "n c *shape"]:
+    """Return the first choice (axis 2) among those within 1e-4 of the largest, of the picture's largest value.
+
+    Unlike an argmax, it is the same at every precision where choices are equal in exact arithmetic.
+    """
+    known = values.detach()
+    axes = tuple(range(1, known.dim()))
+    tolerance = TIE * torch.where(known.isfinite(), known.abs(), 0).amax(dim=axes, keepdim=True)
+    tied = known >= known.amax(dim=2, keepdim=True) - tolerance
+    count = known.shape[2]
+    places = torch.arange(count, device=known.device).view(-1, *(1 for _ in axes[2:]))
+    # where nothing compares, as with NaN, the last one: an index has to be one
+    return torch.where(tied, places, count - 1).amin(dim=2)
 
 
 def magnitude(x: Float[Tensor, "n c 2 h w"]) -> Float[Tensor, "n c h w"]:
@@ -45,6 +66,8 @@ class VectorPool(nn.Module):
         Its step; the kernel by default.
     padding : int
         Cells added on each side; they are never the longest.
+    ties : "rounding" or "first"
+        What decides between vectors of one length: rounding, or their order, row by row, at every precision.
 
     Examples
     --------
@@ -54,19 +77,39 @@ class VectorPool(nn.Module):
     torch.Size([2, 4, 2, 14, 14])
     """
 
-    def __init__(self, kernel: int, stride: int | None = None, padding: int = 0) -> None:
+    def __init__(
+        self, kernel: int, stride: int | None = None, padding: int = 0, ties: Ties = "rounding"
+    ) -> None:
         super().__init__()
+        self.ties = ties
         self.kernel, self.stride, self.padding = kernel, kernel if stride is None else stride, padding
 
     def forward(self, x: Float[Tensor, "n c 2 h w"]) -> Float[Tensor, "n c 2 y x"]:
         """Return the pooled field."""
         # which vector is longest is a choice, without a gradient; squares choose as lengths do
         squares = x.detach().square().sum(dim=2)
-        pooled, places = functional.max_pool2d(
-            squares, self.kernel, self.stride, self.padding, return_indices=True
-        )
+        if self.ties == "first":
+            places = self._first(squares)
+        else:
+            _, places = functional.max_pool2d(
+                squares, self.kernel, self.stride, self.padding, return_indices=True
+            )
         chosen = places.flatten(2).unsqueeze(2).expand(-1, -1, 2, -1)
-        return x.flatten(3).gather(3, chosen).reshape(*x.shape[:3], *pooled.shape[2:])
+        return x.flatten(3).gather(3, chosen).reshape(*x.shape[:3], *places.shape[2:])
+
+    def _first(self, squares: Float[Tensor, "n c h w"]) -> Int64[Tensor, "n c y x"]:
+        """Return the place in the plane of the first of the longest vectors of each window."""
+        margin = (self.padding,) * 4
+        width = squares.shape[3]
+        cells = torch.arange(squares[0, 0].numel(), device=squares.device).view(1, 1, -1, width)
+        windows = self._windows(functional.pad(squares.sqrt(), margin, value=-torch.inf))
+        places = self._windows(functional.pad(cells, margin))
+        return places.expand_as(windows).gather(2, first_of_largest(windows).unsqueeze(2)).squeeze(2)
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """Return the cells of each window, row by row, on axis 2."""
+        rows = x.unfold(2, self.kernel, self.stride).unfold(3, self.kernel, self.stride)
+        return rows.flatten(4).movedim(4, 2)
 
     def extra_repr(self) -> str:
         """Say the window."""

@@ -13,6 +13,9 @@ from secli.models.contract import StagedModel
 from secli.models.options import Classes, DeformableGroups, InChannels, Mean, Std, Widths
 
 Modulated = Annotated[bool, Field(description="v2: every tap also gets a mask in [0, 1]")]
+ThirdBias = Annotated[
+    bool, Field(description="a bias in the third convolution too, as the published weights of dcn_v2 have it")
+]
 
 
 def dcn(
@@ -23,6 +26,7 @@ def dcn(
     modulated: Modulated = False,
     deformable_groups: DeformableGroups = 1,
     widths: Widths = WIDTHS,
+    third_bias: ThirdBias = False,
 ) -> StagedModel:
     """Return the deformable network (v1, or v2 when modulated): its last two 3×3 convolutions move their taps.
 
@@ -41,7 +45,7 @@ def dcn(
     convolutions = [
         nn.Conv2d(in_channels, first, 3, padding=1, bias=False),
         nn.Conv2d(first, second, 3, padding=1),
-        deformable(second, third, bias=False),
+        deformable(second, third, bias=third_bias),
         deformable(third, fourth, bias=True),
     ]
     return four_blocks(convolutions, widths, in_channels, classes, mean, std)

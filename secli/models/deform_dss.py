@@ -13,10 +13,11 @@ from secli.models.dss import (
     Channels,
     DilationOption,
     DropTop,
+    IOLevels,
     Levels,
     LevelsOfScale,
     Z,
-    two_scale_convolutions,
+    scale_convolutions,
 )
 from secli.models.entrance import entrance
 from secli.models.options import (
@@ -30,6 +31,7 @@ from secli.models.options import (
     ScalePoolOption,
     Std,
 )
+from secli.models.study import Form, study_deform_dss, without
 
 
 def deform_dss(
@@ -48,24 +50,47 @@ def deform_dss(
     offsets: OffsetsOption = "absolute",
     drop_top: DropTop = False,
     scale_pool: ScalePoolOption = "max",
+    io_levels: IOLevels = None,
+    form: Form = "ours",
 ) -> StagedModel:
     """Return dss_v1 with deformable scale convolutions; its first one, on the image, has one deformable group.
+
+    With ``form=study`` its convolutions share undilated kernels over the levels, as a first study ran them (n is a
+    multiple of its 10 groups there, which are not the default).
 
     Raises
     ------
     ValueError
-        When the interaction exceeds the levels, or leaves none with ``drop_top``, or the groups do not divide the
-        channels.
+        When the interaction exceeds the levels, or leaves none with ``drop_top``, more levels are to be kept than there
+        are, the groups do not divide the channels, or ``form=study`` is given an option that it does not have.
     """
-
-    def conv(inputs: int, outputs: int, at: int) -> DeformableDSSConv:
-        groups = deformable_groups if outputs > channels else 1  # the first sees too few channels
-        return DeformableDSSConv(
-            inputs, outputs, 3, base, at, interaction, dilation, drop_top, groups, offsets
+    if form == "study":
+        without(
+            interaction=(interaction, 1),
+            dilation=(dilation, "floor"),
+            offsets=(offsets, "absolute"),
+            drop_top=(drop_top, False),
+            io_levels=(io_levels, None),
+        )
+        lifted = LevelsOfScale(base, z, levels, interaction, drop_top)
+        return study_deform_dss(
+            in_channels,
+            classes,
+            mean,
+            std,
+            image_size,
+            channels,
+            lifted,
+            deformable_groups,
+            scale_pool,
         )
 
-    scales = LevelsOfScale(base, z, levels, interaction, drop_top)
+    def conv(inputs: int, outputs: int, at: int, kept: int | None) -> DeformableDSSConv:
+        groups = deformable_groups if outputs > channels else 1  # the first sees too few channels
+        return DeformableDSSConv(
+            inputs, outputs, 3, base, at, interaction, dilation, drop_top, groups, offsets, out_levels=kept
+        )
+
+    scales = LevelsOfScale(base, z, levels, interaction, drop_top, io_levels)
     before = entrance(in_channels, mean, std)
-    return two_scale_convolutions(
-        conv, scales, before, in_channels, channels, image_size, classes, scale_pool
-    )
+    return scale_convolutions(conv, scales, before, in_channels, channels, image_size, classes, scale_pool)

@@ -48,6 +48,20 @@ DilationOption = Annotated[
 DropTop = Annotated[
     bool, Field(description="leave out the I − 1 top levels that an interaction feeds from fewer terms")
 ]
+IOLevels = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=16,
+        description="levels that the convolutions keep, the lowest of the S that the lift makes; none: all of them",
+    ),
+]
+Layers = Annotated[
+    Literal[2, 4],
+    Field(
+        description="scale convolutions: 2 (n, 2n; batch norm behind each), or 4 (n, n, 2n, 2n; no batch norm)"
+    ),
+]
 Mode = Annotated[
     Literal["scalar", "vector"],
     Field(description="scalar: lift and pool the scale axis in every block; vector: once, at the end"),
@@ -79,22 +93,28 @@ def dss_v1(
     dilation: DilationOption = "floor",
     drop_top: DropTop = False,
     scale_pool: ScalePoolOption = "max",
+    io_levels: IOLevels = None,
+    layers: Layers = 2,
 ) -> StagedModel:
     """Return a small deep scale space: a Gaussian lift and two 3×3 scale convolutions, n and 2n channels.
+
+    With ``layers=4`` there are four, n, n, 2n and 2n channels, an average-pooling behind each second one, and no batch
+    norm.
 
     Raises
     ------
     ValueError
-        When the interaction exceeds the levels, or leaves none with ``drop_top``.
+        When the interaction exceeds the levels, or leaves none with ``drop_top``, or more levels are to be kept than
+        there are.
     """
 
-    def conv(inputs: int, outputs: int, at: int) -> DSSConv:
-        return DSSConv(inputs, outputs, 3, base, at, interaction, dilation, drop_top)
+    def conv(inputs: int, outputs: int, at: int, kept: int | None) -> DSSConv:
+        return DSSConv(inputs, outputs, 3, base, at, interaction, dilation, drop_top, out_levels=kept)
 
-    scales = LevelsOfScale(base, z, levels, interaction, drop_top)
+    scales = LevelsOfScale(base, z, levels, interaction, drop_top, io_levels)
     before = entrance(in_channels, mean, std)
-    return two_scale_convolutions(
-        conv, scales, before, in_channels, channels, image_size, classes, scale_pool
+    return scale_convolutions(
+        conv, scales, before, in_channels, channels, image_size, classes, scale_pool, layers == 4
     )
 
 
@@ -106,10 +126,30 @@ class LevelsOfScale(NamedTuple):
     levels: int
     interaction: int
     drop_top: bool
+    kept: int | None = None
+
+    def counts(self, convolutions: int) -> list[int]:
+        """Return the levels of the lift, then those behind each convolution."""
+        if self.kept is None:
+            return _blocks_of_levels(self.levels, self.interaction, self.drop_top, convolutions)
+        if self.kept > self.levels:
+            raise ValueError(f"io_levels = {self.kept}: the lift has {self.levels} levels; raise levels")
+        if self.drop_top:
+            raise ValueError("io_levels and drop_top exclude each other; leave one of them out")
+        return [self.levels, *[self.kept] * convolutions]
+
+    def truncated(self, convolutions: int) -> int:
+        """Return how many levels at the top are fed from fewer terms behind so many convolutions."""
+        if self.drop_top or not convolutions:
+            return 0
+        # levels that the first convolution leaves out have still fed those that it keeps
+        spare = 0 if self.kept is None else self.levels - self.kept
+        first = max(0, self.interaction - 1 - spare)
+        return first + (convolutions - 1) * (self.interaction - 1)
 
 
-def two_scale_convolutions(
-    conv: Callable[[int, int, int], nn.Module],
+def scale_convolutions(
+    conv: Callable[[int, int, int, int | None], nn.Module],
     scales: LevelsOfScale,
     before: Mapping[str, nn.Module],
     in_channels: int,
@@ -117,46 +157,50 @@ def two_scale_convolutions(
     image_size: int,
     classes: int,
     scale_pool: ScalePooling,
+    plain: bool = False,
 ) -> StagedModel:
-    """Assemble a small deep scale space around two 3×3 scale convolutions that keep the plane's size.
+    """Assemble a small deep scale space around 3×3 scale convolutions that keep the plane's size.
 
     Parameters
     ----------
     conv : callable
-        Builds a convolution from its input channels, output channels and levels of the input.
+        Builds a convolution from its input channels, output channels, levels of the input and levels to keep.
     scales : LevelsOfScale
         Of the lift, and how the convolutions mix them.
     before : mapping
         Named modules before the lift.
     in_channels, channels : int
-        Channels of the images, and n: the convolutions have n and 2n.
+        Channels of the images, and n: the convolutions have n and 2n, or n, n, 2n and 2n.
     image_size, classes : int
         Side of the images in pixels; number of classes.
     scale_pool : "max" or "mean"
         How the scale axis is pooled before the classifier.
+    plain : bool
+        Two convolutions of each width before its pooling, and no batch norm.
 
     Raises
     ------
     ValueError
-        When an interaction with ``drop_top`` leaves no level.
+        When an interaction with ``drop_top`` leaves no level, or more levels are to be kept than there are.
     """
-    base, z, levels, interaction, drop_top = scales
-    counts = _blocks_of_levels(levels, interaction, drop_top, convolutions=2)
+    base, z, levels = scales[:3]
+    widths = [width for width in (channels, 2 * channels) for _ in range(1 + plain)]
+    counts = scales.counts(len(widths))
     grid = Grid.of_image(image_size)
 
     def space(at: Grid, layer: int) -> ScaleSpace:
-        return _space(at, base, z, counts[layer], 0 if drop_top else layer * (interaction - 1))
+        return scale_space(at, base, z, counts[layer], scales.truncated(layer))
 
-    half, quarter = grid.pooled(2), grid.pooled(2).pooled(2)
-    stages = [
-        Stage("lift", chain(**before, lift=ScaleSpaceLift(base, z, levels)), space(grid, 0)),
-        Stage("conv1", conv(in_channels, channels, counts[0]), space(grid, 1)),
-        Stage("block1", _pool_norm(channels), space(half, 1)),
-        Stage("conv2", conv(channels, 2 * channels, counts[1]), space(half, 2)),
-        Stage("block2", _pool_norm(2 * channels), space(quarter, 2)),
-        Stage("pool", chain(pool=ScalePool(scale_pool), relu=nn.ReLU()), quarter.plane()),
-    ]
-    features = 2 * channels * quarter.size**2
+    stages = [Stage("lift", chain(**before, lift=ScaleSpaceLift(base, z, levels)), space(grid, 0))]
+    for i, (inputs, width) in enumerate(zip((in_channels, *widths), widths, strict=False)):
+        layer = conv(inputs, width, counts[i], scales.kept)
+        stages.append(Stage(f"conv{i + 1}", layer, space(grid, i + 1)))
+        if i + 1 == len(widths) or widths[i + 1] != width:
+            grid = grid.pooled(2)
+            pool = chain(pool=SpatialPool(2, how="mean")) if plain else _pool_norm(width)
+            stages.append(Stage(f"block{width // channels}", pool, space(grid, i + 1)))
+    stages.append(Stage("pool", chain(pool=ScalePool(scale_pool), relu=nn.ReLU()), grid.plane()))
+    features = 2 * channels * grid.size**2
     stages.append(
         Stage("logits", chain(flatten=nn.Flatten(), classify=nn.Linear(features, classes)), Invariant())
     )
@@ -212,14 +256,15 @@ def mnist_dss(
     def block(i: int) -> Block:
         truncated = 0 if drop_top else (i + 1) * (interaction - 1)
         return Block(
-            conv(i, counts[i]), CHANNELS[i], lambda at: _space(at, base, blur, counts[i + 1], truncated)
+            conv(i, counts[i]), CHANNELS[i], lambda at: scale_space(at, base, blur, counts[i + 1], truncated)
         )
 
     before["lift"] = ScaleSpaceLift(base, z, levels)
     return mnist_body([block(i) for i in range(3)], before, grid, classes, dropout, ScalePool(scale_pool))
 
 
-def _space(at: Grid, base: float, blur: float, levels: int, truncated: int) -> ScaleSpace:
+def scale_space(at: Grid, base: float, blur: float, levels: int, truncated: int = 0) -> ScaleSpace:
+    """Return the field of a Gaussian scale space of this base on a grid."""
     scales = tuple(base**k for k in range(levels))
     return at.scale_space(scales, base_blur=blur, truncated=min(truncated, levels))
 

@@ -25,6 +25,7 @@ from secli.models.contract import Stage, StagedModel
 from secli.models.dss import Base, Channels, Levels
 from secli.models.entrance import chain, entrance
 from secli.models.options import Classes, ImageSize, InChannels, Mean, ScalePoolOption, Std
+from secli.models.study import Form, study_dss_v2, without
 
 PyramidInteraction = Annotated[
     int,
@@ -47,16 +48,22 @@ def dss_v2(
     levels: Levels = 4,
     interaction: PyramidInteraction = 1,
     scale_pool: ScalePoolOption = "max",
+    form: Form = "ours",
 ) -> StagedModel:
     """Return a small deep scale space on a pyramid: two 3×3 convolutions, n and 2n channels, shared by all levels.
 
-    Before the classifier all levels are max-pooled to the coarsest one's size.
+    Before the classifier all levels are max-pooled to the coarsest one's size. With ``form=study`` levels are whole
+    fractions of the image, both convolutions have n channels, and one pooling follows them, as a first study ran it
+    (its ablation was about base 1.3).
 
     Raises
     ------
     ValueError
-        When the interaction leaves no level.
+        When the interaction leaves no level, or ``form=study`` is given one, or levels without cells.
     """
+    if form == "study":
+        without(interaction=(interaction, 1))
+        return study_dss_v2(in_channels, classes, mean, std, image_size, channels, base, levels, scale_pool)
     left = levels - 2 * (interaction - 1)
     if left < 1:
         raise ValueError(f"2 convolutions with interaction {interaction} leave no level of {levels}")

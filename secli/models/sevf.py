@@ -5,14 +5,22 @@ Source: Marcos, Kellenberger, Lobry, Tuia, "Scale Equivariance in CNNs with Vect
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import nn
 
 from secli.fields import VectorField
-from secli.layers.vector_field import BASE, LEVELS, ScalarFieldConv, Turn, VectorFieldConv, VectorFieldLift
-from secli.layers.vectors import Magnitude, VectorNorm, VectorPool
+from secli.layers.vector_field import (
+    BASE,
+    LEVELS,
+    ScalarFieldConv,
+    Turn,
+    VectorFieldConv,
+    VectorFieldLift,
+)
+from secli.layers.vectors import Magnitude, Ties, VectorNorm, VectorPool
 from secli.models.contract import StagedModel
 from secli.models.entrance import entrance
 from secli.models.grid import Grid
@@ -47,12 +55,19 @@ TurnOption = Annotated[
         "against (as published) or along (the equivariant one)"
     ),
 ]
+TiesOption = Annotated[
+    Ties,
+    Field(
+        description="what decides between resizings that answer alike, as all do on a constant background: rounding "
+        "(as published), or the lowest j (first), at every precision"
+    ),
+]
 
 
-def vector_pool(grid: Grid, last: bool) -> Pooled:
+def vector_pool(grid: Grid, last: bool, ties: Ties = "rounding") -> Pooled:
     """Return the body's pooling for vectors: of each window, the longest."""
     kernel, padding = (last_window(grid.size), LAST_PADDING) if last else (2, 0)
-    return Pooled(VectorPool(kernel, padding=padding), grid.pooled(kernel, padding))
+    return Pooled(VectorPool(kernel, padding=padding, ties=ties), grid.pooled(kernel, padding))
 
 
 def mnist_sevf(
@@ -70,6 +85,7 @@ def mnist_sevf(
     lowest: Lowest = LEVELS[0],
     highest: Highest = LEVELS[1],
     turn: TurnOption = "against",
+    ties: TiesOption = "rounding",
 ) -> StagedModel:
     """Return SEVF in the shared body: every convolution on eight resizings, of which the largest response goes on.
 
@@ -80,7 +96,7 @@ def mnist_sevf(
     ------
     ValueError
         When the size is even, there are not two resizings, their angles leave ±π, or a scalar network is asked to
-        turn its weights.
+        turn its weights or to decide ties.
     """
     before = entrance(in_channels, mean, std, upsampling, upsample)
     grid = Grid.of_image(image_size).upsampled(upsampling)
@@ -88,6 +104,8 @@ def mnist_sevf(
     if mode == "scalar":
         if turn != "against":
             raise ValueError("turn needs mode=vector: a scalar network has no vectors to turn")
+        if ties != "rounding":
+            raise ValueError("ties needs mode=vector: a scalar network forgets which resizing won")
         inputs = (in_channels, *CHANNELS)
         blocks = [
             Block(ScalarFieldConv(inputs[i], width, size, base, levels), width, activation=nn.Identity)
@@ -98,17 +116,18 @@ def mnist_sevf(
 
     first, second, third = VECTOR_CHANNELS
     convolutions = (
-        VectorFieldLift(in_channels, first, size, base, levels),
-        VectorFieldConv(first, second, size, base, levels, turn=turn),
-        VectorFieldConv(second, third, size, base, levels, turn=turn),
+        VectorFieldLift(in_channels, first, size, base, levels, ties=ties),
+        VectorFieldConv(first, second, size, base, levels, turn=turn, ties=ties),
+        VectorFieldConv(second, third, size, base, levels, turn=turn, ties=ties),
     )
 
     def field(at: Grid) -> VectorField:
         # one resizing more, one step of the angle more: that is content a times smaller
         return VectorField(1 / base, convolutions[0].angle_step, levels, at.stride, at.origin)
 
+    pool = partial(vector_pool, ties=ties)
     blocks = [
-        Block(convolution, width, field, nn.Identity, vector_pool, None if width == third else VectorNorm)
+        Block(convolution, width, field, nn.Identity, pool, None if width == third else VectorNorm)
         for convolution, width in zip(convolutions, VECTOR_CHANNELS, strict=True)
     ]
     return mnist_body(blocks, before, grid, classes, dropout, collapse=Magnitude(), linear_bias=True)

@@ -13,9 +13,8 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from secli.config import TrainingSettings
+from secli.config import Centre, TrainingSettings
 from secli.datasets import stl10
 
 Draws = tuple[Tensor, ...]
@@ -37,8 +36,16 @@ def draw_factors(count: int, generator: torch.Generator) -> Float[Tensor, "n"]:
     return torch.empty(count).uniform_(LOWEST, HIGHEST, generator=generator)
 
 
-def rescale(images: Float[Tensor, "n c h w"], factors: Float[Tensor, "n"]) -> Float[Tensor, "n c h w"]:
-    """Rescale each picture about its centre on an unchanged canvas: x ↦ f(x/s), bicubic, zeros outside.
+def rescale(
+    images: Float[Tensor, "n c h w"], factors: Float[Tensor, "n"], centre: Centre = "pixel"
+) -> Float[Tensor, "n c h w"]:
+    """Rescale each picture on an unchanged canvas as Pillow's bicubic affine transform does, zeros outside.
+
+    Output pixel i reads the input at u = (i + ½ − c)/s + c, pixel 0 covering [0, 1), along rows and columns alike::
+
+        y(i) = Σ_j k(u − ½ − j) x(j) for 0 ≤ u < n, else 0
+
+    with Keys' kernel k, a = −1, the edge pixels repeated.
 
     Parameters
     ----------
@@ -46,24 +53,49 @@ def rescale(images: Float[Tensor, "n c h w"], factors: Float[Tensor, "n"]) -> Fl
         Pixels in [0, 1], shape (N, C, H, W).
     factors : Tensor
         One factor s > 0 per image, shape (N,); s < 1 shrinks the picture.
+    centre : "pixel" or "corner"
+        c = (n + 1)/2 (14.5 on 28 pixels), half a pixel beyond the picture's centre, as in the recipe of mnist-scale
+        (``secli.datasets.rescaling``); or its centre, c = n/2.
 
     Returns
     -------
     Tensor
-        Same shape; clamped to [0, 1], as the output of an 8-bit resampler would be.
+        Same shape; clamped to [0, 1], as the output of an 8-bit resampler is, but not rounded to 256 steps.
 
     Notes
     -----
     No antialiasing: like the augmentation of Sosnovik et al. (ICLR 2020, section 6.1), this is the affine
-    resampler of an image library, not the operator L_s that errors are measured with. The cubic kernel is
-    Keys' with a = −3/4 (that of ``torch.nn.functional.grid_sample``).
+    resampler of an image library, not the operator L_s that errors are measured with.
     """
     inverse = factors.to(images.dtype).reciprocal()
-    zero = torch.zeros_like(inverse)
-    rows = (torch.stack([inverse, zero, zero], dim=1), torch.stack([zero, inverse, zero], dim=1))
-    grid = F.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
-    return moved.clamp_(0, 1)
+    rows, columns = (_cubic_reading(size, inverse, centre) for size in images.shape[2:])
+    return (rows.unsqueeze(1) @ images @ columns.unsqueeze(1).mT).clamp_(0, 1)
+
+
+def _cubic_reading(size: int, inverse: Float[Tensor, "n"], centre: Centre) -> Float[Tensor, "n i j"]:
+    """Return, per image, the matrix that reads a row of pixels where a rescaled one has its own."""
+    pixels = torch.arange(size, device=inverse.device, dtype=inverse.dtype)
+    about = (size + 1) / 2 if centre == "pixel" else size / 2
+    places = (pixels + 0.5 - about) * inverse[:, None] + about
+    inside = (places >= 0) & (places < size)
+    # beyond the edge lies the edge pixel again: two more columns on either side, their weights added to its own
+    around = torch.arange(-2, size + 2, device=inverse.device, dtype=inverse.dtype)
+    weights = _keys((places - 0.5).unsqueeze(2) - around)
+    weights[..., 2] += weights[..., 0] + weights[..., 1]
+    weights[..., -3] += weights[..., -1] + weights[..., -2]
+    return weights[..., 2:-2] * inside.unsqueeze(2)
+
+
+def _keys(distance: Tensor) -> Tensor:
+    """Return Keys' cubic convolution kernel (IEEE Transactions on ASSP 29, 1981) with a = −1.
+
+    That is the one of Pillow's transforms (its ``Geometry.c``); the a = −½ that Pillow is known for belongs to its
+    ``resize``.
+    """
+    d = distance.abs()
+    near = (d - 2) * d * d + 1
+    far = ((5 - d) * d - 8) * d + 4
+    return torch.where(d < 1, near, torch.where(d < 2, far, 0.0))
 
 
 class Augmentation(ABC):
@@ -83,7 +115,16 @@ class Augmentation(ABC):
 
 
 class RandomScale(Augmentation):
-    """``augment: scale``: rescale each image by a factor from U[0.5, 2] (Sosnovik et al., ICLR 2020)."""
+    """``augment: scale``: rescale each image by a factor from U[0.5, 2] (Sosnovik et al., ICLR 2020).
+
+    Parameters
+    ----------
+    centre : "pixel" or "corner"
+        What it is rescaled about; see ``rescale``.
+    """
+
+    def __init__(self, centre: Centre = "pixel") -> None:
+        self.centre = centre
 
     def draw(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Draws:
         """Draw the factors."""
@@ -91,7 +132,7 @@ class RandomScale(Augmentation):
 
     def apply(self, images: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, "n c h w"]:
         """Rescale."""
-        return rescale(images, *draws)
+        return rescale(images, draws[0], self.centre)
 
 
 class CropFlipCutout(Augmentation):
@@ -128,7 +169,7 @@ class CropFlipCutout(Augmentation):
 
 AUGMENTATIONS: dict[str, Callable[[TrainingSettings], Augmentation | None]] = {
     "none": lambda training: None,
-    "scale": lambda training: RandomScale(),
+    "scale": lambda training: RandomScale(training.centre),
     "stl10": lambda training: CropFlipCutout(training.pad),
 }
 """By the name that ``training.augment`` takes; a new one is a class here, a line here, a name in ``secli.config``."""

@@ -59,6 +59,10 @@ def resolve(model: ModelSettings, training: TrainingSettings) -> Resolved:
         raise InputError("training.nesterov = True: needs training.momentum greater than 0")
     if training.pad != "black" and training.augment != "stl10":
         raise InputError(f"training.pad = {training.pad}: needs training.augment = stl10, which alone pads")
+    if training.centre != "pixel" and training.augment != "scale":
+        raise InputError(
+            f"training.centre = {training.centre}: needs training.augment = scale, which alone rescales"
+        )
     _check_steps(training)
     return Resolved(model.name, to_jsonable_python(options), training)
 
@@ -119,6 +123,8 @@ def as_recorded(
     InputError
         When a setting, an option or the data differ from the recorded ones; the message names it.
     """
+    if reason := outdated(record.training):
+        raise InputError(f"--resume: {run} was trained with {reason}; give --force to replace the run")
     asked = resolved.training.model_dump(mode="json")
     recorded = {**TrainingSettings().model_dump(mode="json"), **record.training}
     usual = to_jsonable_python(resolve_options(MODELS[resolved.model]))
@@ -147,6 +153,17 @@ def as_recorded(
             "leave the setting as it was, or give --force to replace the run"
         )
     return TrainingSettings.model_validate(asked)
+
+
+def outdated(training: Mapping[str, Any]) -> str | None:
+    """Say what of recorded settings means something else today; None: nothing.
+
+    ``augment: scale`` rescaled about the picture's centre, with the cubic kernel of a = −3/4, before ``centre`` was a
+    setting.
+    """
+    if training.get("augment") == "scale" and "centre" not in training:
+        return "the scale augmentation of an older secli, whose kernel and centre were others"
+    return None
 
 
 def _pairs(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:

@@ -162,6 +162,7 @@ CHANGED = {
     "accumulate": 2,
     "augment": "scale",
     "batch": 17,
+    "centre": "corner",
     "checkpoint_activations": True,
     "compile": True,
     "devices": 2,
@@ -189,6 +190,8 @@ def test_each_training_setting_changes_the_key(name: str) -> None:
     keys: dict[str, Any] = {"training": training}
     if name == "pad":  # only this augmentation pads
         keys |= {"models": ["wrn_16_8"], "datasets": ["stl10"], "training": {**training, "augment": "stl10"}}
+    if name == "centre":  # only this augmentation rescales
+        keys |= {"training": {**training, "augment": "scale"}}
     changed = keys | {"training": {**keys["training"], name: CHANGED[name]}}
     assert one(**changed).key("d") != one(**keys).key("d")
 

@@ -139,3 +139,17 @@ def test_the_length_has_a_gradient_at_zero() -> None:
     assert x.grad is not None
     torch.testing.assert_close(x.grad[0, 0, :, 0, 0], torch.tensor([0.6, -0.8]))
     assert not x.grad.flatten(3)[..., 1:].any()
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (4, 4, 2), (2, 1, 0)])
+def test_ties_in_a_window_go_to_the_first_and_nothing_else_changes(
+    kernel: int, stride: int, padding: int
+) -> None:
+    x = torch.randn(2, 3, 2, 11, 12, generator=torch.Generator().manual_seed(5)).double()
+    first = VectorPool(kernel, stride, padding, ties="first")
+    torch.testing.assert_close(first(x), VectorPool(kernel, stride, padding)(x), rtol=2e-4, atol=2e-3)
+    # vectors of one length, each at another angle
+    angles = torch.arange(144.0).view(1, 1, 12, 12) / 50
+    for dtype in (torch.float32, torch.float64):
+        ring = torch.stack([angles.cos(), angles.sin()], dim=2).to(dtype)
+        assert torch.equal(first(ring)[0, 0, :, 1, 1], ring[0, 0, :, stride - padding, stride - padding])

@@ -133,3 +133,53 @@ def test_bad_options_are_one_line(name: str, options: dict[str, object], message
         build(name, options)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def on_black(count: int) -> Tensor:
+    """Return noise on a black canvas, as digits lie."""
+    canvas = torch.zeros(count, 1, 28, 28, dtype=torch.float64)
+    noise = torch.rand(count, 1, 10, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    canvas[..., 9:19, 10:18] = noise.float().double()
+    return canvas
+
+
+def apart(ties: str, images: Tensor, seed: int = 0) -> float:
+    """Return how far float32 is from float64, as a share of the largest logit."""
+    model = build("mnist_sevf_vector_28", {"ties": ties}, seed).eval()
+    with torch.no_grad():
+        single = model(images.float()).double()
+        exact = model.double()(images)
+    return float((single - exact).abs().max() / exact.abs().max())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_ties_on_a_constant_background_are_decided_alike_at_both_precisions(seed: int) -> None:
+    images = on_black(4)
+    assert apart("rounding", images, seed) > 1e-2
+    assert apart("first", images, seed) < 1e-4
+
+
+def test_the_first_of_those_that_are_tied_is_taken_and_no_other_changes() -> None:
+    first, rounding = (VectorFieldLift(1, 2, 3, ties=ties).double() for ties in ("first", "rounding"))
+    rounding.load_state_dict(first.state_dict())
+    images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(1)).double()
+    there, here = rounding(images), first(images)
+    assert float((there != here).any(dim=2).double().mean()) < 0.05, "noise has hardly a tie"
+    with torch.no_grad():
+        first.weight.abs_()
+    u, v = first(torch.ones(1, 1, 28, 28).double())[..., 10:18, 10:18].unbind(dim=2)
+    angles = torch.atan2(v, u)
+    torch.testing.assert_close(angles, torch.full_like(angles, first.angles[0]))
+
+
+def test_a_tie_has_a_gradient_and_survives_values_that_do_not_compare() -> None:
+    layer = VectorFieldLift(1, 2, 3, ties="first")
+    torch.autograd.backward(layer(torch.ones(1, 1, 12, 12)).square().sum())
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.isfinite().all()
+    assert layer(torch.full((1, 1, 12, 12), math.nan)).isnan().any()
+
+
+def test_a_scalar_network_has_no_ties_to_decide() -> None:
+    with pytest.raises(InputError, match="ties needs mode=vector"):
+        build("mnist_sevf_scalar_28", {"ties": "first"})

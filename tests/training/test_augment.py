@@ -1,58 +1,71 @@
-"""The scale augmentation agrees with a literal transcription of bicubic resampling."""
+"""The scale augmentation is Pillow's bicubic affine transform, about the centre that was asked for."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from secli.config import Centre
+from secli.datasets import rescaling
 from secli.training.augment import draw_factors, rescale
 
-
-def keys(distance: float, a: float = -0.75) -> float:
-    """Keys' cubic convolution kernel."""
-    d = abs(distance)
-    if d <= 1:
-        return (a + 2) * d**3 - (a + 3) * d**2 + 1
-    if d < 2:
-        return a * (d**3 - 5 * d**2 + 8 * d - 4)
-    return 0.0
+FACTORS = (0.5, 0.73, 1.0, 1.3, 1.99)
 
 
-def literal(image: np.ndarray, factor: float) -> np.ndarray:
-    """Read the picture at (x − c)/s + c for every output pixel x, sixteen neighbours, zeros outside."""
+def by_pillow(image: np.ndarray, factor: float, about: tuple[float, float]) -> np.ndarray:
+    """Rescale a float picture about a point (row, column) of Pillow's corner coordinates."""
     height, width = image.shape
-    moved = np.zeros_like(image)
-    for row in range(height):
-        for column in range(width):
-            y = (row - (height - 1) / 2) / factor + (height - 1) / 2
-            x = (column - (width - 1) / 2) / factor + (width - 1) / 2
-            total = 0.0
-            for i in range(math.floor(y) - 1, math.floor(y) + 3):
-                for j in range(math.floor(x) - 1, math.floor(x) + 3):
-                    if 0 <= i < height and 0 <= j < width:
-                        total += image[i, j] * keys(y - i) * keys(x - j)
-            moved[row, column] = min(max(total, 0.0), 1.0)
-    return moved
+    inverse, (y, x) = 1 / factor, about
+    coefficients = (inverse, 0.0, x - inverse * x, 0.0, inverse, y - inverse * y)
+    picture = Image.fromarray(image.astype(np.float32))
+    moved = picture.transform((width, height), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
+    return np.asarray(moved).clip(0, 1)
 
 
-@pytest.mark.parametrize(("height", "width"), [(9, 9), (8, 11)])
-def test_it_is_bicubic_about_the_image_centre_with_zeros_outside(height: int, width: int) -> None:
-    images = torch.rand(3, 2, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    factors = torch.tensor([0.5, 1.3, 2.0], dtype=torch.float64)
-    moved = rescale(images, factors)
-    for picture, factor, got in zip(images, factors, moved, strict=True):
+def noise(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("centre", "beyond"), [("pixel", 0.5), ("corner", 0.0)])
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (9, 9), (8, 11)])
+def test_it_is_pillows_bicubic_transform_about_the_centre_asked_for(
+    height: int, width: int, centre: Centre, beyond: float, dtype: torch.dtype
+) -> None:
+    images = noise(len(FACTORS), 2, height, width, dtype=dtype)
+    moved = rescale(images, torch.tensor(FACTORS), centre)
+    assert moved.dtype == dtype
+    for picture, factor, got in zip(images, FACTORS, moved, strict=True):
         for channel, result in zip(picture.numpy(), got.numpy(), strict=True):
-            np.testing.assert_allclose(result, literal(channel, float(factor)), atol=1e-9)
+            expected = by_pillow(channel, factor, (height / 2 + beyond, width / 2 + beyond))
+            np.testing.assert_allclose(result, expected, atol=2e-5)
+
+
+def test_by_default_it_is_the_data_sets_own_recipe_but_for_the_steps_of_eight_bits() -> None:
+    images = (noise(len(FACTORS), 28, 28) * 255).to(torch.uint8)
+    published = rescaling.rescale(images.numpy(), np.array(FACTORS)) / 255
+    moved = rescale(images.unsqueeze(1) / 255, torch.tensor(FACTORS)).squeeze(1)
+    np.testing.assert_allclose(moved.numpy(), published, atol=1.001 / 255)
+
+
+def test_the_centres_shift_a_picture_by_half_a_pixel_times_one_minus_the_factor() -> None:
+    bump = torch.exp(-((torch.arange(29.0) - 14) ** 2) / 18)
+    blob = torch.outer(bump, bump)[None, None]
+    for factor in (0.6, 1.5):
+        shift = 0.0
+        for centre, sign in (("pixel", 1), ("corner", -1)):
+            moved = rescale(blob, torch.tensor([factor]), centre)  # type: ignore[arg-type]
+            shift += sign * float((moved.sum(dim=2) * torch.arange(29.0)).sum() / moved.sum())
+        assert shift == pytest.approx((1 - factor) / 2, abs=0.03)
 
 
 def test_factor_one_changes_nothing() -> None:
     images = torch.rand(2, 1, 28, 28)
-    torch.testing.assert_close(rescale(images, torch.ones(2)), images, atol=1e-5, rtol=0)
+    assert torch.equal(rescale(images, torch.ones(2)), images)
 
 
 def test_shrinking_leaves_a_black_frame_and_no_value_leaves_the_range() -> None:
@@ -60,9 +73,8 @@ def test_shrinking_leaves_a_black_frame_and_no_value_leaves_the_range() -> None:
     assert float(moved[..., :6, :].abs().max()) == 0
     assert float(moved[..., 10:18, 10:18].min()) == pytest.approx(1)
     edge = torch.cat([torch.zeros(1, 1, 28, 14), torch.ones(1, 1, 28, 14)], dim=3)
-    overshooting = torch.nn.functional.interpolate(edge, scale_factor=1.7, mode="bicubic")
-    assert float(overshooting.max()) > 1.01
     sharpened = rescale(edge, torch.tensor([1.7]))
+    assert float(by_pillow(edge[0, 0].numpy() / 2, 1.7, (14.5, 14.5)).max()) > 0.505  # it does overshoot
     assert float(sharpened.min()) == 0
     assert float(sharpened.max()) == 1
 

@@ -197,6 +197,36 @@ def test_a_filling_without_padding_is_refused(quick: Quick) -> None:
         resolve(ModelSettings(name="cnn"), quick(pad="mean", augment="scale"))
 
 
+def test_a_centre_without_rescaling_is_refused(quick: Quick) -> None:
+    with pytest.raises(InputError, match=r"training.centre = corner: needs training.augment = scale"):
+        resolve(ModelSettings(name="cnn"), quick(centre="corner"))
+
+
+def test_the_centre_that_is_asked_for_is_what_images_are_rescaled_about(quick: Quick) -> None:
+    images, factors = torch.rand(3, 1, 28, 28), torch.tensor([0.6, 1.2, 1.9])
+    for centre in ("pixel", "corner"):
+        augmentation = augmentation_of(quick(augment="scale", centre=centre))
+        assert augmentation is not None
+        assert torch.equal(augmentation.apply(images, (factors,)), rescale(images, factors, centre))
+
+
+def test_a_run_from_before_the_centre_could_be_chosen_is_not_gone_on_with_where_it_rescaled(
+    tiny: ScaleDataset, quick: Quick, tmp_path: Path
+) -> None:
+    for augment in ("none", "scale"):
+        settings = quick(epochs=1, augment=augment)
+        run, record = train(ModelSettings(name="cnn"), tiny, settings, tmp_path)
+        old = json.loads((run / "record.json").read_text())
+        assert old["training"].pop("centre") == "pixel"
+        (run / "record.json").write_text(json.dumps(old))
+        if augment == "none":
+            _, again = train(ModelSettings(name="cnn"), tiny, settings, tmp_path, resume=True)
+            assert again.results == record.results
+        else:
+            with pytest.raises(InputError, match=r"scale augmentation of an older secli.*--force"):
+                train(ModelSettings(name="cnn"), tiny, settings, tmp_path, resume=True)
+
+
 def test_the_filling_names_a_run_only_where_it_is_not_the_usual_one(tiny: ScaleDataset) -> None:
     name = "wrn_16_8"
     model = ModelSettings(name=name)
