@@ -104,6 +104,19 @@ def test_a_run_made_with_another_default_has_failed_and_is_left_as_it_is(jobs: J
     assert not failure_file(job.run).exists()
 
 
+def test_a_run_with_the_augmentation_of_an_older_secli_is_not_taken_as_done(jobs: Jobs) -> None:
+    (job,) = jobs(training={"augment": "scale"})
+    carry_out(job, silent)
+    assert state(job) == "done"
+    file = job.run / "record.json"
+    content = json.loads(file.read_text())
+    del content["training"]["centre"]
+    file.write_text(json.dumps(content))
+    found = standing(job)
+    assert (found.state, found.retriable) == ("failed", False)
+    assert "the scale augmentation of an older secli" in (found.reason or "")
+
+
 def test_a_job_that_takes_any_number_of_threads_is_repeated(jobs: Jobs) -> None:
     (job,) = jobs(threads=0)
     carry_out(job, silent)
