@@ -5,6 +5,7 @@ import os
 import sys
 import types
 from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist runs one process per core
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -32,8 +33,14 @@ ROOMS_WITH_TENSORS = (
 
 if os.environ.get("SECLI_SHAPE_HOOK", "1") == "1":
     # an int is a fine float, as everywhere in Python's typing (PEP 484)
+    full_check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+    def check(function: Any) -> Any:
+        """Check a function or class; one made inside another would be compiled anew in every call of that."""
+        return function if "<locals>" in getattr(function, "__qualname__", "") else full_check(function)
+
     checker = types.ModuleType("secli_shape_checker")
-    checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
+    checker.check = check  # type: ignore[attr-defined]
     sys.modules[checker.__name__] = checker
     install_import_hook([f"secli.{room}" for room in ROOMS_WITH_TENSORS], "secli_shape_checker.check")
 
