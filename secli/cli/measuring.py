@@ -168,8 +168,10 @@ def _plain(text: str) -> str:
 def pooled(subjects: Sequence[Subject], records: Sequence[EquivarianceRecord]) -> list[EquivarianceRecord]:
     """Return one record per network: runs that differ in nothing but seed and realisation are averaged."""
     from secli.equivariance.pooling import identity, pool
+    from secli.newer import told_defaults
 
+    defaults = told_defaults(record.model for record in records)
     groups: dict[str, list[EquivarianceRecord]] = {}
     for subject, record in zip(subjects, records, strict=True):
-        groups.setdefault(identity(record, subject.record), []).append(record)
+        groups.setdefault(identity(record, subject.record, defaults), []).append(record)
     return [pool(group) for group in groups.values()]

@@ -18,6 +18,7 @@ from secli.datasets.store import ScaleDataset, open_dataset
 from secli.errors import HeldRunError, InputError
 from secli.experiments.measuring import Wanted, machine, measure_subject, pictures_for
 from secli.models.building import resolve_options
+from secli.newer import outdated
 from secli.records import (
     CURVES_FILE,
     DAMAGED,
@@ -32,7 +33,6 @@ from secli.storage.writing import write_text
 from secli.trackers.following import following
 from secli.training.events import Report
 from secli.training.loading import load_subject
-from secli.training.plan import outdated
 from secli.training.run import alone_in, train
 
 State = Literal["todo", "interrupted", "failed", "trained", "done"]

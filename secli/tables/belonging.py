@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from secli.config import TrainingSettings
 from secli.errors import UnknownNameError
+from secli.newer import settings_of
 from secli.tables.collect import Name, Run, SetAside
 from secli.tables.derived import net, size, system
 from secli.tables.naming import called, with_realisations
@@ -43,10 +44,11 @@ def facts(run: Run) -> dict[str, Any]:
         "parameters": run.model.parameters,
     }
     unsaid = UNKNOWN if run.trained else None
+    settings = None if run.settings is None else settings_of(run.settings)
     known.update({f"model.{key}": readable(value) for key, value in run.model.options.items()})
     for key in TrainingSettings.model_fields:
         if key not in known:
-            known[key] = readable(run.settings.get(key)) if run.settings is not None else unsaid
+            known[key] = readable(settings[key]) if settings is not None else unsaid
     if run.training is not None and run.training.results is not None:
         known["test images"] = run.training.results.test_images
         known["lossy source"] = run.training.data.lossy

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from secli.errors import InputError
+from secli.newer import Defaults, completed, told_defaults
 from secli.provenance import origin_of_weights
 from secli.records import (
     CURVES_FILE,
@@ -177,7 +178,17 @@ def collect(paths: Sequence[Path]) -> tuple[list[Run], list[SetAside]]:
                 _admit(run, runs, aside)
     if unreadable and not runs:
         raise unreadable[0]
-    return runs, aside
+    defaults = told_defaults(run.model for run in runs)
+    return [_completed(run, defaults) for run in runs], aside
+
+
+def _completed(run: Run, defaults: Defaults) -> Run:
+    training, curves = run.training, run.curves
+    if training is not None:
+        training = training.model_copy(update={"model": completed(training.model, defaults)})
+    if curves is not None:
+        curves = curves.model_copy(update={"model": completed(curves.model, defaults)})
+    return replace(run, training=training, curves=curves)
 
 
 def _expand(path: Path) -> tuple[bool, list[Path]]:

@@ -17,6 +17,7 @@ from secli.datasets.store import ScaleDataset
 from secli.errors import InputError
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import StagedModel
+from secli.newer import outdated
 from secli.records import ModelInfo, TrainingRecord
 from secli.training.augment import augmentation_of
 
@@ -153,17 +154,6 @@ def as_recorded(
             "leave the setting as it was, or give --force to replace the run"
         )
     return TrainingSettings.model_validate(asked)
-
-
-def outdated(training: Mapping[str, Any]) -> str | None:
-    """Say what of recorded settings means something else today; None: nothing.
-
-    ``augment: scale`` rescaled about the picture's centre, with the cubic kernel of a = −3/4, before ``centre`` was a
-    setting.
-    """
-    if training.get("augment") == "scale" and "centre" not in training:
-        return "the scale augmentation of an older secli, whose kernel and centre were others"
-    return None
 
 
 def _pairs(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secli.errors import InputError, UnknownNameError
-from secli.records import CURVES_FILE, RECORD_FILE, write_record
+from secli.records import CURVES_FILE, RECORD_FILE, TrainingRecord, write_record
 from secli.tables.aggregate import summarise
 from secli.tables.statistic import statistic
 from tests.tables.fabricate import FACTORS, curve_row, curves, data, training, write_run
@@ -52,6 +52,12 @@ def test_statistic_counts_only_what_is_there(values: list[float | None]) -> None
         assert min(there) - 1e-12 <= found.mean <= max(there) + 1e-12
 
 
+def wide(error: float, seed: int = 0) -> TrainingRecord:
+    """A run of twice the width that the registry has."""
+    record = training("cnn", error, seed=seed, options={"width": 2})
+    return record.model_copy(update={"model": record.model.model_copy(update={"changed": {"width": 1}})})
+
+
 @pytest.mark.parametrize("status", ["failed", "interrupted", "running"])
 def test_unfinished_runs_are_listed_with_the_reason(tmp_path: Path, status: Any) -> None:
     write_run(tmp_path / "good", training())
@@ -66,7 +72,7 @@ def test_unfinished_runs_are_listed_with_the_reason(tmp_path: Path, status: Any)
     [
         (training("cnn", 0.5, seed=5, epochs=2), "epochs 2, not 60; '--by model,epochs' keeps them apart"),
         (training("cnn", 0.5, seed=5, augment="scale"), "augment scale, not none"),
-        (training("cnn", 0.5, seed=5, options={"width": 2}), "model.width 2, not unset"),
+        (wide(0.5, seed=5), "model.width 2, not 1"),
         (training("cnn", 0.5, seed=5, dataset="fashion-scale"), "trained on fashion-scale, not mnist-scale"),
         (training("cnn", 0.5, seed=5, test_images=100), "test images 100, not 50000"),
         (training("cnn", 0.5, seed=5, digest="other"), "holds other images under the same name"),
@@ -93,12 +99,12 @@ def test_the_machine_and_the_threads_may_differ(tmp_path: Path) -> None:
 def test_by_keeps_groups_apart(tmp_path: Path) -> None:
     write_run(tmp_path / "a", training("cnn", 0.05))
     write_run(tmp_path / "b", training("cnn", 0.04, augment="scale"))
-    write_run(tmp_path / "c", training("cnn", 0.03, options={"width": 2}))
+    write_run(tmp_path / "c", wide(0.03))
     assert len(summarise([tmp_path], ["augment"]).rows) == 2
     rows = summarise([tmp_path], ["augment", "model.width"]).rows
     assert [(row.by["augment"], row.by["model.width"], row.n) for row in rows] == [
-        ("none", None, 1),
-        ("scale", None, 1),
+        ("none", 1, 1),
+        ("scale", 1, 1),
         ("none", 2, 1),
     ]
 

@@ -245,7 +245,9 @@ def test_rows_are_parted_by_all_that_differs(tmp_path: Path) -> None:
 
 def test_a_key_that_repeats_another_is_no_column(tmp_path: Path) -> None:
     for dataset, mean in (("mnist-scale", 0.1), ("fashion-scale", 0.3)):
-        write_run(tmp_path / dataset, training("cnn", 0.05, dataset=dataset, options={"mean": mean}))
+        write_run(
+            tmp_path / dataset, training("cnn", 0.05, dataset=dataset, options={"mean": mean, "channels": 32})
+        )
     assert telling_keys(collect([tmp_path])[0]) == ("model", "dataset")
     write_run(tmp_path / "wide", training("cnn", 0.05, options={"mean": 0.1, "channels": 64}))
     assert telling_keys(collect([tmp_path])[0]) == ("model", "dataset", "model.channels")
