@@ -114,7 +114,8 @@ FAMILIES: Registry[Family] = Registry(
                 "lift makes (io_levels).",
                 "form=study: the convolutions have no bias and start He-normally, the batch norm takes one level after "
                 "the other; neither is recorded. Where windows of whole cells do not bring a level to the coarsest "
-                "one's size (base 1.5 with 4 levels), they are adaptive.",
+                "one's size (base 1.5 with 4 levels), they are adaptive. Poolings of odd sides leave a row out: dss_v2 "
+                "then compares no level from there on behind block2, and has no tap behind the pooling over scale.",
                 "wrn_16_8_dss drops its top level inside the first convolution of groups 1 and 2. The ResNet-50 keeps "
                 "28 to 96 pixels large: its stem is a 3×3 scale convolution of stride 1, without the max-pooling.",
             ),

@@ -1,4 +1,4 @@
-"""Shapes and types are checked at run time in every test (jaxtyping + beartype); random tests are repeatable."""
+"""Shapes and types of all but inner functions are checked in every test (jaxtyping + beartype); random tests repeat."""
 
 import contextlib
 import os

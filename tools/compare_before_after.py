@@ -1,8 +1,9 @@
 """Compare what two commits show and compute, in one environment: ``python tools/compare_before_after.py OLD NEW``.
 
-For a change that must change nothing: the help of every command, JSON of every command on the digits, the bytes of
-trained weights, dry runs of every file in configs/, two figures as SVG. Takes some minutes; prints a difference per
-line of output, and leaves with 1 where there is any. Times, dates, commits and folders are left out.
+For a change that must change nothing: the help of every command; what make-data, train, equivariance, compare, report
+and models print on the digits; the bytes of trained weights; dry runs of every sweep in configs/; a figure as SVG.
+Takes some minutes; prints a difference per line of output, and leaves with 1 where there is any. Times, dates, commits
+and folders are left out.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ COMMANDS = (
 )
 ON_DIGITS = {
     "make-data": "make-data digits-scale --realisations 0 --sizes 200 50 50 --out data",
-    "twin": "make-data digits --out data",
+    "twin": "make-data digits --realisations 0 --sizes 200 50 50 --out data",
     "train": "train cnn --data data/{scaled} --out runs --epochs 2 --threads 1",
     "train-ses": "train mnist_ses_vector_28 --data data/{scaled} --out runs --epochs 1 --batch 50 --threads 1",
     "equivariance": "equivariance {run} --images 20 --threads 1 --local --lie --controls --format json",
@@ -42,6 +43,7 @@ ON_DIGITS = {
     "compare-table": "compare runs --rows model --value test_error,delta,parameters",
     "pivot": "compare runs --rows model --columns lr --format json",
     "models": "models --format json",
+    "report": "report runs -o report.md",
     "heatmap": "equivariance dss_v1 --data data/{plain} --images 10 --threads 1 --heatmap heatmap.svg",
 }
 LEFT_OUT = (
@@ -63,7 +65,7 @@ class Commit:
     """One commit, checked out, and what its commands gave."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.folder, self.tree = folder, folder / "tree"
+        self.name, self.folder, self.tree = name, folder, folder / "tree"
         subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(self.tree), name], check=True)
         self.work = folder / "work"
         self.work.mkdir()
@@ -87,8 +89,9 @@ class Commit:
             text=True,
             check=False,
         )
-        said = f"exit {done.returncode}\n{done.stdout}" + (done.stderr if done.returncode else "")
-        self.seen[name] = settled(said, self.folder)
+        if done.returncode:
+            raise SystemExit(f"{self.name}: secli {line} ended with {done.returncode}: {done.stderr}")
+        self.seen[name] = settled(done.stdout + done.stderr, self.folder)
 
     def look(self) -> None:
         """Run everything."""
@@ -98,7 +101,8 @@ class Commit:
         for name, line in ON_DIGITS.items():
             self.secli(name, line.format(**self._found()))
         for file in sorted(self.tree.glob("configs/*.yaml")):
-            self.secli(f"dry run {file.name}", f"sweep {file} --dry-run --format json")
+            if "\nabout:" in file.read_text(encoding="utf-8"):  # others are settings of one run
+                self.secli(f"dry run {file.name}", f"sweep {file} --dry-run --format json")
         for file in sorted(self.work.rglob("*")):
             if file.suffix in (".safetensors", ".npz", ".npy"):
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -130,13 +134,13 @@ def main() -> int:
     parser.add_argument("new")
     parser.add_argument("--lines", type=int, default=40, help="of each difference")
     asked = parser.parse_args()
+    commits: list[Commit] = []
     with tempfile.TemporaryDirectory() as folder:
-        commits: list[Commit] = []
-        for name in (asked.old, asked.new):
-            place = Path(folder) / ("old" if not commits else "new")
-            place.mkdir()
-            commits.append(Commit(name, place))
         try:
+            for name in (asked.old, asked.new):
+                place = Path(folder) / ("old" if not commits else "new")
+                place.mkdir()
+                commits.append(Commit(name, place))
             for commit in commits:
                 commit.look()
         finally:

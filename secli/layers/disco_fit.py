@@ -111,6 +111,8 @@ def fit_proxies(
 
     A sum of norms is least where the sum of squares is, each divided by its own norm (Weiszfeld 1937).
     """
+    if images not in ("noise", "blurred"):
+        raise ValueError(f"images must be 'noise' or 'blurred', not {images!r}")
     free = [k for k, scale in enumerate(scales) if not is_integer(scale)]
     kernels = np.zeros((len(scales), effective_size**2, size, size))
     for k, scale in enumerate(scales):

@@ -114,6 +114,8 @@ class SteerableFilters(nn.Module):
         >>> lift.sides
         (7, 7, 7)
         """
+        if isinstance(functions, np.ndarray):
+            functions = np.array(functions)  # torch warns of an array that is not writable
         full = torch.as_tensor(functions).detach().to("cpu", torch.float64)
         wanted = (self.weight.shape[-1], len(self.scales), self.size, self.size)
         if tuple(full.shape) != wanted:

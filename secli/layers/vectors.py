@@ -101,7 +101,7 @@ class VectorPool(nn.Module):
         """Return the place in the plane of the first of the longest vectors of each window."""
         margin = (self.padding,) * 4
         width = squares.shape[3]
-        cells = torch.arange(squares[0, 0].numel(), device=squares.device).view(1, 1, -1, width)
+        cells = torch.arange(squares.shape[2] * width, device=squares.device).view(1, 1, -1, width)
         windows = self._windows(functional.pad(squares.sqrt(), margin, value=-torch.inf))
         places = self._windows(functional.pad(cells, margin))
         return places.expand_as(windows).gather(2, first_of_largest(windows).unsqueeze(2)).squeeze(2)

@@ -41,17 +41,17 @@ def _deformable(_: Shape, weight: Shape, *__: Any, out_shape: Shape, **___: Any)
     return (2 * outputs + PER_BILINEAR_SAMPLE) * samples
 
 
-def formulas(images: Tensor) -> dict[Any, Any]:
+def formulas(images: Tensor, anybodys: bool = False) -> dict[Any, Any]:
     """Return the formulas of what torch's counter gives zero.
 
-    torchvision's operator exists once that package is imported, which takes seconds: by the caller's own network, or
-    by our deformable layers when they are on a GPU.
+    torchvision's operator exists once that package is imported, which takes seconds. Of our networks only those on a
+    GPU use it; anybody's may import it as late as in its forward pass.
     """
     known: dict[Any, Any] = {
         torch.ops.aten.grid_sampler_2d: _sampling,
         torch.ops.aten.upsample_bilinear2d: _sampling,
     }
-    if images.is_cuda or "torchvision" in sys.modules:
+    if anybodys or images.is_cuda or "torchvision" in sys.modules:
         import torchvision.ops  # noqa: F401
 
         known[torch.ops.torchvision.deform_conv2d] = _deformable
@@ -90,7 +90,7 @@ def flops(model: nn.Module, images: Tensor) -> int:
 
     A convolution by Fourier transforms counts as the convolution that it computes.
     """
-    counter = FlopCounterMode(display=False, custom_mapping=formulas(images))
+    counter = FlopCounterMode(display=False, custom_mapping=formulas(images, anybodys=True))
     with torch.no_grad(), without("fourier"), counter:
         model(images)
     return counter.get_total_flops()

@@ -203,6 +203,9 @@ def study_dss_v2(
         )
     factors = tuple(side / image_size for side in sides)
     coarsest = sides[-1] // 2
+    # the pooling by 2 leaves out the last row and column of an odd side, and the level's grid lies off the centre
+    odd = next((k for k, side in enumerate(sides) if side % 2), levels)
+    centred = odd == levels and all(side // 2 % coarsest == 0 for side in sides)
 
     def conv(inputs: int) -> PyramidConv:
         return PyramidConv(inputs, channels, 3, base, levels)
@@ -211,24 +214,25 @@ def study_dss_v2(
         pool=EachLevel(SpatialPool(2)), relu=EachLevel(nn.ReLU()), norm=EachLevel(nn.BatchNorm2d(channels))
     )
     pool = chain(stack=ToSmallest(), pool=ScalePool(scale_pool), relu=nn.ReLU())
-    return StagedModel(
-        [
-            Stage(
-                "lift",
-                chain(**entrance(in_channels, mean, std), lift=Reductions(base, levels)),
-                Pyramid(factors),
-            ),
-            Stage("conv1", conv(in_channels), Pyramid(factors)),
-            Stage("conv2", conv(channels), Pyramid(factors)),
-            Stage("block2", block, Pyramid(factors, 2)),
+    head = {"flatten": nn.Flatten(), "classify": nn.Linear(channels * coarsest**2, classes)}
+    stages = [
+        Stage(
+            "lift",
+            chain(**entrance(in_channels, mean, std), lift=Reductions(base, levels)),
+            Pyramid(factors),
+        ),
+        Stage("conv1", conv(in_channels), Pyramid(factors)),
+        Stage("conv2", conv(channels), Pyramid(factors)),
+        Stage("block2", block, Pyramid(factors, 2, truncated=levels - odd)),
+    ]
+    if centred:
+        stages += [
             Stage("pool", pool, Plane(stride=2 / factors[-1])),
-            Stage(
-                "logits",
-                chain(flatten=nn.Flatten(), classify=nn.Linear(channels * coarsest**2, classes)),
-                Invariant(),
-            ),
+            Stage("logits", chain(**head), Invariant()),
         ]
-    )
+    else:  # levels whose windows lie about different points have no plane in common: no tap there
+        stages.append(Stage("logits", chain(levels=pool, **head), Invariant()))
+    return StagedModel(stages)
 
 
 def study_deform_dss(

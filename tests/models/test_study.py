@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import secli
 from secli.errors import InputError
-from secli.fields import Pyramid, ScaleSpace
+from secli.fields import Invariant, Pyramid, ScaleSpace
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.models.building import build, count_parameters
 from secli.models.contract import StagedModel
@@ -224,3 +224,27 @@ def test_levels_of_one_size_are_alike_to_the_ruler() -> None:
     assert [field.source(k, 0.5) for k in range(3)] == [2, 2, None]
     with pytest.raises(ValueError, match="never increase"):
         Pyramid((0.5, 1.0))
+
+
+@pytest.mark.parametrize("base", [1.3, 1.5, 1.7, 2.0])
+def test_what_is_compared_of_a_pyramid_lies_about_the_centre(base: float) -> None:
+    """With kernels that are their own mirror image, the mirrored picture gives mirrored features there."""
+    model = build("dss_v2", {"form": "study", "base": base}).eval()
+    for parameter in model.parameters():
+        if parameter.ndim >= 4:
+            parameter.data = (parameter + parameter.flip(-1)) / 2
+    picture = torch.rand(2, 1, 28, 28)
+    with torch.no_grad():
+        plain, mirrored = model.features(picture), model.features(picture.flip(3))
+    compared = 0
+    for tap, field in model.taps.items():
+        if isinstance(field, Invariant):
+            continue
+        levels = plain[tap] if isinstance(plain[tap], list) else [plain[tap]]
+        others = mirrored[tap] if isinstance(mirrored[tap], list) else [mirrored[tap]]
+        whole = len(levels) - getattr(field, "truncated", 0)
+        for level, other in list(zip(levels, others, strict=True))[:whole]:
+            torch.testing.assert_close(other.flip(3), level, rtol=1e-4, atol=1e-5)
+            compared += 1
+    assert compared > 12
+    assert ("pool" in model.taps) == (base == 1.3)

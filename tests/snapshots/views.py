@@ -73,7 +73,7 @@ def report(suffix: str) -> str:
         run("report", "runs", "-o", f"{folder}/report.{suffix}", "--title", "Stored runs", "--published")
         text = (Path(folder) / f"report.{suffix}").read_text(encoding="utf-8").replace(folder, "FOLDER")
     text = re.sub(r"<svg.*?</svg>", "<svg/>", text, flags=re.DOTALL)
-    return re.sub(r"data:image/[^\"')]*", "data:image", text)
+    return rounded(re.sub(r"data:image/[^\"')]*", "data:image", text))
 
 
 def rounded(text: str) -> str:
@@ -133,7 +133,7 @@ def views() -> dict[str, Callable[[], str]]:
 def _curves(form: str) -> str:
     record = read_record(HERE / MEASURED)
     assert isinstance(record, EquivarianceRecord)
-    return render_curves([record], form, width=80)
+    return rounded(render_curves([record], form, width=80))
 
 
 if __name__ == "__main__":
