@@ -41,7 +41,7 @@ class ScaleProjection(nn.Sequential):
         """Return the projected responses."""
         ses, pool = self
         joined = pool.how != "max" or _is_watched(ses) or _is_watched(pool)
-        if isinstance(ses, SESLift | SESConv) and not joined and runs_here(x):
+        if isinstance(ses, (SESLift, SESConv)) and not joined and runs_here(x):
             return largest(ses.levels(x))
         projected: Tensor = pool(ses(x))
         return projected
