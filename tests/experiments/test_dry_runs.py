@@ -87,7 +87,10 @@ def test_every_file_plans_without_a_weight_and_without_a_fit(
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_the_largest_file_takes_less_than_a_gibibyte() -> None:
-    """The peak of a process of its own, the libraries in it; training steps of these networks take 40 GiB."""
+    """The peak of a process of its own, but for the libraries' files, of which each system maps another share.
+
+    Training steps of these networks take 40 GiB.
+    """
     script = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -97,7 +100,8 @@ def test_the_largest_file_takes_less_than_a_gibibyte() -> None:
         "finally:\n"
         "    # not getrusage: what it says begins with the peak of the process that started this one\n"
         "    lines = Path('/proc/self/status').read_text().splitlines()\n"
-        "    print(next(line.split()[1] for line in lines if line.startswith('VmHWM')), file=sys.stderr)\n"
+        "    kib = {line.split()[0]: int(line.split()[1]) for line in lines if line.startswith(('VmHWM', 'RssFile'))}\n"
+        "    print(kib['VmHWM:'] - kib['RssFile:'], file=sys.stderr)\n"
     )
     command = [sys.executable, "-c", script, str(ROOT / "configs/stl10.yaml")]
     done = subprocess.run(
@@ -105,7 +109,7 @@ def test_the_largest_file_takes_less_than_a_gibibyte() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["runs"]) == 60
-    assert int(done.stderr.split()[-1]) < 2**20  # KiB
+    assert 100 * 2**10 < int(done.stderr.split()[-1]) < 700 * 2**10  # KiB
 
 
 def test_the_plan_says_on_what_it_rests(monkeypatch: pytest.MonkeyPatch) -> None:
