@@ -7,6 +7,7 @@ registry's, and so tells the defaults of all others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from secli.catalogue import MODELS
@@ -41,10 +42,16 @@ def completed(model: ModelInfo, defaults: Defaults) -> ModelInfo:
 
 def settings_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Return recorded training settings, with those that are newer than the record."""
-    settings = {**TrainingSettings().model_dump(mode="json"), **recorded}
+    settings = {**_usual(), **recorded}
     if outdated(recorded):
         settings["centre"] = BEFORE
     return settings
+
+
+@cache
+def _usual() -> Mapping[str, Any]:
+    """Return the defaults of all settings; tables ask for them with every fact of every run."""
+    return TrainingSettings().model_dump(mode="json")
 
 
 def outdated(training: Mapping[str, Any]) -> str | None:

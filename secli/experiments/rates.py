@@ -99,9 +99,8 @@ def _fastest(forward: Callable[[], Tensor], *inputs: Tensor) -> float:
         began = time.perf_counter()
         result = forward()
         if inputs:
-            torch.autograd.grad(
-                result.sum(), inputs
-            )  # of a tensor given with its own gradient it imports sympy
+            # of a sum: torch imports sympy where it is given the gradient of a tensor
+            torch.autograd.grad(result.sum(), inputs)
         return time.perf_counter() - began
 
     once()  # the first one also finds its algorithms

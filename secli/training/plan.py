@@ -17,7 +17,7 @@ from secli.datasets.store import ScaleDataset
 from secli.errors import InputError
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import StagedModel
-from secli.newer import outdated
+from secli.newer import outdated, settings_of
 from secli.records import ModelInfo, TrainingRecord
 from secli.training.augment import augmentation_of
 
@@ -127,7 +127,7 @@ def as_recorded(
     if reason := outdated(record.training):
         raise InputError(f"--resume: {run} was trained with {reason}; give --force to replace the run")
     asked = resolved.training.model_dump(mode="json")
-    recorded = {**TrainingSettings().model_dump(mode="json"), **record.training}
+    recorded = settings_of(record.training)
     usual = to_jsonable_python(resolve_options(MODELS[resolved.model]))
     options = (
         {**usual, **record.model.options} if record.model.name == resolved.model else record.model.options
