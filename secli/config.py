@@ -23,9 +23,9 @@ from pydantic import (
 )
 
 from secli.errors import InputError, shortened, shown, suggestion
+from secli.metrics import MetricName
 from secli.yaml_files import parse_yaml, read_yaml
 
-Metric = Literal["squared", "relative", "absolute"]
 Background = Literal["empty", "none"]
 Precision = Literal["32", "tf32", "bf16", "16"]
 Augmentation = Literal["none", "scale", "stl10"]
@@ -168,7 +168,9 @@ class MeasureSettings(Settings):
     taps: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
         None, description="taps to measure; none: all that the model declares"
     )
-    metric: Metric = Field("squared", description="squared (the equivariance error Δ), relative, or absolute")
+    metric: MetricName = Field(
+        "squared", description="squared (the equivariance error Δ), relative, or absolute"
+    )
     background: Background = Field(
         "empty", description="'empty' compares Φ(f) − Φ(0); 'none' is the bare formula"
     )

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from secli.config import TrainingSettings, file_name, first_problem
 from secli.errors import InputError, shortened
+from secli.metrics import MetricName
 from secli.storage.writing import write_text
 from secli.yaml_files import check_depth
 
@@ -279,7 +280,7 @@ class EquivarianceRecord(Part):
     seed: int = Field(description="seed of the run, or of the fresh weights")
     trained_on: DataInfo | None = Field(default=None, description="what a trained network saw")
     data: DataInfo = Field(description="which images were measured on")
-    metric: Literal["squared", "relative", "absolute"] = Field(description="the error's formula")
+    metric: MetricName = Field(description="the error's formula")
     background: Literal["empty", "none"] = Field(description="whether Φ(0) was subtracted")
     measure: dict[str, Any] = Field(default={}, description="all settings of the measure, resolved")
     rows: list[CurveRow] = Field(description="one row per tap and factor")

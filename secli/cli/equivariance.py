@@ -11,6 +11,7 @@ import typer
 from secli.cli.addressing import Shape, shapes_of
 from secli.cli.console import names, note, out
 from secli.cli.limits import MOST, MOST_SIDE, SEED, THREADS
+from secli.metrics import METRICS
 
 if TYPE_CHECKING:
     from secli.config import MeasureSettings
@@ -90,7 +91,7 @@ def equivariance(
         int | None, _option("Pictures per forward pass. \\[default: from measured memory]", MEASURE)
     ] = None,
     metric: Annotated[
-        str | None, _option("The error. \\[default: squared]", MEASURE, "squared|relative|absolute")
+        str | None, _option("The error. \\[default: squared]", MEASURE, "|".join(METRICS.own))
     ] = None,
     background: Annotated[
         str | None, _option("What is subtracted from features. \\[default: empty]", MEASURE, "empty|none")

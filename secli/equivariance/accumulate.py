@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from secli.config import Metric
-from secli.equivariance.error import compare, measurable, metric_value, squared_norm
+from secli.equivariance.error import compare, measurable, squared_norm
 from secli.equivariance.features import taken, tensors
 from secli.equivariance.selection import ALL, Per, Selection, selections
 from secli.equivariance.statistics import bootstrap_interval
 from secli.fields import Acted, Canvas, Field, small_levels, without_levels
+from secli.metrics import METRICS
 from secli.models.contract import Features
 from secli.records import CurveRow
 
@@ -35,7 +35,7 @@ class Reading:
         Which error.
     """
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: str) -> None:
         self.metric = metric
         self.errors: list[Float64[Tensor, "n"]] = []
         self.floors: list[Float64[Tensor, "n"]] = []
@@ -69,18 +69,18 @@ class Reading:
         """
         if self.shares.add(compared_share(acted), len(raw[0])) == 0:
             return
-        comparison = compare(acted, actual)
+        comparison = compare(acted, actual, self.metric)
         if size is None:
             size = squared_size(raw)
         finite, alive = measurable(comparison, size, raw[0].dtype)
         self.broken += int((~finite).sum())
         self.dead += int((finite & ~alive).sum())
         kept = finite & alive
-        self.errors.append(metric_value(comparison, self.metric)[kept].cpu())
+        self.errors.append(METRICS[self.metric].value(comparison)[kept].cpu())
         if halves is not None:
             count = len(halves[0])
-            again = compare(first_images(acted, count), halves, comparison.expected[:count])
-            self.floors.append(metric_value(again, self.metric)[kept[:count]].cpu())
+            again = compare(first_images(acted, count), halves, self.metric, comparison.expected[:count])
+            self.floors.append(METRICS[self.metric].value(again)[kept[:count]].cpu())
 
     @property
     def share(self) -> float | None:
@@ -127,14 +127,14 @@ class Cell:
         self,
         field: Field,
         factor: float,
-        metric: Metric,
+        metric: str,
         per: Sequence[Per] = (),
         smallest_plane: float = SMALLEST_PLANE,
         floor: bool = True,
     ) -> None:
         self.field = field
         self.factor = factor
-        self.metric: Metric = metric
+        self.metric: str = metric
         self.per = per
         self.smallest_plane = smallest_plane
         self.reason: str | None = None

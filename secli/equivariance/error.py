@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from secli.config import Metric
 from secli.fields import Acted
+from secli.metrics import METRICS
 
 # Features this far below what they were before the background was taken away are rounding, not signal.
 _ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14}
@@ -29,16 +29,22 @@ class Comparison(NamedTuple):
         ‖L_sΦ(f) − Φ(L_s f)‖², shape (N,).
     expected
         ‖L_sΦ(f)‖², shape (N,).
+    actual
+        ‖Φ(L_s f)‖², shape (N,); None where no metric asks for it.
     """
 
     difference: Float64[Tensor, "n"]
     expected: Float64[Tensor, "n"]
+    actual: Float64[Tensor, "n"] | None = None
 
 
 def compare(
-    acted: Acted, actual: Sequence[Tensor], expected: Float64[Tensor, "n"] | None = None
+    acted: Acted,
+    actual: Sequence[Tensor],
+    metric: str = "squared",
+    expected: Float64[Tensor, "n"] | None = None,
 ) -> Comparison:
-    """Return the squared norms that every metric is made of.
+    """Return the squared norms that a metric is made of.
 
     Parameters
     ----------
@@ -46,6 +52,8 @@ def compare(
         L_sΦ(f) with its masks.
     actual : sequence of tensors
         Φ(L_s f), in the same shapes.
+    metric : str
+        Which; some need the norm of Φ(L_s f) too.
     expected : tensor (N,), optional
         ‖L_sΦ(f)‖² where it is known already.
     """
@@ -53,7 +61,10 @@ def compare(
     difference = [squared_difference(features, other, mask) for features, other, mask in triples]
     if expected is None:
         expected = torch.stack([squared_norm(features, mask) for features, _, mask in triples]).sum(0)
-    return Comparison(torch.stack(difference).sum(0), expected)
+    reached = None
+    if METRICS[metric].needs_actual:
+        reached = torch.stack([squared_norm(other, mask) for _, other, mask in triples]).sum(0)
+    return Comparison(torch.stack(difference).sum(0), expected, reached)
 
 
 def squared_difference(one: Tensor, other: Tensor, mask: Bool[Tensor, "..."] | None) -> Float64[Tensor, "n"]:
@@ -114,24 +125,3 @@ def measurable(
     finite = torch.isfinite(comparison.difference) & torch.isfinite(comparison.expected)
     alive = comparison.expected > raw * _ROUNDING[dtype] ** 2
     return finite, alive
-
-
-def metric_value(comparison: Comparison, metric: Metric) -> Float64[Tensor, "n"]:
-    """Return the error of each image.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        The squared norms.
-    metric : str
-        ``squared``: ‖d‖²/‖e‖², the equivariance error Δ; ``relative``: ‖d‖/‖e‖; ``absolute``: ‖d‖.
-
-    Returns
-    -------
-    tensor (N,)
-        0 is perfect; for ``squared`` and ``relative`` 1 is as far as the zero map, and there is no upper bound.
-    """
-    if metric == "absolute":
-        return comparison.difference.sqrt()
-    ratio = comparison.difference / comparison.expected
-    return ratio.sqrt() if metric == "relative" else ratio

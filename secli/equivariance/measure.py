@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from secli.config import Background, MeasureSettings, Metric, validated
+from secli.config import Background, MeasureSettings, validated
 from secli.equivariance.curves import measure_curves
 from secli.equivariance.selection import Per
 from secli.errors import InputError
@@ -35,7 +35,7 @@ def measure(
     factors: Sequence[float] | None = None,
     taps: Sequence[str] | None = None,
     fields: Mapping[str, str | Field] | None = None,
-    metric: Metric = "squared",
+    metric: str = "squared",
     background: Background = "empty",
     border: float | None = None,
     per: Sequence[Per] = (),

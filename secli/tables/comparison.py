@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from secli.errors import UnknownNameError
+from secli.metrics import METRICS
 from secli.tables.aggregate import Row, Summary, trained_words
 from secli.tables.collect import SetAside
 from secli.tables.compared import compared_notes
@@ -20,11 +21,6 @@ KIND_TITLES = {
     "reproduction": "reproduction (%)",
     "citation": "as cited (%)",
     "code": "code (%)",
-}
-METRIC_WORDS = {
-    "squared": "squared, relative to ‖L_sΦ(f)‖²",
-    "relative": "relative to ‖L_sΦ(f)‖",
-    "absolute": "absolute",
 }
 METRIC_NAMES = {
     "test_error": "error (%)",
@@ -200,7 +196,7 @@ def measure_note(measure: Measure, on: str) -> str:
     """Say how Δ was measured, and on which images."""
     metric, background, _, images = measure
     kept = "background Φ(0) subtracted" if background == "empty" else "background kept"
-    return f"Δ(s): equivariance error ({METRIC_WORDS[metric]}; {kept}) at the tap named, on {images} images of {on}."
+    return f"Δ(s): equivariance error ({METRICS[metric].words}; {kept}) at the tap named, on {images} images of {on}."
 
 
 def _reported_cell(entries: Sequence[Reported], marks: dict[tuple[str, ...], str]) -> Cell:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 
+from secli.metrics import METRICS
 from secli.records import AccuracyRow, CurveRow, EquivarianceRecord
 from secli.tables.formats import MISSING, Cell, Column, Table, check_format, dump_json, render
 from secli.tables.labels import distinct_labels
@@ -25,11 +26,6 @@ from secli.tables.reasons import merged, pattern
 OFF_LATTICE = "°"
 WARNING_MARKS = ("†", "‡", "*")
 INDENT = "\u00a0\u00a0"
-METRIC_TITLES = {
-    "squared": "Equivariance error Δ_s (squared, relative to ‖L_sΦ(f)‖²)",
-    "relative": "Equivariance error (relative to ‖L_sΦ(f)‖)",
-    "absolute": "Equivariance error ‖L_sΦ(f) − Φ(L_s f)‖",
-}
 # as the fields of the record order them: whole blocks first, then kinds of layers along a block
 KINDS = ("stage", "conv", "pool", "norm", "activation", "pointwise")
 
@@ -101,7 +97,7 @@ def curve_table(record: EquivarianceRecord, label: str | None = None) -> Table:
             lines.append((Cell(f"{INDENT}95 %"), *(Cell(_interval(row)) for row in own)))
         if any(row is not None and row.mean is not None and row.floor for row in own):
             lines.append((Cell(f"{INDENT}floor"), *(Cell(_floor(row)) for row in own)))
-    title = f"{METRIC_TITLES[record.metric]}: {label or record.model.name}"
+    title = f"{METRICS[record.metric].title}: {label or record.model.name}"
     return Table(title, _columns("tap", factors), tuple(lines), tuple(_notes(record, rows, marks)))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError, printable, shortened
+from secli.metrics import METRICS
 from secli.records import EquivarianceRecord
 from secli.storage.writing import atomic_path
 from secli.tables.naming import with_realisations
@@ -38,21 +39,6 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
-
-# short on the axis, spelled out in the notes
-METRIC_LABELS = {
-    "squared": "equivariance error $\\Delta_s$",
-    "relative": "relative error",
-    "absolute": "absolute error",
-}
-METRIC_FORMULAS = {
-    "squared": "$\\Delta_s=\\|\\Phi(L_sf)-L_s\\Phi(f)\\|^2/\\|L_s\\Phi(f)\\|^2$",
-    "relative": "Relative error $\\|\\Phi(L_sf)-L_s\\Phi(f)\\|/\\|L_s\\Phi(f)\\|$",
-    "absolute": "Absolute error $\\|\\Phi(L_sf)-L_s\\Phi(f)\\|$",
-}
-
-# a squared or relative error is a ratio
-METRIC_UNITS = {"squared": " (no unit)", "relative": " (no unit)", "absolute": " (in units of the features)"}
 
 TITLE_SIZE = 9
 NOTE_SIZE, NOTE_LINE = 6.5, 0.115  # points; inches per line
@@ -127,14 +113,9 @@ def metric_note(records: Sequence[EquivarianceRecord]) -> str:
     count = "" if not images else f"{images[0]}" if len(images) == 1 else f"{images[0]} to {images[-1]}"
     over = f", mean over {count} images" if count else ""
     kept = {record.background for record in records}
+    metric = METRICS[records[0].metric]
     less = {"empty": "; $\\Phi(0)$ subtracted", "none": "; background kept"}
-    return (
-        METRIC_FORMULAS[records[0].metric]
-        + METRIC_UNITS[records[0].metric]
-        + over
-        + (less[kept.pop()] if len(kept) == 1 else "")
-        + "."
-    )
+    return f"{metric.formula} ({metric.unit})" + over + (less[kept.pop()] if len(kept) == 1 else "") + "."
 
 
 def wrapped(sentences: Sequence[str], width: float) -> list[str]:

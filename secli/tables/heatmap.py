@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError
+from secli.metrics import METRICS
 from secli.records import CurveRow, EquivarianceRecord
 from secli.tables.figures import (
     STYLE,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
 
-BAR_TITLES = {"squared": "$\\Delta_s$", "relative": "error", "absolute": "error"}
 COLOURS = "viridis"  # perceptually uniform, and readable without colour
 NULL_COLOUR, NULL_HATCH = "0.93", "0.78"
 CELL_WIDTH, CELL_HEIGHT = 0.37, 0.21  # inches: a number of five characters fits
@@ -119,7 +119,7 @@ def draw_heatmap(records: Sequence[EquivarianceRecord], title: str | None = None
         bar_axes = figure.add_axes(_relative(box, width, height))
         bar = figure.colorbar(ScalarMappable(norm, colours), cax=bar_axes)
         _label_bar(bar, norm)
-        bar_axes.set_title(BAR_TITLES[records[0].metric], loc="left", pad=5)
+        bar_axes.set_title(METRICS[records[0].metric].symbol, loc="left", pad=5)
         bar.outline.set_visible(False)
         figure.suptitle("\n".join(head), fontsize=TITLE_SIZE, y=1 - 0.07 / height, va="top")
         write_notes(figure, notes)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError
+from secli.metrics import METRICS
 from secli.records import AccuracyRow, CurveRow, EquivarianceRecord, LieRow
 from secli.tables.figures import (
-    METRIC_LABELS,
     STYLE,
     TITLE_SIZE,
     check_one_metric,
@@ -181,7 +181,7 @@ def _draw_taps(
     for index, axes in enumerate(grid):
         error_axis(axes, values, tops)
         if index % columns == 0:
-            axes.set_ylabel(METRIC_LABELS[records[0].metric])
+            axes.set_ylabel(METRICS[records[0].metric].axis)
         else:
             axes.tick_params(axis="y", labelleft=False)
 
