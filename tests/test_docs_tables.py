@@ -14,7 +14,7 @@ from secli.cli.app import app
 from secli.experiments.spec import SweptTable
 from secli.records import SWEEP_FILE, SweepRecord, SweptRun, write_record
 from secli.tables.formats import json_rows
-from secli.tables.sweep import sweep_tables
+from secli.tables.sweep_tables import sweep_tables
 from tests.tables.fabricate import curves, data, training, write_run
 
 PAGE = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 from secli.equivariance.pooling import identity
 from secli.newer import BEFORE, settings_of, told_defaults
 from secli.records import ModelInfo, read_record
-from secli.tables.aggregate import summarise
+from secli.tables.groups import summarise
 from tests.tables.fabricate import curves, training, write_run
 
 

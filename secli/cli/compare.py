@@ -124,9 +124,9 @@ def compare(
     from shutil import get_terminal_size
 
     from secli.config import merged, parse_factors
-    from secli.tables.aggregate import summarise
-    from secli.tables.comparison import compare as lay_out
+    from secli.tables.compare import compare as lay_out
     from secli.tables.formats import check_format, dump_json, render
+    from secli.tables.groups import summarise
     from secli.tables.published import load_published
 
     check_format(format)

@@ -33,7 +33,7 @@ def wanted_table(
         On an unknown test.
     """
     from secli.errors import UnknownNameError
-    from secli.tables.paired import TESTS
+    from secli.tables.paired_tests import TESTS
     from secli.tables.pivot import Wanted
 
     known = {name: name for name in TESTS}
@@ -88,7 +88,7 @@ def print_grid(
     from secli.errors import InputError
     from secli.tables.ablation import ablation_tables
     from secli.tables.collect import SetAside, collect
-    from secli.tables.comparison import aside_table, grouped_aside
+    from secli.tables.compare import aside_table, grouped_aside
     from secli.tables.factor_curves import curve_tables
     from secli.tables.formats import csv_document, document, dump_json, render
     from secli.tables.pivot import pivot_tables

@@ -77,9 +77,9 @@ def _print(places: Sequence[Path]) -> None:
     from dataclasses import replace
     from shutil import get_terminal_size
 
-    from secli.tables.aggregate import summarise
-    from secli.tables.comparison import compare
+    from secli.tables.compare import compare
     from secli.tables.formats import render
+    from secli.tables.groups import summarise
 
     tables = [compare(summarise([place], by=["model", "dataset"], factors=[0.5])).main for place in places]
     rows = tuple(row for table in tables for row in table.rows)

@@ -208,9 +208,9 @@ def equivariance(
     from secli.cli.measuring import check_places, left_over, measure_watched, pooled, write_results
     from secli.config import Config, parse_assignments, read_config
     from secli.errors import InputError
+    from secli.figures.curves import check_plot_path
     from secli.storage.full import check_file
     from secli.tables.formats import check_format
-    from secli.tables.plots import check_plot_path
 
     check_format(format)
     for picture in (plot, heatmap, show_features):
@@ -532,7 +532,7 @@ def data_of(subject: Subject, given: Path | None) -> Path:
 def _print(records: Sequence[EquivarianceRecord], format: str) -> None:
     from shutil import get_terminal_size
 
-    from secli.tables.curves import render_curves
+    from secli.tables.curve_tables import render_curves
 
     out(render_curves(records, format, get_terminal_size((100, 24)).columns), format)
 
@@ -540,8 +540,8 @@ def _print(records: Sequence[EquivarianceRecord], format: str) -> None:
 def _draw(
     records: Sequence[EquivarianceRecord], plot: Path | None, heatmap: Path | None, quiet: bool
 ) -> None:
-    from secli.tables.heatmap import plot_heatmap
-    from secli.tables.plots import plot_curves
+    from secli.figures.curves import plot_curves
+    from secli.figures.heatmap import plot_heatmap
 
     for path, draw, what in ((plot, plot_curves, "curves"), (heatmap, plot_heatmap, "heat map")):
         if path is not None:
@@ -562,7 +562,7 @@ def draw_features(
     """Draw what Δ is made of, for the first picture and the smallest factor."""
     from secli.datasets.loading import pixels
     from secli.equivariance.views import feature_views
-    from secli.tables.views import plot_views
+    from secli.figures.features import plot_views
 
     border = 0.0 if settings.border is None and pictures.on_black else settings.border
     views = feature_views(

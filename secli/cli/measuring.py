@@ -41,10 +41,10 @@ def write_results(
 ) -> None:
     """Write results into the ``--save`` directory, or else a run's into the run: all files, or none."""
     from secli.errors import InputError
+    from secli.figures.curves import plot_curves
     from secli.records import write_record
     from secli.storage.writing import atomic_set, write_text
-    from secli.tables.curves import render_curves
-    from secli.tables.plots import plot_curves
+    from secli.tables.curve_tables import render_curves
 
     place = _place(subject, save)
     if place is None:

@@ -53,8 +53,8 @@ def report(
     Every table and figure stands with the command that made it. The last line printed is the file to open.
     """
     from secli.provenance import command_line
-    from secli.tables.report.gather import gather
-    from secli.tables.report.writing import report_file, write_report
+    from secli.report.files import report_file, write_report
+    from secli.report.gather import gather
 
     file = report_file(output, force)
     keys = None if by is None else list(names("--by", by))

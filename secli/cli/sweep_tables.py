@@ -13,7 +13,7 @@ def print_tables(directory: Path, format: str) -> None:
 
     from secli.records import read_sweep_record
     from secli.tables.formats import csv_document, document, dump_json, render
-    from secli.tables.sweep import sweep_tables
+    from secli.tables.sweep_tables import sweep_tables
 
     tables = sweep_tables(directory)
     if format == "json":

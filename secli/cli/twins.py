@@ -10,8 +10,8 @@ from secli.datasets.protocols import DATASETS, Parameters, unscaled_twin
 from secli.errors import InputError
 from secli.records import DataInfo
 from secli.sources.registry import SOURCES
-from secli.tables.derived import base_dataset
-from secli.tables.naming import parameters_of
+from secli.tables.dataset_names import parameters_of
+from secli.tables.model_names import base_dataset
 
 
 def twin_of(data: DataInfo) -> Path:

@@ -9,7 +9,7 @@ from secli.config import among
 from secli.datasets.protocols import DATASETS
 from secli.errors import InputError, suggestion
 from secli.tables.belonging import fact_name, fact_names, readable
-from secli.tables.derived import net, size, system
+from secli.tables.model_names import net, size, system
 
 if TYPE_CHECKING:
     from secli.experiments.plan import PlannedRun, WantedDataset

@@ -9,7 +9,6 @@ from typing import Any
 
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
-from secli.tables.aggregate import Row, Rows, check_left, rows_of, trained_words, version_notes
 from secli.tables.belonging import (
     DERIVED,
     DRAW,
@@ -21,11 +20,12 @@ from secli.tables.belonging import (
     same_protocol,
 )
 from secli.tables.collect import Run, SetAside
+from secli.tables.compare import measure_note
 from secli.tables.compared import compared_notes
-from secli.tables.comparison import measure_note
 from secli.tables.formats import Table
 from secli.tables.grid import Grid, GridColumn, accuracy_factors, filled, ordered
-from secli.tables.grid_layout import lay_grid
+from secli.tables.groups import Row, Rows, check_left, rows_of, trained_words, version_notes
+from secli.tables.layout import lay_grid
 from secli.tables.pivot import Key, Wanted, row_names
 from secli.tables.quantities import Quantity, delta_at, quantity
 

@@ -12,8 +12,8 @@ from secli.config import TrainingSettings
 from secli.errors import UnknownNameError
 from secli.newer import settings_of
 from secli.tables.collect import Name, Run, SetAside
-from secli.tables.derived import net, size, system
-from secli.tables.naming import called, with_realisations
+from secli.tables.dataset_names import called, with_realisations
+from secli.tables.model_names import net, size, system
 
 # What may differ between runs of one row: the draw, and the machine that did the work.
 DRAW = ("seed", "realisation")

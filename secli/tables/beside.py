@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secli.tables.aggregate import Row
-from secli.tables.deltas import same_factor
-from secli.tables.paired import standard_errors
+from secli.tables.groups import Row
+from secli.tables.paired_tests import standard_errors
 from secli.tables.published import Figure, Published, reported
 from secli.tables.quantities import Quantity
+from secli.tables.readings import same_factor
 from secli.tables.statistic import Statistic
 
 

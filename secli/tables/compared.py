@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from secli.tables.aggregate import Row
-from secli.tables.deltas import same_factor
-from secli.tables.places import whole
+from secli.tables.curve_rows import whole
+from secli.tables.groups import Row
+from secli.tables.readings import same_factor
 
 HALF = 0.5
 NAMED = 6

@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from secli.errors import InputError
-from secli.tables.aggregate import trained_words
 from secli.tables.belonging import check_facts
 from secli.tables.collect import Run, SetAside
+from secli.tables.compare import measure_note
 from secli.tables.compared import compared_notes
-from secli.tables.comparison import measure_note
-from secli.tables.deltas import common_factors
 from secli.tables.formats import Table
 from secli.tables.grid import Grid, GridColumn, accuracy_factors
-from secli.tables.grid_layout import lay_grid
+from secli.tables.groups import trained_words
+from secli.tables.layout import lay_grid
 from secli.tables.pivot import Wanted, in_order, planned_key, row_names, sort_runs, split_key
 from secli.tables.published import Published
 from secli.tables.quantities import Quantity, accuracy_at_factor, delta_at
+from secli.tables.readings import common_factors
 
 
 def curve_tables(

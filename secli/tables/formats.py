@@ -116,14 +116,14 @@ def render(table: Table | Sequence[Table], format: str, width: int = 100) -> str
         content = {one.title: json_rows(one) for one in tables} if len(tables) != 1 else json_rows(tables[0])
         return dump_json(content)
     if format == "latex":
-        from secli.tables.latex import latex
+        from secli.tables.render.latex import latex
 
         return "\n".join(latex(one) for one in tables)
     if format == "markdown":
         return "\n".join(markdown(one) for one in tables)
     if format == "csv":
         return "\n".join(_csv(one) for one in tables)
-    from secli.tables.terminal import terminal
+    from secli.tables.render.terminal import terminal
 
     return "\n".join(terminal(one, width) for one in tables)
 

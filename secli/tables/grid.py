@@ -6,13 +6,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from secli.tables.aggregate import Row, Rows
 from secli.tables.beside import Beside, beside
 from secli.tables.collect import Run
-from secli.tables.deltas import common_factors, same_factor
-from secli.tables.paired import Draw
+from secli.tables.groups import Row, Rows
+from secli.tables.paired_tests import Draw
 from secli.tables.published import Published
 from secli.tables.quantities import Quantity, Reading
+from secli.tables.readings import common_factors, same_factor
 from secli.tables.statistic import NOTHING, Statistic, statistic
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from secli.provenance import origin_of_weights
 from secli.records import EquivarianceRecord
-from secli.tables.naming import called
+from secli.tables.dataset_names import called
 
 # What can set two results of one model apart, from the most to the least telling.
 # Each is told the record, and what each dataset is called among all of them.

@@ -7,15 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from secli.errors import InputError
-from secli.tables.aggregate import (
-    Row,
-    Rows,
-    check_left,
-    rows_of,
-    trained_words,
-    training_notes,
-    version_notes,
-)
 from secli.tables.belonging import (
     KeepsApart,
     check_facts,
@@ -25,10 +16,8 @@ from secli.tables.belonging import (
     same_protocol,
 )
 from secli.tables.collect import Run, SetAside
+from secli.tables.compare import measure_note
 from secli.tables.compared import compared_notes
-from secli.tables.comparison import measure_note
-from secli.tables.deltas import check_measured
-from secli.tables.derived import published_crossing
 from secli.tables.formats import Table
 from secli.tables.grid import (
     Grid,
@@ -39,10 +28,21 @@ from secli.tables.grid import (
     filled,
     ordered,
 )
-from secli.tables.grid_layout import lay_grid
-from secli.tables.paired import Test
+from secli.tables.groups import (
+    Row,
+    Rows,
+    check_left,
+    rows_of,
+    trained_words,
+    training_notes,
+    version_notes,
+)
+from secli.tables.layout import lay_grid
+from secli.tables.model_names import published_crossing
+from secli.tables.paired_tests import Test
 from secli.tables.published import Published
 from secli.tables.quantities import Quantity, factors_of, quantity
+from secli.tables.readings import check_measured
 
 UNTRAINED = " (untrained)"
 Key = tuple[Any, ...]

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
 from secli.datasets.protocols import DATASETS
-from secli.tables.aggregate import Row
-from secli.tables.derived import base_dataset
-from secli.tables.naming import parameters_of
+from secli.tables.dataset_names import parameters_of
+from secli.tables.groups import Row
+from secli.tables.model_names import base_dataset
 from secli.yaml_files import parse_yaml
 
 Metric = Literal["test_error", "accuracy", "equivariance_error", "parameters"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from secli.errors import UnknownNameError
 from secli.records import TrainingResults
 from secli.tables.collect import Run
-from secli.tables.deltas import accuracy_at, mean_over, value_at
+from secli.tables.readings import accuracy_at, mean_over, value_at
 
 _AT = re.compile(r"^(delta|accuracy)_(\d*\.?\d+)$")
 

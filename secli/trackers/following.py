@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from secli.errors import UnknownNameError
+from secli.figures.curves import plot_curves
 from secli.records import CURVES_FILE, EquivarianceRecord, read_record, read_training_record
 from secli.storage.writing import scratch_folder
-from secli.tables.plots import plot_curves
 from secli.trackers.contract import Tracker
 from secli.trackers.mlflow_tracker import MLflowTracker
 from secli.trackers.tensorboard_tracker import TensorBoardTracker

@@ -258,8 +258,8 @@ def warm() -> None:
     import secli.datasets.build
     import secli.experiments.measuring
     import secli.experiments.prepare
+    import secli.report.files
     import secli.sources.registry
-    import secli.tables.report.writing
     import secli.training.run  # noqa: F401
 
     torch.set_num_threads(1)

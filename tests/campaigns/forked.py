@@ -44,7 +44,7 @@ def warm() -> None:
     import secli.cli.app
     import secli.cli.measuring
     import secli.experiments.measuring
-    import secli.tables.report.gather
+    import secli.report.gather
     import secli.training.run  # noqa: F401
 
     torch.set_num_threads(1)

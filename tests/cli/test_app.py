@@ -74,7 +74,7 @@ def test_the_system_s_errors_are_one_line(
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("secli.tables.aggregate.summarise", fail)
+    monkeypatch.setattr("secli.tables.groups.summarise", fail)
     result = CliRunner().invoke(app, ["compare", "runs"])
     assert result.exit_code == code
     assert result.stderr == f"{message}\n"
@@ -87,7 +87,7 @@ def test_a_bug_is_one_line_that_says_so_and_keeps_its_traceback(
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("by \x1b[31mnothing " + "x" * 1000)
 
-    monkeypatch.setattr("secli.tables.aggregate.summarise", fail)
+    monkeypatch.setattr("secli.tables.groups.summarise", fail)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("SECLI_DEBUG", "1" if debug else "0")
     result = CliRunner().invoke(app, ["compare", "runs"])
@@ -108,7 +108,7 @@ def test_no_memory_left_is_no_bug(monkeypatch: pytest.MonkeyPatch, error: Except
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("secli.tables.aggregate.summarise", fail)
+    monkeypatch.setattr("secli.tables.groups.summarise", fail)
     result = CliRunner().invoke(app, ["compare", "runs"])
     assert result.exit_code == 1
     assert result.stderr.startswith("error: out of memory")

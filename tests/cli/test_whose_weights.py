@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from secli.cli.app import app
 from secli.experiments.measuring import weights_taken
-from secli.tables.aggregate import summarise
+from secli.tables.groups import summarise
 
 NET = "from torch import nn\ndef build(): return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU())\n"
 

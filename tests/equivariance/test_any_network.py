@@ -19,14 +19,14 @@ from secli.equivariance.lie import lie_derivatives
 from secli.equivariance.views import feature_views
 from secli.errors import InputError
 from secli.experiments.measuring import Wanted, measure_subject
+from secli.figures.heatmap import plot_heatmap
 from secli.models.adapting import adapt
 from secli.models.building import count_parameters
 from secli.models.external import load_external
 from secli.models.field_text import parse_fields
 from secli.models.hooked import ExternalModel
 from secli.records import DataInfo, EquivarianceRecord, ModelInfo
-from secli.tables.curves import render_curves
-from secli.tables.heatmap import plot_heatmap
+from secli.tables.curve_tables import render_curves
 from secli.training.loading import Subject
 from tests.equivariance.any_network import EVERY, OWN, TIMM, TORCHVISION, blobs
 

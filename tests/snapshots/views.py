@@ -24,7 +24,7 @@ from secli.config import Config, MeasureSettings, ModelSettings, TrainingSetting
 from secli.datasets.manifest import Manifest
 from secli.experiments.spec import Sweep
 from secli.records import EquivarianceRecord, SweepRecord, TrainingRecord, read_record
-from secli.tables.curves import render_curves
+from secli.tables.curve_tables import render_curves
 
 HERE = Path(__file__).parent
 SEEN = HERE / "seen"

@@ -11,7 +11,8 @@ import pytest
 
 from secli.errors import UnknownNameError
 from secli.records import CurveRow, EquivarianceRecord
-from secli.tables.curves import (
+from secli.tables.curve_rows import telling_warnings
+from secli.tables.curve_tables import (
     accuracy_table,
     controls_table,
     curve_table,
@@ -21,9 +22,8 @@ from secli.tables.curves import (
     parts_table,
     render_curves,
 )
-from secli.tables.deltas import value_at
 from secli.tables.formats import FORMATS, Table
-from secli.tables.places import telling_warnings
+from secli.tables.readings import value_at
 from tests.tables.fabricate import (
     FACTORS,
     curve_row,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from secli.errors import UnknownNameError
 from secli.tables.formats import FORMATS, MISSING, Cell, Column, Table, csv_document, number, render
-from secli.tables.latex import escape
+from secli.tables.render.latex import escape
 from secli.tables.statistic import NOTHING, Statistic
 
 NASTY = "50 % & more_of_it #1 $x^2$ {a} \\ ~ \"q\" 'r' < > | — – -- --- Δ_s ± σ ‖L_sΦ‖² × † ° é ☃ /a/b\nc"

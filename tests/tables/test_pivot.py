@@ -19,11 +19,11 @@ import pytest
 from secli.catalogue import MODELS
 from secli.errors import InputError, UnknownNameError
 from secli.tables.ablation import ablation_tables
-from secli.tables.aggregate import summarise
 from secli.tables.collect import SetAside, collect
-from secli.tables.comparison import compare
+from secli.tables.compare import compare
 from secli.tables.factor_curves import curve_tables
 from secli.tables.formats import Table, csv_document, document, json_rows, render
+from secli.tables.groups import summarise
 from secli.tables.pivot import Wanted, pivot_tables
 from secli.tables.published import load_published
 from tests.tables.fabricate import curve_row, curves, data, training, write_run

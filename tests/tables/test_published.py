@@ -12,9 +12,9 @@ from secli.catalogue import MODELS
 from secli.datasets.build import make_dataset
 from secli.datasets.manifest import read_manifest
 from secli.records import write_record
-from secli.tables.aggregate import Row, summarise
 from secli.tables.collect import collect
 from secli.tables.formats import render
+from secli.tables.groups import Row, summarise
 from secli.tables.pivot import Wanted, pivot_tables
 from secli.tables.published import Published, _as_published, elsewhere, load_published, reported
 from tests.tables.fabricate import curves, training, write_run

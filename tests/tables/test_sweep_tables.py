@@ -10,10 +10,10 @@ import pytest
 
 from secli.errors import InputError
 from secli.records import SWEEP_FILE, SweepRecord, SweptRun, write_record
-from secli.tables.aggregate import summarise
 from secli.tables.collect import collect
 from secli.tables.formats import Table, csv_document, json_rows, render
-from secli.tables.sweep import sweep_tables
+from secli.tables.groups import summarise
+from secli.tables.sweep_tables import sweep_tables
 from tests.tables.fabricate import curves, data, training, write_run
 
 LABELS = {"so2_cnn": "SO(2)", "cnn": "CNN", "dss_v1": "DSS v1"}

@@ -1,0 +1,1 @@
+"""Figures of equivariance curves, heat maps and features, drawn with matplotlib."""

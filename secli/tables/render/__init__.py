@@ -1,0 +1,1 @@
+"""A table in each format: one writer per format."""
