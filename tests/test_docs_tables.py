@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from secli.cli.app import app
 from secli.experiments.spec import SweptTable
 from secli.records import SWEEP_FILE, SweepRecord, SweptRun, write_record
-from secli.tables.formats import json_rows
+from secli.tables.render.json import json_rows
 from secli.tables.sweep_tables import sweep_tables
 from tests.tables.fabricate import curves, data, training, write_run
 

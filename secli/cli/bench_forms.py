@@ -23,7 +23,8 @@ def time_forms(asked: Asked) -> None:
 
 def _table(rows: Sequence[Row], width: int) -> str:
     from secli.layers.forms import FORMS
-    from secli.tables.formats import Cell, Column, Table, render
+    from secli.tables.render import render
+    from secli.tables.table import Cell, Column, Table
 
     title = f"Time without a form over time with all: {place_of(rows[0])}"
     columns: dict[Column, Callable[[Row], float | str | None]] = {

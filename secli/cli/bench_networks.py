@@ -41,7 +41,8 @@ def _peaks(speed: Speed, where: TrainingSettings, image_size: int | None, wanted
 
 def _table(rows: Sequence[Row], width: int) -> str:
     """Return the rows as a table that fits a terminal."""
-    from secli.tables.formats import Cell, Column, Table, render
+    from secli.tables.render import render
+    from secli.tables.table import Cell, Column, Table
 
     title = f"{place_of(rows[0])}, precision {rows[0]['precision']}"
     columns: dict[Column, Callable[[Row], float | str | None]] = {

@@ -19,7 +19,8 @@ def time_replicas(asked: Asked, replicas: int) -> None:
 
 
 def _table(rows: Sequence[Row], width: int) -> str:
-    from secli.tables.formats import Cell, Column, Table, render
+    from secli.tables.render import render
+    from secli.tables.table import Cell, Column, Table
 
     first = rows[0]
     title = f"{first['replicas']} replicas: {place_of(first)}, precision {first['precision']}"

@@ -118,6 +118,6 @@ def place_of(row: Row) -> str:
 
 def low_to_high(low: float | None, high: float | None) -> str | None:
     """Return the range of the rounds as text; None where there is none."""
-    from secli.tables.formats import significant
+    from secli.tables.table import significant
 
     return None if low is None or high is None else f"{significant(low)} to {significant(high)}"

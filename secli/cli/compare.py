@@ -125,9 +125,10 @@ def compare(
 
     from secli.config import merged, parse_factors
     from secli.tables.compare import compare as lay_out
-    from secli.tables.formats import check_format, dump_json, render
     from secli.tables.groups import summarise
     from secli.tables.published import load_published
+    from secli.tables.render import check_format, render
+    from secli.tables.render.json import dump_json
 
     check_format(format)
     chosen = None if factors is None else merged(parse_factors(factors))

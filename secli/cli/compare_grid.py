@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from secli.cli.console import names, note, out
 
 if TYPE_CHECKING:
-    from secli.tables.formats import Table
-    from secli.tables.pivot import Wanted
+    from secli.tables.pivot import TableSpec
+    from secli.tables.table import Table
 
 
 def _words(option: str, text: str | None) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def wanted_table(
     factors: tuple[float, ...] | None,
     ranks: bool,
     test: str,
-) -> Wanted:
+) -> TableSpec:
     """Return what the options ask for.
 
     Raises
@@ -34,12 +34,12 @@ def wanted_table(
     """
     from secli.errors import UnknownNameError
     from secli.tables.paired_tests import TESTS
-    from secli.tables.pivot import Wanted
+    from secli.tables.pivot import TableSpec
 
     known = {name: name for name in TESTS}
     if test not in known:
         raise UnknownNameError("test --test", test, TESTS)
-    return Wanted(
+    return TableSpec(
         rows=_words("--rows", rows) or ("model",),
         columns=_words("--columns", columns),
         values=_words("--value", value) or ("test_error",),
@@ -80,7 +80,7 @@ def refuse_mixtures(
 
 
 def print_grid(
-    paths: list[Path], wanted: Wanted, ablate: str | None, curves: bool, published: bool, format: str
+    paths: list[Path], wanted: TableSpec, ablate: str | None, curves: bool, published: bool, format: str
 ) -> None:
     """Print pivots, ablations or curves, with what was set aside; for programs, as one document."""
     from shutil import get_terminal_size
@@ -90,9 +90,11 @@ def print_grid(
     from secli.tables.collect import SetAside, collect
     from secli.tables.compare import aside_table, grouped_aside
     from secli.tables.factor_curves import curve_tables
-    from secli.tables.formats import csv_document, document, dump_json, render
     from secli.tables.pivot import pivot_tables
     from secli.tables.published import load_published
+    from secli.tables.render import render
+    from secli.tables.render.csv import csv_document
+    from secli.tables.render.json import document, dump_json
 
     runs, aside = collect(paths)
     if not runs:

@@ -54,8 +54,8 @@ def demo(
     from secli.experiments.measuring import Wanted, machine, pictures_for
     from secli.figures.curves import plot_curves
     from secli.tables.compare import compare
-    from secli.tables.formats import render
     from secli.tables.groups import summarise
+    from secli.tables.render import render
     from secli.training.loading import load_subject
     from secli.training.plan import default_training
 

@@ -78,8 +78,8 @@ def _print(places: Sequence[Path]) -> None:
     from shutil import get_terminal_size
 
     from secli.tables.compare import compare
-    from secli.tables.formats import render
     from secli.tables.groups import summarise
+    from secli.tables.render import render
 
     tables = [compare(summarise([place], by=["model", "dataset"], factors=[0.5])).main for place in places]
     rows = tuple(row for table in tables for row in table.rows)

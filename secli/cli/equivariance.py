@@ -208,9 +208,9 @@ def equivariance(
     from secli.cli.measuring import check_places, left_over, measure_watched, pooled, write_results
     from secli.config import Config, parse_assignments, read_config
     from secli.errors import InputError
-    from secli.figures.curves import check_plot_path
+    from secli.figures.page import check_plot_path
     from secli.storage.full import check_file
-    from secli.tables.formats import check_format
+    from secli.tables.render import check_format
 
     check_format(format)
     for picture in (plot, heatmap, show_features):

@@ -133,7 +133,7 @@ def sweep(
     from secli.config import parse_assignments
     from secli.errors import InputError, InterruptedRunError
     from secli.experiments.spec import read_sweep
-    from secli.tables.formats import check_format
+    from secli.tables.render import check_format
 
     check_format(format)
     if dry_run and format not in ("table", "json"):

@@ -188,7 +188,7 @@ def _wall(estimates: Sequence[Estimate], slots: int) -> float:
 
 
 def _as_json(plan: Plan) -> str:
-    from secli.tables.formats import dump_json
+    from secli.tables.render.json import dump_json
 
     rows = zip(plan.estimates, plan.words, strict=True)
     return dump_json(

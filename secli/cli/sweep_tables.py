@@ -12,7 +12,9 @@ def print_tables(directory: Path, format: str) -> None:
     from shutil import get_terminal_size
 
     from secli.records import read_sweep_record
-    from secli.tables.formats import csv_document, document, dump_json, render
+    from secli.tables.render import render
+    from secli.tables.render.csv import csv_document
+    from secli.tables.render.json import document, dump_json
     from secli.tables.sweep_tables import sweep_tables
 
     tables = sweep_tables(directory)

@@ -52,8 +52,7 @@ def error_axis(axes: Axes, values: Sequence[float], tops: Sequence[float] = ()) 
     tops : sequence of float
         Upper ends of intervals, which shall be seen too.
     """
-    axes.grid(axis="y", color="0.92", linewidth=0.6)
-    axes.set_axisbelow(True)
+    light_grid(axes)
     positive = [value for value in values if value > 0]
     if not positive:
         return
@@ -64,6 +63,17 @@ def error_axis(axes: Axes, values: Sequence[float], tops: Sequence[float] = ()) 
         _log_axis(axes, min(positive), top)
 
 
+def light_grid(axes: Axes) -> None:
+    """Draw pale horizontal lines below the data."""
+    axes.grid(axis="y", color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def power_label(value: float) -> str:
+    """Return a power of ten as a tick names it."""
+    return f"{value:g}" if 1e-3 <= value <= 1e3 else f"$10^{{{round(math.log10(value))}}}$"
+
+
 def _log_axis(axes: Axes, low: float, top: float) -> None:
     """Set a log axis from ``low`` to ``top`` whose foot below ``low`` is linear and holds the zeros."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
@@ -72,7 +82,7 @@ def _log_axis(axes: Axes, low: float, top: float) -> None:
     exponents = range(round(math.log10(foot)), math.floor(math.log10(top)) + 1)
     step = max(1, math.ceil(len(exponents) / 6))
     ticks = [0.0, *(10.0**exponent for exponent in exponents[::step])]
-    labels = ["0", *(f"{t:g}" if 1e-3 <= t <= 1e3 else f"$10^{{{round(math.log10(t))}}}$" for t in ticks[1:])]
+    labels = ["0", *map(power_label, ticks[1:])]
     axes.set_yscale("symlog", linthresh=foot, linscale=0.35)
     axes.set_ylim(-0.35 * foot, 1.4 * top)  # a point at zero is seen whole
     axes.yaxis.set_major_locator(FixedLocator(ticks))

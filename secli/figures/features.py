@@ -12,18 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secli.errors import InputError
+from secli.figures import page
 from secli.figures.heatmap import number_text
-from secli.figures.page import (
-    COLOURS,
-    STYLE,
-    TITLE_SIZE,
-    check_plot_path,
-    notes_height,
-    plain,
-    save_figure,
-    wrapped,
-    write_notes,
-)
+from secli.figures.style import COLOURS, STYLE
 from secli.views import Array, FeatureView, FeatureViews, SamplingView
 
 if TYPE_CHECKING:
@@ -82,8 +73,8 @@ def plot_views(views: FeatureViews, path: Path, title: str | None = None) -> Non
     OSError
         When the figure cannot be written.
     """
-    check_plot_path(path)
-    save_figure(draw_views(views, title), path)
+    page.check_plot_path(path)
+    page.save_figure(draw_views(views, title), path)
 
 
 def draw_views(views: FeatureViews, title: str | None = None) -> Figure:
@@ -99,11 +90,13 @@ def draw_views(views: FeatureViews, title: str | None = None) -> Figure:
     lines = [pictures[i : i + abreast] for i in range(0, len(pictures), abreast)]
     head = title if title is not None else f"Features at scale factor $s={views.factor:.3g}$"
     titles = textwrap.wrap(head, int(PAGE * 14))
-    notes = wrapped(_notes(views), PAGE)
+    notes = page.wrapped(_notes(views), PAGE)
     top = 0.1 + 0.16 * len(titles)
     picture_height = PICTURE + 0.3
     block_height = HEADING + 3 * (SIDE + GAP) + BELOW
-    height = top + len(lines) * picture_height + len(blocks) * block_height + BAR_HEIGHT + notes_height(notes)
+    height = (
+        top + len(lines) * picture_height + len(blocks) * block_height + BAR_HEIGHT + page.notes_height(notes)
+    )
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(PAGE, height))
         # one axes in inches, from the top, holds all pictures: hundreds of axes would take seconds
@@ -121,8 +114,8 @@ def draw_views(views: FeatureViews, title: str | None = None) -> Figure:
         axes.set_ylim(height, 0)
         axes.set_aspect("auto")
         _draw_bar(figure, y, height)
-        figure.suptitle("\n".join(titles), fontsize=TITLE_SIZE, y=1 - 0.06 / height, va="top")
-        write_notes(figure, notes)
+        figure.suptitle("\n".join(titles), fontsize=page.TITLE_SIZE, y=1 - 0.06 / height, va="top")
+        page.write_notes(figure, notes)
     return figure
 
 
@@ -206,7 +199,7 @@ def _pictures(views: FeatureViews) -> list[Picture]:
 
 
 def _sampled(views: FeatureViews, sampling: SamplingView) -> list[Picture]:
-    name = plain(sampling.layer)
+    name = page.plain(sampling.layer)
     return [
         Picture(f"{name}, $f$", _shown(views.image), sampling.positions, sampling.points),
         Picture(f"{name}, $L_sf$", _shown(views.rescaled), sampling.moved_positions, sampling.moved_points),
@@ -233,7 +226,7 @@ def _draw_block(axes: Axes, block: Sequence[Group], y: float) -> None:
     for tap, members in itertools.groupby(block, key=lambda group: group.tap):
         own = list(members)
         axes.plot([x, x + width_of(own)], [y + 0.15] * 2, color="0.6", linewidth=0.6)
-        axes.text(x, y + 0.11, plain(tap), ha="left", va="bottom", size=7.5)
+        axes.text(x, y + 0.11, page.plain(tap), ha="left", va="bottom", size=7.5)
         for group in own:
             _draw_group(axes, group, x, first)
             x += group.width + GROUP_GAP

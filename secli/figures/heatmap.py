@@ -6,29 +6,20 @@ import math
 import string
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError
-from secli.figures.axes import LOG_FROM
-from secli.figures.page import (
-    STYLE,
-    TITLE_SIZE,
-    check_one_metric,
-    check_plot_path,
-    measured_on,
-    metric_note,
-    notes_height,
-    plain,
-    save_figure,
-    wrapped,
-    write_notes,
-)
+from secli.figures import page
+from secli.figures.axes import LOG_FROM, power_label
+from secli.figures.style import STYLE, Records
 from secli.metrics import METRICS
 from secli.records import CurveRow, EquivarianceRecord
-from secli.tables.curve_rows import tap_names, telling_warnings, warning_places, whole
+from secli.tables.curve_notes import by_reason, pattern, telling_warnings, warnings_of
+from secli.tables.curve_rows import tap_names, whole
 from secli.tables.labels import distinct_labels
-from secli.tables.reasons import merged, pattern
+from secli.tables.statistic import finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = "viridis"  # perceptually uniform, and readable without colour
-NULL_COLOUR, NULL_HATCH = "0.93", "0.78"
+NULL: dict[str, Any] = {"facecolor": "0.93", "edgecolor": "0.78", "hatch": "////", "linewidth": 0}
 CELL_WIDTH, CELL_HEIGHT = 0.37, 0.21  # inches: a number of five characters fits
 NARROW_CELL = 0.14
 NUMBER_SIZE = 6
@@ -48,7 +39,38 @@ HEAD = 0.27  # the title of a map
 FOOT, FOOT_UPRIGHT = 0.42, 0.56  # tick labels and axis label
 
 
-def plot_heatmap(records: Sequence[EquivarianceRecord], path: Path, title: str | None = None) -> None:
+@dataclass(frozen=True)
+class Map:
+    """One network's map; lengths in inches."""
+
+    record: EquivarianceRecord
+    label: str
+
+    @property
+    def rows(self) -> list[CurveRow]:
+        """What is drawn."""
+        return whole(self.record.rows)
+
+    @property
+    def factors(self) -> list[float]:
+        """The columns."""
+        return sorted({row.factor for row in self.rows})
+
+    @property
+    def names_width(self) -> float:
+        """Room for the names of the taps."""
+        return 0.18 + TICK_CHARACTER * max((len(tap) for tap in tap_names(self.record.rows)), default=0)
+
+    def width(self, cell: float) -> float:
+        """Return the width of the map with its names."""
+        return self.names_width + cell * len(self.factors)
+
+    def height(self, foot: float) -> float:
+        """Return the height of the map with its title and ticks."""
+        return HEAD + CELL_HEIGHT * len(tap_names(self.rows)) + foot
+
+
+def plot_heatmap(records: Records, path: Path, title: str | None = None) -> None:
     """Draw the equivariance error as colour over tap × scale factor and write the figure, whole or not at all.
 
     One map per network, side by side where the page holds them and one below the other elsewhere, with one colour
@@ -72,86 +94,57 @@ def plot_heatmap(records: Sequence[EquivarianceRecord], path: Path, title: str |
     OSError
         When the figure cannot be written.
     """
-    check_plot_path(path)
-    save_figure(draw_heatmap(records, title), path)
+    page.check_plot_path(path)
+    page.save_figure(draw_heatmap(records, title), path)
 
 
-def draw_heatmap(records: Sequence[EquivarianceRecord], title: str | None = None) -> Figure:
+def draw_heatmap(records: Records, title: str | None = None) -> Figure:
     """Return the figure that ``plot_heatmap`` writes, free of any global state."""
-    check_one_metric(records)
-    values = [value for record in records for row in whole(record.rows) if (value := _value(row)) is not None]
+    page.check_one_metric(records)
+    maps = [Map(*one) for one in zip(records, distinct_labels(records), strict=True)]
+    values = [value for one in maps for row in one.rows if (value := finite(row.mean)) is not None]
     if not values:
         raise InputError("no heat map to draw: every value is null (the record's 'reason' says why)")
     import matplotlib
     from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-    letters = _letters(records)
-    cell = _cell_width(records)
-    sizes = [_size(record, cell) for record in records]
-    under = _foot(cell)
-    abreast = sum(width for width, _ in sizes) + GAP * (len(sizes) - 1) + BAR <= PAGE
-    width = (sum(w for w, _ in sizes) + GAP * (len(sizes) - 1) if abreast else max(w for w, _ in sizes)) + BAR
-    width = max(width, 3.5)
-    notes = wrapped(_notes(records, letters), width)
-    foot = notes_height(notes)
-    maps_height = max(h for _, h in sizes) if abreast else sum(h for _, h in sizes)
-    head = textwrap.wrap(title if title is not None else measured_on(records), int(width * 14))
-    height = maps_height + 0.12 + 0.16 * len(head) + foot
+    cell = _cell_width(maps)
+    foot = FOOT if cell == CELL_WIDTH else FOOT_UPRIGHT
+    widths, heights = [one.width(cell) for one in maps], [one.height(foot) for one in maps]
+    side_by_side = sum(widths) + GAP * (len(maps) - 1)
+    abreast = side_by_side + BAR <= PAGE
+    width = max((side_by_side if abreast else max(widths)) + BAR, 3.5)
+    letters = _letters(maps)
+    notes = page.wrapped(_notes(maps, letters), width)
+    maps_height = max(heights) if abreast else sum(heights)
+    head = page.title_lines(title, records, width)
+    height = maps_height + 0.12 + 0.16 * len(head) + page.notes_height(notes)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
         norm, colours = _norm(values), colormaps[COLOURS]
         left, top = 0.0, height - 0.12 - 0.16 * len(head)
-        for record, label, size in zip(records, distinct_labels(records), sizes, strict=True):
-            names = size[0] - cell * len(_factors(record))
-            box = (left + names, top - size[1] + under, size[0] - names, size[1] - under - HEAD)
+        for one, across, up in zip(maps, widths, heights, strict=True):
+            names = across - cell * len(one.factors)
+            box = (left + names, top - up + foot, across - names, up - foot - HEAD)
             axes = figure.add_axes(_relative(box, width, height))
-            _draw_map(axes, record, letters, norm, colours, numbers=cell == CELL_WIDTH)
-            axes.set_title("\n".join(textwrap.wrap(plain(label), int(size[0] * 16))), pad=4)
-            if abreast:
-                left += size[0] + GAP
-            else:
-                top -= size[1]
-        bar_height = min(maps_height - under - HEAD, 2.4)
-        middle = foot + under + (maps_height - under - HEAD) / 2
-        box = (width - BAR + 0.12, middle - bar_height / 2, 0.11, bar_height)
-        bar_axes = figure.add_axes(_relative(box, width, height))
-        bar = figure.colorbar(ScalarMappable(norm, colours), cax=bar_axes)
-        _label_bar(bar, norm)
-        bar_axes.set_title(METRICS[records[0].metric].symbol, loc="left", pad=5)
-        bar.outline.set_visible(False)
-        figure.suptitle("\n".join(head), fontsize=TITLE_SIZE, y=1 - 0.07 / height, va="top")
-        write_notes(figure, notes)
+            _draw_map(axes, one, letters, norm, colours, numbers=cell == CELL_WIDTH)
+            axes.set_title("\n".join(textwrap.wrap(page.plain(one.label), int(across * 16))), pad=4)
+            left, top = (left + across + GAP, top) if abreast else (left, top - up)
+        room = maps_height - foot - HEAD
+        middle = page.notes_height(notes) + foot + room / 2
+        box = (width - BAR + 0.12, middle - min(room, 2.4) / 2, 0.11, min(room, 2.4))
+        axes = figure.add_axes(_relative(box, width, height))
+        _draw_bar(figure, axes, norm, colours, METRICS[records[0].metric].symbol)
+        figure.suptitle("\n".join(head), fontsize=page.TITLE_SIZE, y=1 - 0.07 / height, va="top")
+        page.write_notes(figure, notes)
     return figure
 
 
-def _value(row: CurveRow) -> float | None:
-    return row.mean if row.mean is not None and math.isfinite(row.mean) else None
-
-
-def _factors(record: EquivarianceRecord) -> list[float]:
-    return sorted({row.factor for row in whole(record.rows)})
-
-
-def _cell_width(records: Sequence[EquivarianceRecord]) -> float:
+def _cell_width(maps: Sequence[Map]) -> float:
     """Return the width of a cell: that of a number, unless the longest row would then run over the page."""
-    room = min((PAGE - BAR - _names_width(record)) / max(len(_factors(record)), 1) for record in records)
+    room = min((PAGE - BAR - one.names_width) / max(len(one.factors), 1) for one in maps)
     return CELL_WIDTH if room >= CELL_WIDTH else max(NARROW_CELL, room)
-
-
-def _names_width(record: EquivarianceRecord) -> float:
-    return 0.18 + TICK_CHARACTER * max((len(tap) for tap in tap_names(record.rows)), default=0)
-
-
-def _size(record: EquivarianceRecord, cell: float) -> tuple[float, float]:
-    """Return width and height of one map with its names and ticks, in inches."""
-    taps = len(tap_names(whole(record.rows)))
-    return _names_width(record) + cell * len(_factors(record)), HEAD + CELL_HEIGHT * taps + _foot(cell)
-
-
-def _foot(cell: float) -> float:
-    return FOOT if cell == CELL_WIDTH else FOOT_UPRIGHT
 
 
 def _relative(
@@ -173,71 +166,54 @@ def _norm(values: Sequence[float]) -> Normalize:
     return Normalize(0, max(positive))
 
 
-def _label_bar(bar: Any, norm: Normalize) -> None:
-    """Give the bar plain numbers: powers of ten on a log scale."""
+def _draw_bar(figure: Figure, axes: Axes, norm: Normalize, colours: Colormap, symbol: str) -> None:
+    """Draw the colour bar, with plain numbers: powers of ten on a log scale."""
+    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-    if not isinstance(norm, LogNorm) or norm.vmin is None or norm.vmax is None:
-        return
-    exponents = range(math.ceil(math.log10(norm.vmin)), math.floor(math.log10(norm.vmax)) + 1)
-    ticks = [10.0**exponent for exponent in exponents]
-    labels = [f"{t:g}" if 1e-3 <= t <= 1e3 else f"$10^{{{round(math.log10(t))}}}$" for t in ticks]
-    bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
-    bar.ax.yaxis.set_major_formatter(FixedFormatter(labels))
-    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar = figure.colorbar(ScalarMappable(norm, colours), cax=axes)
+    if isinstance(norm, LogNorm) and norm.vmin is not None and norm.vmax is not None:
+        exponents = range(math.ceil(math.log10(norm.vmin)), math.floor(math.log10(norm.vmax)) + 1)
+        ticks = [10.0**exponent for exponent in exponents]
+        bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
+        bar.ax.yaxis.set_major_formatter(FixedFormatter(list(map(power_label, ticks))))
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+    axes.set_title(symbol, loc="left", pad=5)
+    bar.outline.set_visible(False)
 
 
 def _draw_map(
-    axes: Axes,
-    record: EquivarianceRecord,
-    letters: dict[str, str],
-    norm: Normalize,
-    colours: Colormap,
-    numbers: bool,
+    axes: Axes, one: Map, letters: dict[str, str], norm: Normalize, colours: Colormap, numbers: bool
 ) -> None:
     """Draw one map, input at the top."""
     from matplotlib.patches import Rectangle
 
-    rows = whole(record.rows)
-    factors, taps = _factors(record), tap_names(rows)
-    warned = telling_warnings(rows)
-    for row in rows:
+    factors, taps = one.factors, tap_names(one.rows)
+    warned = telling_warnings(one.rows)
+    for row in one.rows:
         x, y = factors.index(row.factor), taps.index(row.tap)
-        value = _value(row)
-        corner, ink = (x - 0.5, y - 0.5), "0.35"
+        value = finite(row.mean)
+        corner, ink, size = (x - 0.5, y - 0.5), "0.35", NUMBER_SIZE + 0.5
         if value is None:
-            look: dict[str, Any] = {
-                "facecolor": NULL_COLOUR,
-                "edgecolor": NULL_HATCH,
-                "hatch": "////",
-                "linewidth": 0,
-            }
-            axes.add_patch(Rectangle(corner, 1, 1, **look))
+            axes.add_patch(Rectangle(corner, 1, 1, **NULL))
             text = letters[pattern(row.reason)]
         else:
             colour = colours(norm(value))
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5))
-            ink = "black" if _luminance(colour) > 0.18 else "white"
+            ink, size = "black" if _luminance(colour) > 0.18 else "white", NUMBER_SIZE
             text = number_text(value) if numbers else ""
             if any(pattern(warning) in warned for warning in row.warnings):
                 text += "*"
             if row.on_lattice is False:
-                ring: dict[str, Any] = {
-                    "markerfacecolor": "none",
-                    "markeredgecolor": ink,
-                    "markeredgewidth": 0.5,
-                }
-                axes.plot(x + 0.36, y - 0.3, "o", markersize=2, **ring)
-        size = NUMBER_SIZE if value is not None else NUMBER_SIZE + 0.5
+                ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": ink}
+                axes.plot(x + 0.36, y - 0.3, "o", markersize=2, markeredgewidth=0.5, **ring)
         axes.text(x, y + 0.04, text, ha="center", va="center", size=size, color=ink)
     axes.set_xlim(-0.5, len(factors) - 0.5)
     axes.set_ylim(len(taps) - 0.5, -0.5)
-    upright = numbers or not factors
-    axes.set_xticks(
-        range(len(factors)), [f"{f:.3g}" for f in factors], rotation=0 if upright else 90, size=6.5
-    )
-    axes.set_yticks(range(len(taps)), [plain(tap) for tap in taps])
+    rotation = 0 if numbers or not factors else 90
+    axes.set_xticks(range(len(factors)), [f"{f:.3g}" for f in factors], rotation=rotation, size=6.5)
+    axes.set_yticks(range(len(taps)), [page.plain(tap) for tap in taps])
     axes.tick_params(length=0, pad=2)
     axes.set_xlabel("scale factor $s$", labelpad=2)
     for spine in axes.spines.values():
@@ -264,29 +240,29 @@ def _luminance(colour: tuple[float, ...]) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def _letters(records: Sequence[EquivarianceRecord]) -> dict[str, str]:
-    """Return a letter for each form of reason."""
-    rows = [row for record in records for row in whole(record.rows)]
-    forms = dict.fromkeys(pattern(row.reason) for row in rows if _value(row) is None)
+def _letters(maps: Sequence[Map]) -> dict[str, str]:
+    """Return a letter for each pattern of reasons, then numbers."""
     names = string.ascii_lowercase
-    return {form: names[i] if i < len(names) else str(i) for i, form in enumerate(forms)}
+    found = by_reason(row for one in maps for row in one.rows)
+    return {
+        pattern(same[0].reason): names[index] if index < len(names) else str(index)
+        for index, (_, same) in enumerate(found)
+    }
 
 
-def _notes(records: Sequence[EquivarianceRecord], letters: dict[str, str]) -> list[str]:
-    rows = [row for record in records for row in whole(record.rows)]
-    notes = [metric_note(records)]
+def _notes(maps: Sequence[Map], letters: dict[str, str]) -> list[str]:
+    rows = [row for one in maps for row in one.rows]
     signs = []
     if any(row.on_lattice is False and row.mean is not None for row in rows):
         signs.append("Small ring: s lies off the lattice of scales, levels are interpolated.")
-    if any(telling_warnings(whole(record.rows)) for record in records):
+    if any(telling_warnings(one.rows) for one in maps):
         signs.append("Asterisk: a warning, given below.")
     if letters:
         signs.append("Hatched: not measurable, the letter says why.")
-    notes += [" ".join(signs)] if signs else []
-    for form, letter in letters.items():
-        reasons = [row.reason for row in rows if _value(row) is None and pattern(row.reason) == form]
-        notes.append(plain(f"{letter}: {merged(reasons)}."))
-    for record, label in zip(records, distinct_labels(records), strict=True):
-        owner = f"{label}: " if len(records) > 1 else ""
-        notes += [plain(f"{owner}{text}: {where}.") for _, text, where in warning_places(whole(record.rows))]
+    notes = [page.metric_note([one.record for one in maps]), *([" ".join(signs)] if signs else [])]
+    for reason, same in by_reason(rows):
+        notes.append(page.plain(f"{letters[pattern(same[0].reason)]}: {reason}."))
+    for one in maps:
+        owner = f"{one.label}: " if len(maps) > 1 else ""
+        notes += [page.plain(f"{owner}{found.text}: {found.where}.") for found in warnings_of(one.rows)]
     return notes

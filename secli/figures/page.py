@@ -1,4 +1,4 @@
-"""What all figures share: style, colours, the file they go to, and notes below that cover nothing."""
+"""What all figures share: the file that they go to, their title, and notes below that cover nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError, printable, shortened
+from secli.figures.style import STYLE
 from secli.metrics import METRICS
 from secli.records import EquivarianceRecord
 from secli.storage.writing import atomic_path
@@ -18,32 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
-
-# Okabe & Ito (2008), colour-blind safe; their yellow is left out: it vanishes on white paper.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "hatch.linewidth": 0.6,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3.6,
-    "svg.hashsalt": "secli",
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-}
-
 TITLE_SIZE = 9
+TITLE_CHARACTERS = 14  # per inch of width
 NOTE_SIZE, NOTE_LINE = 6.5, 0.115  # points; inches per line
 NOTE_CHARACTERS = 20  # per inch of width
 LONGEST_WORDS = 300  # characters of a name or a reason that are drawn
+
+_FORMULA = re.compile(r"(?<!\\)\$[^$]+(?<!\\)\$")
 
 
 def check_plot_path(path: Path) -> None:
@@ -101,14 +83,16 @@ def plain(text: str) -> str:
     return re.sub(r"(?<!\\)\$", r"\\$", printable(shortened(text, LONGEST_WORDS)))
 
 
-def measured_on(records: Sequence[EquivarianceRecord]) -> str:
-    """Return the title of a figure whose reader gave none: what was measured on."""
-    on = with_realisations(record.data for record in records)
-    return plain(f"Equivariance over scale, measured on {on}")
+def title_lines(title: str | None, records: Sequence[EquivarianceRecord], width: float) -> list[str]:
+    """Return the lines of a title in a figure of a width in inches; where there is none, what was measured on."""
+    if title is None:
+        on = with_realisations(record.data for record in records)
+        title = plain(f"Equivariance over scale, measured on {on}")
+    return textwrap.wrap(title, int(width * TITLE_CHARACTERS))
 
 
 def metric_note(records: Sequence[EquivarianceRecord]) -> str:
-    """Return the sentence that spells the metric out and says what the means are taken over."""
+    """Return the sentence that spells the metric out, and what the means are taken over."""
     images = sorted({row.n for record in records for row in record.rows if row.mean is not None})
     count = "" if not images else f"{images[0]}" if len(images) == 1 else f"{images[0]} to {images[-1]}"
     over = f", mean over {count} images" if count else ""
@@ -123,24 +107,18 @@ def wrapped(sentences: Sequence[str], width: float) -> list[str]:
     room = int(width * NOTE_CHARACTERS)
     lines: list[str] = []
     for sentence in sentences:
-        formulas = _FORMULA.findall(sentence)
         # each formula is wrapped as one word about as long as it is drawn
         words = _FORMULA.sub(lambda found: "\0" * _drawn_length(found[0]), sentence)
         texts = textwrap.wrap(words, room)
-        for formula in formulas:
+        for formula in _FORMULA.findall(sentence):
             index = next(i for i, text in enumerate(texts) if "\0" in text)
             texts[index] = texts[index].replace("\0" * _drawn_length(formula), formula, 1)
         lines += texts
     return lines
 
 
-_FORMULA = re.compile(r"(?<!\\)\$[^$]+(?<!\\)\$")
-
-
 def _drawn_length(formula: str) -> int:
-    return max(
-        1, len(re.sub(r"\\[A-Za-z]+|\\.", "x", formula.strip("$")).translate({ord(c): None for c in "_^{}"}))
-    )
+    return max(1, len(re.sub(r"[_^{}]", "", re.sub(r"\\[A-Za-z]+|\\.", "x", formula.strip("$")))))
 
 
 def notes_height(lines: Sequence[str]) -> float:

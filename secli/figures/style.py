@@ -1,4 +1,4 @@
-"""How a network, its single levels and channels, and its controls look in every panel; and the legend of it all."""
+"""Colours, markers and lines of networks, of their single levels and channels, and of controls; and their legend."""
 
 from __future__ import annotations
 
@@ -7,10 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from secli.figures.page import COLOURS
-from secli.records import CurveRow, EquivarianceRecord
-from secli.tables.curve_rows import part_name, parts, telling_warnings, whole
+from secli.records import EquivarianceRecord
+from secli.tables.curve_notes import telling_warnings
+from secli.tables.curve_rows import part_name, parts, whole
 
+# Okabe & Ito (2008), colour-blind safe; their yellow is left out: it vanishes on white paper.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "hatch.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.6,
+    "svg.hashsalt": "secli",
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 FLOOR_COLOUR = "#DDDDDD"
@@ -27,9 +46,12 @@ RING: dict[str, Any] = {
 }
 HOLLOW: dict[str, Any] = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "linestyle": ""}
 
+Records = Sequence[EquivarianceRecord]
+Colour = str | tuple[float, float, float]
+
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How one network is drawn in every panel."""
 
     label: str
@@ -38,10 +60,21 @@ class Look:
     line: Any  # matplotlib's stubs want a literal
 
 
-def looks_of(labels: Sequence[str]) -> list[Look]:
-    """Return one look per network, by its place."""
+@dataclass(frozen=True)
+class Control:
+    """A control of one network, and how it is drawn: once and grey where all networks have the same numbers."""
+
+    owner: int
+    record: EquivarianceRecord
+    colour: Colour
+    line: Any
+    shared: bool
+
+
+def styles_of(labels: Sequence[str]) -> list[Style]:
+    """Return one style per network."""
     return [
-        Look(
+        Style(
             label,
             COLOURS[index % len(COLOURS)],
             MARKERS[index % len(MARKERS)],
@@ -60,50 +93,55 @@ def tint(colour: str, share: float) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def part_names(records: Sequence[EquivarianceRecord]) -> list[str]:
-    """Return the single levels and channels that occur, each once, in their own order."""
+def part_tints(records: Records, colour: str) -> dict[str, tuple[float, float, float]]:
+    """Return the tint of each single level and channel that occurs, in their own order."""
     rows = [row for record in records for row in parts(record.rows)]
-    found = {part_name(row): (_place(row.level), _place(row.channel)) for row in rows}
-    return sorted(found, key=found.__getitem__)
+    found = {part_name(row): (_number(row.level), _number(row.channel)) for row in rows}
+    names = sorted(found, key=found.__getitem__)
+    return {name: tint(colour, index / max(len(names) - 1, 1)) for index, name in enumerate(names)}
 
 
-def control_names(records: Sequence[EquivarianceRecord]) -> list[str]:
-    """Return the controls that occur, each once."""
-    return list(dict.fromkeys(control_name(c) for record in records for c in record.controls))
+def _number(number: int | None) -> int:
+    return -1 if number is None else number
 
 
-def control_name(control: EquivarianceRecord) -> str:
-    """Return what a control is called."""
-    return control.control or control.model.name
+def controls_of(records: Records, styles: Sequence[Style]) -> dict[str, list[Control]]:
+    """Return the controls of all networks by name, with how they are drawn."""
+    named: dict[str, list[tuple[int, EquivarianceRecord]]] = {}
+    for owner, record in enumerate(records):
+        for control in record.controls:
+            named.setdefault(control.control or control.model.name, []).append((owner, control))
+    found = {}
+    for index, (name, own) in enumerate(named.items()):
+        numbers = [[(row.tap, row.factor, row.mean) for row in control.rows] for _, control in own]
+        shared = all(other == numbers[0] for other in numbers)
+        line = CONTROL_LINES[index % len(CONTROL_LINES)]
+        colours: list[Colour] = [
+            CONTROL_COLOUR if shared else tint(styles[owner].colour, 0.4) for owner, _ in own
+        ]
+        found[name] = [Control(*one, colour, line, shared) for one, colour in zip(own, colours, strict=True)]
+    return found
 
 
-def shared_control(records: Sequence[EquivarianceRecord], name: str) -> bool:
-    """Whether all networks have the same numbers for a control, so that one grey line stands for all."""
-    found = [
-        [(row.tap, row.factor, row.mean) for row in control.rows]
-        for record in records
-        for control in record.controls
-        if control_name(control) == name
-    ]
-    return all(other == found[0] for other in found)
-
-
-def legend_entries(
-    records: Sequence[EquivarianceRecord], looks: Sequence[Look], width: float
-) -> tuple[dict[str, Any], int]:
+def legend_entries(records: Records, styles: Sequence[Style], width: float) -> tuple[dict[str, Any], int]:
     """Return the legend's entries (networks, parts, controls, then the signs that occur) and how many fit abreast."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     rows = [row for record in records for row in whole(record.rows)]
     entries: dict[str, Any] = {
-        look.label: Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker, markersize=4)
-        for look in looks
+        one.label: Line2D([], [], color=one.colour, linestyle=one.line, marker=one.marker, markersize=4)
+        for one in styles
     }
-    entries |= _part_entries(records, looks)
-    for index, name in enumerate(control_names(records)):
-        style: Any = CONTROL_LINES[index % len(CONTROL_LINES)]
-        entries[f"control: {name}"] = Line2D([], [], color=CONTROL_COLOUR, linewidth=1, linestyle=style)
+    # the tints of one network are its own; those of several are told by lightness alone
+    colour = styles[0].colour if len(styles) == 1 else "#000000"
+    tints: dict[str, Any] = dict(part_tints(records, colour))
+    if len(tints) > MAX_PARTS:
+        tints = {f"{next(iter(tints))} (pale) to {list(tints)[-1]} (dark)": tint(colour, 0.5)}
+    entries |= {name: Line2D([], [], color=colour, linewidth=0.8) for name, colour in tints.items()}
+    for name, own in controls_of(records, styles).items():
+        line = Line2D([], [], color=CONTROL_COLOUR, linewidth=1, linestyle=own[0].line)
+        entries[f"control: {name}"] = line
     if any(row.low is not None for row in rows) or any(row.low is not None for r in records for row in r.lie):
         band = (Patch(color="0.2", alpha=0.25, linewidth=0), Line2D([], [], color="0.2"))
         entries["95 % interval of the mean"] = band
@@ -117,28 +155,3 @@ def legend_entries(
     columns = max(1, min(len(entries), int((width - 0.2) / (0.5 + 0.057 * longest))))
     # equal rows look calmer than a full row and a stray one
     return entries, math.ceil(len(entries) / math.ceil(len(entries) / columns))
-
-
-def _part_entries(records: Sequence[EquivarianceRecord], looks: Sequence[Look]) -> dict[str, Any]:
-    from matplotlib.lines import Line2D
-
-    names = part_names(records)
-    # the tints of one network are its own; those of several are told by lightness alone
-    colour = looks[0].colour if len(looks) == 1 else "#000000"
-    if len(names) > MAX_PARTS:
-        return {
-            f"{names[0]} (pale) to {names[-1]} (dark)": Line2D([], [], color=tint(colour, 0.5), linewidth=0.8)
-        }
-    return {
-        name: Line2D([], [], color=tint(colour, place / max(len(names) - 1, 1)), linewidth=0.8)
-        for place, name in enumerate(names)
-    }
-
-
-def _place(number: int | None) -> int:
-    return -1 if number is None else number
-
-
-def sorted_rows(rows: Sequence[CurveRow]) -> list[CurveRow]:
-    """Return rows by increasing factor."""
-    return sorted(rows, key=lambda row: row.factor)

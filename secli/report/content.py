@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from secli.tables.formats import Table
+from secli.tables.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,13 +11,14 @@ from secli.equivariance.pooling import pool
 from secli.errors import InputError
 from secli.figures.curves import draw_curves
 from secli.figures.heatmap import draw_heatmap
-from secli.figures.page import COLOURS, plain
+from secli.figures.page import plain
+from secli.figures.style import COLOURS
 from secli.records import EquivarianceRecord
 from secli.report.content import FigurePart
 from secli.tables.curve_rows import tap_names, whole
 from secli.tables.curve_tables import tables_of
 from secli.tables.dataset_names import called
-from secli.tables.groups import Row
+from secli.tables.groups import Group
 from secli.tables.labels import distinct_labels
 
 MOST_CURVES = len(COLOURS)  # beyond them only the line style tells two networks apart
@@ -25,7 +26,7 @@ MOST_MAPS = 6
 OWN_COLOURS = " Each figure has a colour scale of its own."
 
 
-def figures(rows: Sequence[Row], sweeps: Sequence[str]) -> list[FigurePart]:
+def figures(rows: Sequence[Group], sweeps: Sequence[str]) -> list[FigurePart]:
     """Return the figures of curves, then the heat maps, of all rows that were measured.
 
     Parameters
@@ -63,11 +64,11 @@ def figures(rows: Sequence[Row], sweeps: Sequence[str]) -> list[FigurePart]:
     return parts
 
 
-def networks_of(row: Row) -> list[EquivarianceRecord]:
+def networks_of(row: Group) -> list[EquivarianceRecord]:
     """Return the curves of a row, named as the row is: the mean over its runs, or each run where they do not match."""
     if not row.curves:
         return []
-    name = ", ".join([row.model, *_rest(row)])
+    name = ", ".join([row.model, *row.details])
     try:
         return [_named(pool(row.curves), name)]
     except InputError:  # measured at other taps or factors
@@ -105,10 +106,6 @@ def measuring_commands(records: Sequence[EquivarianceRecord], sweeps: Sequence[s
     if len(commands) < len(own):
         commands += sweeps
     return tuple(dict.fromkeys(commands))
-
-
-def _rest(row: Row) -> list[str]:
-    return [f"{key} {row.said(key)}" for key, value in row.by.items() if key != "model" and value is not None]
 
 
 def _named(record: EquivarianceRecord, name: str) -> EquivarianceRecord:

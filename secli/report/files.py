@@ -65,7 +65,7 @@ def write_report(report: Report, file: Path, force: bool = False) -> list[Path]:
         for part, picture in zip(report.figures, pictures, strict=True):
             import matplotlib
 
-            from secli.figures.page import STYLE
+            from secli.figures.style import STYLE
 
             with matplotlib.rc_context(STYLE):
                 part.draw().savefig(folder / picture.name, format="png", dpi=DPI)

@@ -13,9 +13,10 @@ from secli.report.content import Report, TablePart
 from secli.report.figures import figures
 from secli.report.grouping import telling_keys
 from secli.report.provenance import origin
+from secli.tables import notes
 from secli.tables.collect import SetAside, collect
 from secli.tables.compare import compare
-from secli.tables.groups import Summary, summarise, trained_words
+from secli.tables.groups import Summary, summarise
 from secli.tables.published import load_published
 from secli.tables.sweep_tables import sweep_tables
 
@@ -119,7 +120,7 @@ def _compare_command(paths: Sequence[Path], summary: Summary, published: bool) -
 def _title(summary: Summary, sweeps: Sequence[tuple[Path, SweepRecord]]) -> str:
     if sweeps:
         return "Sweep " + ", ".join(dict.fromkeys(record.name for _, record in sweeps))
-    words = trained_words(summary.rows)
+    words = notes.trained_on(summary.rows)
     trained = any(row.data is not None for row in summary.rows)
     return words[0].upper() + words[1:] if trained else "Untrained networks under change of scale"
 

@@ -15,9 +15,9 @@ from secli.provenance import secli_version
 from secli.report.content import FigurePart, Origin, Report, TablePart
 from secli.report.svg import inline_svg
 from secli.tables.curve_tables import INDENT
-from secli.tables.formats import Cell, Column, Table, cell_parts, shown_columns
 from secli.tables.layout import BEST
 from secli.tables.statistic import Statistic
+from secli.tables.table import Cell, Column, Table, cell_parts
 
 _PAUSE = re.compile(r"([_/,])(?=\w)")
 SHORT = 28  # characters: words that stand on one line where there is room
@@ -109,7 +109,7 @@ def table_html(table: Table, sortable: bool) -> str:
 
     Each number stands in ``data-value`` unrounded, a fraction as a fraction: that is what is sorted by.
     """
-    shown = shown_columns(table)
+    shown = table.shown
     columns = [table.columns[index] for index in shown]
     heads = "".join(f'<th scope="col"{_css(column.text)}>{escape(column.title)}</th>' for column in columns)
     lines = []

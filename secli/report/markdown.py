@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from secli.errors import printable
 from secli.provenance import secli_version
 from secli.report.content import FigurePart, Origin, Report, TablePart
-from secli.tables.formats import Table, markdown
+from secli.tables.render.markdown import markdown
+from secli.tables.table import Table
 
 # what markdown, and the HTML that it allows, would read as markup
 _MARKUP = re.compile(r"([\\`*_\[\]<>|])")

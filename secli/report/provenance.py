@@ -9,7 +9,7 @@ from secli.records import DataInfo, Provenance
 from secli.report.content import Fact, Origin
 from secli.tables.collect import Run
 from secli.tables.dataset_names import called
-from secli.tables.formats import Cell, Column, Table
+from secli.tables.table import Cell, Column, Table
 
 # what decides numbers to the last digit: a reader must know where records differ in it
 MIXABLE = ("secli", "commit", "Python", "platform", "device", "threads")
@@ -124,7 +124,7 @@ def _run_line(run: Run, names: Mapping[str, str]) -> tuple[Cell, ...]:
     return (
         Cell(str(run.path)),
         Cell(run.called if run.trained else f"{run.called} (untrained)"),
-        Cell(None) if run.trained_on is None else Cell(run.trained_on.name, said=names[run.trained_on.name]),
+        Cell(None) if run.trained_on is None else Cell(run.trained_on.name, words=names[run.trained_on.name]),
         Cell(run.realisation),
         Cell(run.seed),
         Cell(results.test_error if results is not None else None),

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from secli.figures.page import STYLE
+from secli.figures.style import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,33 +9,35 @@ from typing import Any
 
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
+from secli.tables import notes
 from secli.tables.belonging import (
     DERIVED,
     DRAW,
     MACHINE,
     check_facts,
     facts,
+    grouped,
     named_apart,
     same_data,
     same_protocol,
 )
 from secli.tables.collect import Run, SetAside
-from secli.tables.compare import measure_note
-from secli.tables.compared import compared_notes
-from secli.tables.formats import Table
-from secli.tables.grid import Grid, GridColumn, accuracy_factors, filled, ordered
-from secli.tables.groups import Row, Rows, check_left, rows_of, trained_words, version_notes
-from secli.tables.layout import lay_grid
-from secli.tables.pivot import Key, Wanted, row_names
-from secli.tables.quantities import Quantity, delta_at, quantity
+from secli.tables.groups import Summary, averaged
+from secli.tables.layout import lay_out
+from secli.tables.pivot import Key, Pivot, PivotColumn, TableSpec, cells_of, ordered, row_key, row_names
+from secli.tables.quantities import delta_at, quantity
+from secli.tables.table import Table
 
 # What follows from a parameter, and so may differ with it.
 FOLLOWING = ("options", "parameters", "test images", "lossy source")
 BASE = " (base)"
 
+Bases = dict[Key, dict[str, Any]]
+"""The base value of each parameter, network by network."""
+
 
 def ablation_tables(
-    runs: Sequence[Run], aside: list[SetAside], parameters: Sequence[str], wanted: Wanted
+    runs: Sequence[Run], aside: list[SetAside], parameters: Sequence[str], spec: TableSpec
 ) -> list[Table]:
     """Return one table per parameter: test error and Δ at each of its values, all else at the base configuration.
 
@@ -50,7 +52,7 @@ def ablation_tables(
         Takes the runs that differ from the base in something that is not among the parameters, or in two of them.
     parameters : sequence of str
         Options (``model.base``) and training settings (``lr``).
-    wanted : Wanted
+    spec : TableSpec
         What makes a network (``rows``), quantities, tap, factors.
 
     Raises
@@ -61,62 +63,51 @@ def ablation_tables(
         When nothing is left to compare.
     """
     names = check_facts(parameters, runs, "parameter --ablate")
-    rows = tuple(one for one in check_facts(wanted.rows, runs, "fact --rows") if one not in names)
-    runs = same_data(named_apart(runs, rows), rows, aside, _apart)
-    networks: dict[Key, list[Run]] = {}
-    for run in runs:
-        known = facts(run)
-        networks.setdefault((run.trained, *(known.get(key) for key in rows)), []).append(run)
+    rows = tuple(one for one in check_facts(spec.rows, runs, "fact --rows") if one not in names)
     kept: list[Run] = []
-    bases: dict[Key, dict[str, Any]] = {}
-    for key, group in networks.items():
-        same, bases[key] = _about_base(group, names, aside)
+    bases: Bases = {}
+    for network in grouped(same_data(named_apart(runs, rows), rows, aside, _keeps_apart), rows):
+        same, base = _about_base(network, names, aside)
+        known = facts(network[0])
+        key = (network[0].trained, *(known.get(one) for one in rows))
+        bases[key] = base
         kept += same
-    groups: dict[Key, list[Run]] = {}
-    for run in kept:
-        known = facts(run)
-        groups.setdefault((run.trained, *(known.get(one) for one in (*rows, *names))), []).append(run)
-    members = [same_protocol(group, rows, aside, _apart) for group in groups.values()]
-    check_left(members, aside)
+    by = (*rows, *names)
+    members = [same_protocol(group, rows, aside, _keeps_apart) for group in grouped(kept, by)]
     # all configurations at once, so that Δ is averaged over the same factors in every table
-    found = rows_of(members, (*rows, *names), aside, wanted.factors, wanted.tap, wanted.factors)
-    notes = version_notes(kept)
-    return [_table(name, rows, bases, found, wanted, notes) for name in names]
+    groups = averaged(members, by, aside, spec.factors, spec.tap, spec.factors)
+    versions = notes.versions(kept)
+    return [_table(name, rows, bases, groups, spec, versions) for name in names]
 
 
-def _apart(key: str) -> str:
+def _keeps_apart(key: str) -> str:
     return f"'--ablate' with {key} among the parameters compares them"
 
 
 def _about_base(
-    group: Sequence[Run], names: Sequence[str], aside: list[SetAside]
+    runs: Sequence[Run], names: Sequence[str], aside: list[SetAside]
 ) -> tuple[list[Run], dict[str, Any]]:
-    """Return the runs of one network that differ in the parameters alone, and the base."""
-
-    def rest(run: Run) -> str:
-        known = facts(run)
-        left = (*DRAW, *MACHINE, *DERIVED, *FOLLOWING, *names)
-        return json.dumps({key: known[key] for key in known if key not in left}, default=str)
-
-    usual = Counter(rest(run) for run in group).most_common(1)[0][0]
-    same = []
-    for run in group:
-        if rest(run) == usual:
-            same.append(run)
-        else:
-            mine, others = json.loads(rest(run)), json.loads(usual)
-            key = next(key for key in {**others, **mine} if mine.get(key) != others.get(key))
-            aside.append(
-                SetAside(str(run.path), f"{key} {mine.get(key)}, not {others.get(key)}; {_apart(key)}")
-            )
+    """Return the runs of one network that differ from the base in one parameter at most, and the base."""
+    free = {*DRAW, *MACHINE, *DERIVED, *FOLLOWING, *names}
+    fixed = [json.dumps({k: v for k, v in facts(run).items() if k not in free}, default=str) for run in runs]
+    usual = Counter(fixed).most_common(1)[0][0]
+    same = [run for run, own in zip(runs, fixed, strict=True) if own == usual]
     base = {name: _base_value(same, name) for name in names}
+    for run, own in zip(runs, fixed, strict=True):
+        if own != usual:
+            mine, others = json.loads(own), json.loads(usual)
+            key = next(key for key in {**others, **mine} if mine.get(key) != others.get(key))
+            reason = f"{key} {mine.get(key)}, not {others.get(key)}; {_keeps_apart(key)}"
+            aside.append(SetAside(str(run.path), reason))
     inside = []
     for run in same:
         known = facts(run)
-        moved = [name for name in names if known.get(name) != base[name]]
+        moved = [
+            f"{name} {known.get(name)}, not {base[name]}" for name in names if known.get(name) != base[name]
+        ]
         if len(moved) > 1:
-            said = ", ".join(f"{name} {known.get(name)}, not {base[name]}" for name in moved)
-            aside.append(SetAside(str(run.path), f"differs from the base in more than one parameter: {said}"))
+            reason = f"differs from the base in more than one parameter: {', '.join(moved)}"
+            aside.append(SetAside(str(run.path), reason))
         else:
             inside.append(run)
     return inside, base
@@ -144,56 +135,48 @@ def _registry_value(run: Run, name: str) -> Any:
 def _table(
     name: str,
     rows: tuple[str, ...],
-    bases: Mapping[Key, Mapping[str, Any]],
-    found: Rows,
-    wanted: Wanted,
-    notes: Sequence[str],
+    bases: Bases,
+    groups: Summary,
+    spec: TableSpec,
+    versions: Sequence[str],
 ) -> Table:
     """Return the table of one parameter: the configurations that are at the base in all others."""
-    placed: dict[Key, Row] = {}
-    for row in found.rows:
-        network = (row.trained, *(row.by[one] for one in rows))
-        if row.by[name] is None and bases[network][name] is None:
-            continue  # the network has no such option
-        if all(row.by[other] == value for other, value in bases[network].items() if other != name):
-            configuration: Key = (*network, row.by[name])
-            placed[configuration] = row
-    quantities = _quantities(wanted, found.factors, found.measure is not None)
-    accuracies = accuracy_factors(found.rows, wanted.factors)
-    keys = ordered(list(placed), ("trained", *rows, name))
-    cells = {
-        (index, place): filled(placed[key], one, found, accuracies)
-        for index, key in enumerate(keys)
-        for place, one in enumerate(quantities)
-    }
-    named = []
+    heads = (*rows, name)
+    at_base = []
+    for group in groups.rows:
+        base = bases[row_key(group, rows)]
+        unset = group.by[name] is None and base[name] is None  # the network has no such option
+        if not unset and all(group.by[other] == value for other, value in base.items() if other != name):
+            at_base.append(group)
+    chosen = [quantity(value) for value in spec.values]
+    if spec.values == TableSpec().values and groups.measure is not None:
+        chosen += [quantity("delta"), *(delta_at(factor) for factor in groups.factors)]
+    quantities = list({one.key: one for one in chosen}.values())
+    taps = {row_key(group, heads): group.tap for group in at_base}
+    keys = ordered(list(taps), ("trained", *heads))
+    columns = [PivotColumn(one.title, one) for one in quantities]
+    names = []
     for key in keys:
-        *network_names, value = row_names(key)
+        *network, value = row_names(key)
         is_base = bases[key[:-1]][name] == key[-1]
-        named.append((*network_names, f"{value if value is not None else 'unset'}{BASE if is_base else ''}"))
-    bases_said = "; ".join(_base_words(key, base) for key, base in bases.items())
-    more = [measure_note(found.measure, found.measured_on)] if found.measure is not None else []
+        names.append((*network, f"{value if value is not None else 'unset'}{BASE if is_base else ''}"))
+    base_words = "; ".join(_base_words(key, base) for key, base in bases.items())
+    more = [f"Base, the most frequent value of each parameter: {base_words}."]
+    if groups.measure is not None:
+        more.append(notes.measured(groups.measure, groups.measured_on))
     if any(one.at_tap for one in quantities):
-        more += compared_notes(list(placed.values()), (*found.mean_factors, *found.factors))
-    grid = Grid(
-        f"{wanted.title or 'Ablation over ' + trained_words(found.rows)}: {name}",
-        (*rows, name),
-        tuple(named),
-        tuple(GridColumn(one.title, one) for one in quantities),
-        cells,
-        taps=tuple(placed[key].tap for key in keys) if found.measure is not None else None,
+        more += notes.little_compared(at_base, (*groups.mean_factors, *groups.factors))
+    pivot = Pivot(
+        f"{spec.title or 'Ablation over ' + notes.trained_on(groups.rows)}: {name}",
+        heads,
+        tuple(names),
+        tuple(columns),
+        cells_of(at_base, heads, keys, columns),
+        taps=tuple(taps[key] for key in keys) if groups.measure is not None else None,
         blocks=tuple(key[:-1] for key in keys),
-        notes=(f"Base, the most frequent value of each parameter: {bases_said}.", *more, *notes),
+        notes=(*more, *versions),
     )
-    return lay_grid(grid, False, wanted.test)
-
-
-def _quantities(wanted: Wanted, factors: Sequence[float], measured: bool) -> list[Quantity]:
-    """Return the quantities asked for, by default test error, Δ and Δ at the factors shown."""
-    chosen = [quantity(value) for value in wanted.values]
-    if wanted.values == Wanted().values and measured:
-        chosen += [quantity("delta"), *(delta_at(factor) for factor in factors)]
-    return list({one.key: one for one in chosen}.values())
+    return lay_out(pivot, False, spec.test)
 
 
 def _base_words(key: Key, base: Mapping[str, Any]) -> str:

@@ -1,27 +1,22 @@
-"""Equivariance curves as tables: tap × factor of Δ with interval and floor, and all that was measured beside it."""
+"""Equivariance curves as tables: tap × factor of Δ with interval and floor, and all that was measured with it."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from secli.metrics import METRICS
-from secli.records import AccuracyRow, CurveRow, EquivarianceRecord
-from secli.tables.curve_frame import long_table
-from secli.tables.curve_rows import (
-    full_name,
-    null_places,
-    parts,
-    tap_names,
-    telling_warnings,
-    warning_places,
-    whole,
-)
+from secli.records import AccuracyRow, CurveRow, EquivarianceRecord, LocalRow
+from secli.tables.curve_frame import curve_frame
+from secli.tables.curve_notes import by_reason, missing, pattern, telling_warnings, warnings_of
+from secli.tables.curve_rows import full_name, parts, tap_names, whole
 from secli.tables.dataset_names import with_realisations
-from secli.tables.formats import MISSING, Cell, Column, Table, check_format, dump_json, render
 from secli.tables.labels import distinct_labels
-from secli.tables.reasons import merged, pattern
+from secli.tables.render import check_format, render
+from secli.tables.render.json import dump_json
+from secli.tables.statistic import finite
+from secli.tables.table import MISSING, Cell, Column, Table
 
 OFF_LATTICE = "°"
 WARNING_MARKS = ("†", "‡", "*")
@@ -30,6 +25,8 @@ INDENT = "\u00a0\u00a0"
 KINDS = ("stage", "conv", "pool", "norm", "activation", "pointwise")
 
 Line = tuple[Cell, ...]
+Marks = Mapping[str, str]
+AtFactor = CurveRow | LocalRow | AccuracyRow
 
 
 def render_curves(records: Sequence[EquivarianceRecord], format: str, width: int = 100) -> str:
@@ -53,22 +50,19 @@ def render_curves(records: Sequence[EquivarianceRecord], format: str, width: int
     UnknownNameError
         On an unknown format.
     """
-    check_format(format)
-    if format == "json":
+    if check_format(format) == "json":
         # through pydantic, which writes what is not a number as null
         content = [json.loads(record.model_dump_json()) for record in records]
         return dump_json(content[0] if len(content) == 1 else content)
     if format == "csv":
-        return render(long_table(records), "csv")
-    tables: list[Table] = []
-    for record, label in zip(records, distinct_labels(records), strict=True):
-        tables.extend(tables_of(record, label))
-    return render(tables, format, width)
+        return render(curve_frame(records), "csv")
+    labelled = zip(records, distinct_labels(records), strict=True)
+    return render([table for one, label in labelled for table in tables_of(one, label)], format, width)
 
 
 def tables_of(record: EquivarianceRecord, label: str) -> list[Table]:
     """Return all tables of one record; what was not measured has none."""
-    wanted = (
+    kinds = (
         (record.rows, curve_table),
         (parts(record.rows), parts_table),
         (record.controls, controls_table),
@@ -76,7 +70,7 @@ def tables_of(record: EquivarianceRecord, label: str) -> list[Table]:
         (record.local, local_table),
         (record.accuracy, accuracy_table),
     )
-    return [table(record, label) for rows, table in wanted if rows]
+    return [table(record, label) for rows, table in kinds if rows]
 
 
 def curve_table(record: EquivarianceRecord, label: str | None = None) -> Table:
@@ -85,57 +79,52 @@ def curve_table(record: EquivarianceRecord, label: str | None = None) -> Table:
     What could not be measured is '—', with the reason below; warnings are footnotes.
     """
     rows = whole(record.rows)
-    factors = _factors(rows)
-    at = {(row.tap, row.factor): row for row in rows}
-    marks = _warning_marks(rows)
+    marks = dict(zip(telling_warnings(rows), WARNING_MARKS, strict=False))
     lines: list[Line] = []
     for tap in tap_names(rows):
-        own = [at.get((tap, factor)) for factor in factors]
+        own = _at_factors(rows, [row for row in rows if row.tap == tap])
+        measured = [row if row is not None and row.mean is not None else None for row in own]
         lines.append((Cell(tap), *(_cell(row, marks) for row in own)))
         # an interval of no width (all images alike, as at s = 1) and a floor of 0 say nothing
-        if any(_has_interval(row) for row in own):
-            lines.append((Cell(f"{INDENT}95 %"), *(Cell(_interval(row)) for row in own)))
-        if any(row is not None and row.mean is not None and row.floor for row in own):
-            lines.append((Cell(f"{INDENT}floor"), *(Cell(_floor(row)) for row in own)))
+        wide = [row if row is not None and row.low != row.high else None for row in measured]
+        if any(wide):
+            cells = (Cell("" if row is None else interval_text(row.low, row.high)) for row in wide)
+            lines.append((Cell(f"{INDENT}95 %"), *cells))
+        floors = [None if row is None else row.floor for row in measured]
+        if any(floors):
+            lines.append((Cell(f"{INDENT}floor"), *(Cell(finite(floor) or "") for floor in floors)))
     title = f"{METRICS[record.metric].title}: {label or record.model.name}"
-    return Table(title, _columns("tap", factors), tuple(lines), tuple(_notes(record, rows, marks)))
+    return Table(title, _columns("tap", rows), tuple(lines), tuple(_notes(record, rows, marks)))
 
 
 def parts_table(record: EquivarianceRecord, label: str | None = None) -> Table:
     """Return the table (tap, one level or channel) × factor of the mean error."""
     rows = parts(record.rows)
-    factors = _factors(rows)
-    at = {(full_name(row), row.factor): row for row in rows}
-    lines = tuple(
-        (Cell(name), *(_cell(at.get((name, factor)), {}) for factor in factors))
-        for name in dict.fromkeys(full_name(row) for row in rows)
-    )
-    notes = [f"{MISSING} {reason}: {where}." for reason, where in null_places(rows, _is_null)]
-    return Table(
-        f"The same, one scale level or channel at a time: {label or record.model.name}",
-        _columns("tap", factors), lines, (*_lattice_note(rows), *notes),
-    )  # fmt: skip
+    lines = []
+    for name in dict.fromkeys(map(full_name, rows)):
+        own = [row for row in rows if full_name(row) == name]
+        lines.append((Cell(name), *(_cell(row) for row in _at_factors(rows, own))))
+    title = f"The same, one scale level or channel at a time: {label or record.model.name}"
+    notes = (*_lattice_notes(rows), *(f"{MISSING} {reason}: {at}." for reason, at in missing(rows)))
+    return Table(title, _columns("tap", rows), tuple(lines), notes)
 
 
 def controls_table(record: EquivarianceRecord, label: str | None = None) -> Table:
     """Return the table control × factor of the mean error, tap by tap where a control has several."""
     rows = [row for control in record.controls for row in whole(control.rows)]
-    factors = _factors(rows)
     lines: list[Line] = []
-    notes: list[str] = []
+    notes = _lattice_notes(rows)
     for control in record.controls:
-        own = whole(control.rows)
-        name = control.control or control.model.name
-        at = {(row.tap, row.factor): row for row in own}
+        own, name = whole(control.rows), control.control or control.model.name
         taps = tap_names(own)
-        if len(taps) > 1:
-            lines.append((Cell(name), *(Cell("") for _ in factors)))
+        lines += [_heading(name, rows)] if len(taps) > 1 else []
         for tap in taps:
+            at = _at_factors(rows, [row for row in own if row.tap == tap])
             first = f"{INDENT}{tap}" if len(taps) > 1 else name
-            lines.append((Cell(first), *(_cell(at.get((tap, factor)), {}) for factor in factors)))
-        notes += [f"{MISSING} {name}: {reason}: {where}." for reason, where in null_places(own, _is_null)]
+            lines.append((Cell(first), *(_cell(row) for row in at)))
+        notes += [f"{MISSING} {name}: {reason}: {where}." for reason, where in missing(own)]
     title = f"Controls, measured the same way: {label or record.model.name}"
-    return Table(title, _columns("control", factors), tuple(lines), (*_lattice_note(rows), *notes))
+    return Table(title, _columns("control", rows), tuple(lines), tuple(notes))
 
 
 def lie_table(record: EquivarianceRecord, label: str | None = None) -> Table:
@@ -146,22 +135,16 @@ def lie_table(record: EquivarianceRecord, label: str | None = None) -> Table:
         Column("interval", "95 %"),
         Column("n", "images"),
     )
-    lines = tuple(
-        (
-            Cell(row.tap),
-            Cell(_finite(row.mean)),
-            Cell(interval_text(row.low, row.high) if row.mean is not None else MISSING),
-            Cell(row.n),
-        )
-        for row in record.lie
-    )
+    lines = []
+    for row in record.lie:
+        interval = interval_text(row.low, row.high) if row.mean is not None else MISSING
+        lines.append((Cell(row.tap), Cell(finite(row.mean)), Cell(interval), Cell(row.n)))
     title = f"Lie derivative at s = 1 (the error per (log s)²): {label or record.model.name}"
     dropped = sum(row.dropped for row in record.lie)
     notes = [f"{dropped} values of single images left out: vanishing or not finite."] if dropped else []
-    for form in dict.fromkeys(pattern(row.reason) for row in record.lie if row.mean is None):
-        same = [row for row in record.lie if row.mean is None and pattern(row.reason) == form]
-        notes.append(f"{MISSING} {merged([r.reason for r in same])}: {', '.join(row.tap for row in same)}.")
-    return Table(title, columns, lines, tuple(notes))
+    for reason, same in by_reason(record.lie):
+        notes.append(f"{MISSING} {reason}: {', '.join(row.tap for row in same)}.")
+    return Table(title, columns, tuple(lines), tuple(notes))
 
 
 def local_table(record: EquivarianceRecord, label: str | None = None) -> Table:
@@ -169,34 +152,26 @@ def local_table(record: EquivarianceRecord, label: str | None = None) -> Table:
     rows = record.local
     factors = sorted({row.factor for row in rows})
     found = dict.fromkeys(row.kind for row in rows)
-    kinds = [*(kind for kind in KINDS if kind in found), *(kind for kind in found if kind not in KINDS)]
-    at = {(row.kind, row.part, row.factor): row for row in rows}
+    at = {(row.kind, row.part, row.factor): Cell(finite(row.mean)) for row in rows}
     lines: list[Line] = []
-    for kind in kinds:
-        lines.append((Cell(kind), *(Cell("") for _ in factors)))
+    for kind in (*(kind for kind in KINDS if kind in found), *(kind for kind in found if kind not in KINDS)):
+        lines.append(_heading(kind, rows))
         for part in dict.fromkeys(row.part for row in rows if row.kind == kind):
-            own = [at.get((kind, part, factor)) for factor in factors]
-            cells = (Cell(None if row is None else _finite(row.mean)) for row in own)
+            cells = (at.get((kind, part, factor), Cell(None)) for factor in factors)
             lines.append((Cell(f"{INDENT}{part}"), *cells))
     notes = ["Each part is fed with exactly rescaled features, so nothing before it counts."]
-    for form in dict.fromkeys(pattern(row.reason) for row in rows if row.mean is None):
-        same = [row for row in rows if row.mean is None and pattern(row.reason) == form]
-        names = ", ".join(dict.fromkeys(row.part for row in same))
-        notes.append(f"{MISSING} {merged([row.reason for row in same])}: {names}.")
+    for reason, same in by_reason(rows):
+        notes.append(f"{MISSING} {reason}: {', '.join(dict.fromkeys(row.part for row in same))}.")
     title = f"What each part adds alone (same error): {label or record.model.name}"
-    return Table(title, _columns("part", factors), tuple(lines), tuple(notes))
+    return Table(title, _columns("part", rows), tuple(lines), tuple(notes))
 
 
 def accuracy_table(record: EquivarianceRecord, label: str | None = None) -> Table:
     """Return the accuracy, and the agreement with the prediction at s = 1, per factor; below it the controls'."""
     factors = sorted({row.factor for row in record.accuracy})
-    columns = (
-        Column("measure", "%", text=True),
-        *(Column(f"s_{f:.3g}", f"s\u00a0=\u00a0{f:.3g}", percent=True, digits=1) for f in factors),
-    )
 
     def line(name: str, rows: Sequence[AccuracyRow], value: Callable[[AccuracyRow], float | None]) -> Line:
-        at = {row.factor: _finite(value(row)) for row in rows}
+        at = {row.factor: finite(value(row)) for row in rows}
         return (Cell(name), *(Cell(at.get(factor)) for factor in factors))
 
     lines = [
@@ -211,12 +186,12 @@ def accuracy_table(record: EquivarianceRecord, label: str | None = None) -> Tabl
     for row in record.accuracy:
         if row.reason:
             reasons.setdefault(row.reason, []).append(f"{row.factor:.3g}")
-    said = [
-        f"{MISSING} {reason}" + ("." if len(at) == len(factors) else f": s = {', '.join(at)}.")
-        for reason, at in reasons.items()
-    ]
+    notes = ["agreement: the prediction is that at s = 1."]
+    for reason, at in reasons.items():
+        notes.append(f"{MISSING} {reason}{'' if len(at) == len(factors) else ': s = ' + ', '.join(at)}.")
     title = f"Accuracy (%) on images rescaled by s: {label or record.model.name}"
-    return Table(title, columns, tuple(lines), ("agreement: the prediction is that at s = 1.", *said))
+    columns = _columns("measure", record.accuracy, "%", percent=True, digits=1)
+    return Table(title, columns, tuple(lines), tuple(notes))
 
 
 def interval_text(low: float | None, high: float | None) -> str:
@@ -244,84 +219,63 @@ def interval_text(low: float | None, high: float | None) -> str:
     return f"{low:.{digits}f}–{high:.{digits}f}".replace("0.", ".")
 
 
-def _columns(first: str, factors: Sequence[float]) -> tuple[Column, ...]:
-    return (
-        Column(first, first, text=True),
-        *(Column(f"s_{f:.3g}", f"s\u00a0=\u00a0{f:.3g}") for f in factors),
-    )
+def _columns(
+    key: str,
+    rows: Iterable[AtFactor],
+    title: str = "",
+    percent: bool = False,
+    digits: int | None = None,
+) -> tuple[Column, ...]:
+    """Return the column of names, then one per factor."""
+    factors = [
+        Column(f"s_{f:.3g}", f"s\u00a0=\u00a0{f:.3g}", percent=percent, digits=digits)
+        for f in sorted({row.factor for row in rows})
+    ]
+    return (Column(key, title or key, text=True), *factors)
 
 
-def _factors(rows: Sequence[CurveRow]) -> list[float]:
-    return sorted({row.factor for row in rows})
+def _at_factors(rows: Sequence[CurveRow], own: Sequence[CurveRow]) -> list[CurveRow | None]:
+    """Return one's own row at each factor of all rows."""
+    at = {row.factor: row for row in own}
+    return [at.get(factor) for factor in sorted({row.factor for row in rows})]
 
 
-def _is_null(row: CurveRow) -> bool:
-    return row.mean is None
+def _heading(name: str, rows: Iterable[AtFactor]) -> Line:
+    return (Cell(name), *(Cell("") for _ in {row.factor for row in rows}))
 
 
-def _cell(row: CurveRow | None, marks: dict[str, str]) -> Cell:
+def _cell(row: CurveRow | None, marks: Marks | None = None) -> Cell:
     if row is None:
         return Cell("")  # never asked for, so there is no reason to give
     if row.mean is None:
         return Cell(None)
-    lattice = OFF_LATTICE if row.on_lattice is False else ""
-    signs = dict.fromkeys(marks[form] for form in map(pattern, row.warnings) if form in marks)
-    return Cell(_finite(row.mean), lattice + "".join(signs))
+    signs = dict.fromkeys((marks or {}).get(form, "") for form in map(pattern, row.warnings))
+    return Cell(finite(row.mean), (OFF_LATTICE if row.on_lattice is False else "") + "".join(signs))
 
 
-def _has_interval(row: CurveRow | None) -> bool:
-    return bool(row is not None and row.mean is not None and row.low != row.high)
-
-
-def _interval(row: CurveRow | None) -> str:
-    return interval_text(row.low, row.high) if row is not None and _has_interval(row) else ""
-
-
-def _floor(row: CurveRow | None) -> float | str:
-    if row is None or row.mean is None or not row.floor or not math.isfinite(row.floor):
-        return ""
-    return row.floor
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value
-
-
-def _warning_marks(rows: Sequence[CurveRow]) -> dict[str, str]:
-    """Return a mark for each form of warning that deserves one, as far as the marks go."""
-    return dict(zip(telling_warnings(rows), WARNING_MARKS, strict=False))
-
-
-def _lattice_note(rows: Sequence[CurveRow]) -> list[str]:
+def _lattice_notes(rows: Sequence[CurveRow]) -> list[str]:
     if any(row.on_lattice is False and row.mean is not None for row in rows):
         return [f"{OFF_LATTICE} s lies off the lattice of scales: levels are interpolated."]
     return []
 
 
-def _size(record: EquivarianceRecord) -> str:
-    """Say what size the images were brought to; nothing where they were measured as they are."""
-    if record.data.resized is None:
-        return ""
-    height, width = record.data.resized
-    return f", brought to {height}×{width} pixels"
-
-
-def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: dict[str, str]) -> list[str]:
+def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: Marks) -> list[str]:
     images = max((row.n for row in rows), default=0)
     kept = "background Φ(0) subtracted" if record.background == "empty" else "background kept"
     runs = len(record.pooled)
     over = f"{runs} runs, each on {images} images" if runs else f"{images} images"
-    notes = [f"Mean over {over} of {with_realisations([record.data])}{_size(record)}; {kept}."]
+    resized = record.data.resized
+    size = "" if resized is None else f", brought to {resized[0]}×{resized[1]} pixels"
+    notes = [f"Mean over {over} of {with_realisations([record.data])}{size}; {kept}."]
     if record.trained and (weights := record.weights or record.run) is not None:
         notes.append(f"Weights: {weights.removeprefix('weights ')}.")
-    if any(_has_interval(row) for row in rows):
+    if any(row.mean is not None and row.low != row.high for row in rows):
         what = "interval of the mean over runs" if runs else "interval of the mean"
         notes.append(f"95 %: {what} (bootstrap); floor: what resampling twice instead of once costs.")
-    notes += _lattice_note(rows)
-    for warning in warning_places(rows):
-        mark = marks.get(warning.form)
-        notes.append(f"{mark + ' ' if mark else ''}{warning.text}: {warning.places}.")
-    notes += [f"{MISSING} {reason}: {where}." for reason, where in null_places(rows, _is_null)]
+    notes += _lattice_notes(rows)
+    for warning in warnings_of(rows):
+        notes.append(f"{marks.get(warning.form, '')} {warning.text}: {warning.where}.".lstrip())
+    notes += [f"{MISSING} {reason}: {at}." for reason, at in missing(rows)]
     dropped = max((row.dropped for row in rows), default=0)
     if dropped:
         notes.append(f"Up to {dropped} images left out at a tap: their features vanish or are not finite.")

@@ -1,27 +1,43 @@
-"""A grid as a table: mean ± standard deviation (n), the best and its equals marked, published figures below, ranks."""
+"""A pivot as a table: mean ± standard deviation (n), the best and its equals marked, published figures below, ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from secli.tables.beside import Beside
-from secli.tables.compare import KIND_TITLES, dagger
-from secli.tables.formats import MISSING, Cell, Column, Table
-from secli.tables.grid import Grid
-from secli.tables.paired_tests import ALPHA, FEWEST_PAIRS, TEST_NAMES, Standing, Test, mean_ranks, standings
+from secli.tables import notes
+from secli.tables.paired_tests import (
+    ALPHA,
+    FEWEST_PAIRS,
+    TEST_NAMES,
+    Standing,
+    Test,
+    mean_ranks,
+    standard_errors,
+    standings,
+)
+from secli.tables.published import KINDS, Kind, Reported, source_notes
+from secli.tables.quantities import Quantity
 from secli.tables.statistic import NOTHING, Statistic
+from secli.tables.table import MISSING, Cell, Column, Table
+
+if TYPE_CHECKING:
+    from secli.tables.pivot import Pivot, PivotCell
 
 BEST, TIED = "*", "≈"
+MOST_NAMED = 6
 
-Standings = dict[tuple[int, int], Standing]
+At = tuple[int, int]
+Standings = dict[At, Standing]
+Marks = dict[tuple[str, ...], str]
 
 
-def lay_grid(grid: Grid, ranks: bool = False, test: Test = "t") -> Table:
-    """Lay a grid out.
+def lay_out(pivot: Pivot, ranks: bool = False, test: Test = "t") -> Table:
+    """Lay a pivot out.
 
     Parameters
     ----------
-    grid : Grid
+    pivot : Pivot
         The numbers.
     ranks : bool
         Whether the mean rank over the columns has a column.
@@ -35,141 +51,159 @@ def lay_grid(grid: Grid, ranks: bool = False, test: Test = "t") -> Table:
         ``<quantity>_standing`` (best, tied, worse), ``<quantity>_p``, the published figures and their difference in
         standard errors.
     """
-    found = _standings(grid, test)
-    marks: dict[tuple[str, ...], str] = {}
-    places = range(len(grid.columns))
-    kinds = [_kinds(grid, row) for row in range(len(grid.names))]
-    said = any(kinds)
-    ranked, over = _ranks(grid) if ranks else ([None] * len(grid.names), [])
-    columns = [Column(head, head, text=True) for head in grid.heads]
-    columns += [Column("from", "from", text=True)] if said else []
-    for place in places:
-        one = grid.columns[place]
-        columns.append(
-            Column(
-                f"column_{place}",
-                one.title,
-                percent=one.quantity.percent,
-                digits=one.quantity.digits,
-                statistic=True,
-            )
-        )
-    columns += [Column("mean_rank", "mean rank", digits=2)] if ranks else []
-    columns += [Column("tap", "tap", text=True)] if grid.taps is not None else []
+    found = _standings(pivot, test)
+    marks: Marks = {}
+    kinds = [_kinds(pivot, row) for row in range(len(pivot.names))]
+    ranked, over = _ranks(pivot) if ranks else ([None] * len(pivot.names), [])
+    columns = [Column(head, head, text=True) for head in pivot.heads]
+    columns += [Column("from", "from", text=True)] if any(kinds) else []
+    columns += [column_of(one.quantity, f"column_{at}", one.title) for at, one in enumerate(pivot.columns)]
+    tail_columns = [Column("mean_rank", "mean rank", digits=2)] if ranks else []
+    tail_columns += [Column("tap", "tap", text=True)] if pivot.taps is not None else []
     lines: list[tuple[Cell, ...]] = []
-    for row, names in enumerate(grid.names):
-        head = [Cell(MISSING if name is None else name, said=grid.said.get(name or "", "")) for name in names]
-        tail = [Cell(ranked[row])] if ranks else []
-        tail += [Cell(grid.taps[row])] if grid.taps is not None else []
-        measured = [_measured(grid, row, place, found.get((row, place))) for place in places]
-        lines.append((*head, *([Cell("measured")] if said else []), *measured, *tail))
-        for words, cells in _below(grid, row, kinds[row], marks):
-            # the line goes on with the row above: its names, rank and tap are said there
-            lines.append((*(Cell("") for _ in head), Cell(words), *cells, *(Cell("") for _ in tail)))
-    notes = (
-        *_notes(grid, found, test),
-        *_rank_notes(grid, ranks, over),
-        *_beside_notes(grid, marks),
-        *grid.notes,
+    for row, names in enumerate(pivot.names):
+        head = [
+            Cell(MISSING if name is None else name, words=pivot.dataset_names.get(name or "", ""))
+            for name in names
+        ]
+        head += [Cell("measured")] if any(kinds) else []
+        tail = {"mean_rank": ranked[row], "tap": pivot.taps[row] if pivot.taps is not None else None}
+        tail_cells = [Cell(tail[column.key]) for column in tail_columns]
+        measured = [_measured(pivot, at, found.get(at)) for at in _row(pivot, row)]
+        lines.append((*head, *measured, *tail_cells))
+        for words, cells in _published_lines(pivot, row, kinds[row], marks):
+            # the line goes on with the row above: its names, rank and tap stand there
+            blank = [Cell("")] * (len(head) - 1)
+            lines.append((*blank, Cell(words), *cells, *([Cell("")] * len(tail_cells))))
+    more = (
+        *_cell_notes(pivot, found),
+        *_test_notes(pivot, found, test),
+        *_tap_notes(pivot),
+        *(_rank_notes(pivot, over) if ranks else ()),
+        *notes.departures(marks),
+        *_published_notes(pivot),
+        *pivot.notes,
     )
-    machine = _machine(grid, found, ranked, ranks)
-    return Table(grid.title, tuple(columns), tuple(lines), notes, machine, len(grid.heads) + said)
+    machine = _machine(pivot, found, ranked, tail_columns)
+    heads = len(pivot.heads) + any(kinds)
+    return Table(pivot.title, (*columns, *tail_columns), tuple(lines), more, machine, heads)
 
 
-def _standings(grid: Grid, test: Test) -> Standings:
-    blocks = grid.blocks or (None,) * len(grid.names)
+def column_of(quantity: Quantity, key: str | None = None, title: str | None = None) -> Column:
+    """Return the column of a quantity."""
+    return Column(
+        key or quantity.key,
+        title or quantity.title,
+        percent=quantity.percent,
+        digits=quantity.digits,
+        statistic=True,
+    )
+
+
+def _row(pivot: Pivot, row: int) -> list[At]:
+    return [(row, place) for place in range(len(pivot.columns))]
+
+
+def _blocks(pivot: Pivot) -> list[list[int]]:
+    """Return the rows that are compared with each other."""
+    blocks = pivot.blocks or (None,) * len(pivot.names)
+    return [[row for row, own in enumerate(blocks) if own == block] for block in dict.fromkeys(blocks)]
+
+
+def _standings(pivot: Pivot, test: Test) -> Standings:
     found: Standings = {}
-    for place, column in enumerate(grid.columns):
+    for place, column in enumerate(pivot.columns):
         lower = column.quantity.lower_is_better
-        for block in dict.fromkeys(blocks) if lower is not None else ():
-            rows = [row for row, own in enumerate(blocks) if own == block]
-            if not _same_tap(grid, rows, place):
+        for rows in _blocks(pivot) if lower is not None else ():
+            if not _same_tap(pivot, rows, place):
                 continue
-            samples = [grid.cell(row, place).values for row in rows]
+            samples = [pivot.cell(row, place).values for row in rows]
             for row, standing in zip(rows, standings(samples, bool(lower), test), strict=True):
                 if standing is not None:
                     found[row, place] = standing
     return found
 
 
-def _same_tap(grid: Grid, rows: Sequence[int], place: int) -> bool:
-    """Say whether the values of a column may be compared: Δ of another tap is another quantity."""
-    return len({grid.cell(row, place).tap for row in rows if grid.cell(row, place).values}) < 2
+def _same_tap(pivot: Pivot, rows: Sequence[int], place: int) -> bool:
+    """Whether the values of a column may be compared: Δ of another tap is another quantity."""
+    cells = [pivot.cell(row, place) for row in rows]
+    return not pivot.columns[place].quantity.at_tap or len({cell.tap for cell in cells if cell.values}) < 2
 
 
-def _ranks(grid: Grid) -> tuple[list[float | None], list[int]]:
-    rows = range(len(grid.names))
+def _ranks(pivot: Pivot) -> tuple[list[float | None], list[int]]:
+    rows = range(len(pivot.names))
     usable = [
         place
-        for place, one in enumerate(grid.columns)
-        if one.quantity.lower_is_better is not None and _same_tap(grid, rows, place)
+        for place, column in enumerate(pivot.columns)
+        if column.quantity.lower_is_better is not None and _same_tap(pivot, rows, place)
     ]
-    means = [[grid.statistic(row, place).mean for place in usable] for row in range(len(grid.names))]
-    lower = [bool(grid.columns[place].quantity.lower_is_better) for place in usable]
+    means = [[pivot.cell(row, place).statistic.mean for place in usable] for row in rows]
+    lower = [bool(pivot.columns[place].quantity.lower_is_better) for place in usable]
     ranked, over = mean_ranks(means, lower)
     return ranked, [usable[index] for index in over]
 
 
-def _measured(grid: Grid, row: int, place: int, standing: Standing | None) -> Cell:
-    value = grid.statistic(row, place)
+def _measured(pivot: Pivot, at: At, standing: Standing | None) -> Cell:
+    value = pivot.cell(*at).statistic
     if value.mean is None:
         return Cell(None)
-    if grid.columns[place].quantity.key == "parameters" and not value.std:
+    if pivot.columns[at[1]].quantity.key == "parameters" and not value.std:
         return Cell(round(value.mean))
     mark = "" if standing is None else BEST if standing.best else TIED if standing.tied else ""
     return Cell(value, f" ({value.n}){mark}")
 
 
-def _kinds(grid: Grid, row: int) -> list[str]:
-    there = {one.kind for place in range(len(grid.columns)) for one in grid.cell(row, place).beside}
-    return [kind for kind in KIND_TITLES if kind in there]
+def _kinds(pivot: Pivot, row: int) -> list[Kind]:
+    there = {kind for at in _row(pivot, row) for kind in pivot.cell(*at).reported}
+    return [kind for kind in KINDS if kind in there]
 
 
-def _below(
-    grid: Grid, row: int, kinds: Sequence[str], marks: dict[tuple[str, ...], str]
+def _published_lines(
+    pivot: Pivot, row: int, kinds: Sequence[Kind], marks: Marks
 ) -> Iterator[tuple[str, list[Cell]]]:
     """Give the lines of published figures below a row: the figure, and how far ours is from it."""
     for kind in kinds:
-        figures: list[Beside | None] = [
-            next((one for one in grid.cell(row, place).beside if one.kind == kind), None)
-            for place in range(len(grid.columns))
-        ]
-        words = KIND_TITLES[kind].removesuffix(" (%)")
-        cells = []
-        for figure in figures:
-            mark = ""
-            if figure is not None and figure.departures:
-                mark = marks.setdefault(figure.departures, dagger(len(marks)))
-            n = f" ({figure.statistic.n})" if figure is not None and figure.statistic.n else ""
-            cells.append(Cell(None) if figure is None else Cell(figure.statistic, n + mark))
-        yield words, cells
-        away = [
-            None if figure is None else figure.difference(grid.statistic(row, place))
-            for place, figure in enumerate(figures)
-        ]
+        cells, away = [], []
+        for place, column in enumerate(pivot.columns):
+            cell = pivot.cell(row, place)
+            figure = cell.reported.get(kind)
+            away.append(_difference(cell, figure, column.quantity))
+            if figure is None:
+                cells.append(Cell(None))
+                continue
+            value = figure.statistic(column.quantity)
+            n = f" ({value.n})" if value.n else ""
+            cells.append(Cell(value, n + notes.mark_of(figure.departures, marks)))
+        yield KINDS[kind], cells
         if any(value is not None for value in away):
             signed = [MISSING if value is None else f"{value:+.1f}".replace("-", "−") for value in away]
-            yield f"ours − {words} (SE)", [Cell(text) for text in signed]
+            yield f"ours − {KINDS[kind]} (SE)", [Cell(text) for text in signed]
 
 
-def _notes(grid: Grid, found: Standings, test: Test) -> Iterator[str]:
+def _difference(cell: PivotCell, figure: Reported | None, quantity: Quantity) -> float | None:
+    """Return (ours − theirs) in standard errors; None where one of them has none."""
+    ours, theirs = cell.statistic, NOTHING if figure is None else figure.statistic(quantity)
+    if ours.mean is None or theirs.mean is None:
+        return None
+    return standard_errors(ours.mean, ours.std, ours.n, theirs.mean, theirs.std, theirs.n)
+
+
+def _cell_notes(pivot: Pivot, found: Standings) -> Iterator[str]:
     yield "Mean ± standard deviation (n − 1) over n runs (n in brackets): realisations of the data and seeds."
-    places = [(row, place) for row in range(len(grid.names)) for place in range(len(grid.columns))]
-    missing = [at for at in places if grid.statistic(*at).mean is None]
-    if any(not grid.cell(*at).runs for at in missing):
+    everywhere = [at for row in range(len(pivot.names)) for at in _row(pivot, row)]
+    missing = [at for at in everywhere if not pivot.cell(*at).values]
+    if any(pivot.cell(*at).group is None for at in missing):
         yield f"{MISSING} in a cell: no finished run."
-    unmeasured = [at for at in missing if grid.cell(*at).runs]
+    unmeasured = [at for at in missing if pivot.cell(*at).group is not None]
     if unmeasured:
-        yield f"Runs without a value (not measured, or not measurable): {_said(grid, unmeasured)}."
-    if any(None in names for names in grid.names):
+        yield f"Runs without a value (not measured, or not measurable): {_named(pivot, unmeasured)}."
+    if any(None in names for names in pivot.names):
         yield f"{MISSING} in a name: the network has no such option."
     if any(standing.best for standing in found.values()):
-        yield f"{BEST} best mean of its column{' among the rows of one network' if grid.blocks else ''}."
-    yield from _test_notes(grid, found, test)
-    yield from _tap_notes(grid)
+        yield f"{BEST} best mean of its column{' among the rows of one network' if pivot.blocks else ''}."
 
 
-def _test_notes(grid: Grid, found: Standings, test: Test) -> Iterator[str]:
+def _test_notes(pivot: Pivot, found: Standings, test: Test) -> Iterator[str]:
     tested = [standing for standing in found.values() if standing.p is not None]
     if tested:
         alone = {standing.seeds_alone for standing in tested}
@@ -185,134 +219,120 @@ def _test_notes(grid: Grid, found: Standings, test: Test) -> Iterator[str]:
         )
         if True in alone:
             yield "With one realisation the test covers seeds alone: it says nothing of other images."
-    silent = {at: one.pairs for at, one in found.items() if not one.best and one.p is None}
-    for reason, places in (
-        (
-            f"Fewer than {FEWEST_PAIRS} pairs with the best",
-            [at for at, pairs in silent.items() if pairs < FEWEST_PAIRS],
-        ),
-        (
-            f"Too few pairs for this test ({TEST_NAMES[test]}, corrected, could not reach p ≤ {ALPHA})",
-            [at for at, pairs in silent.items() if pairs >= FEWEST_PAIRS],
-        ),
-    ):
-        if places:
-            every = len(places) + _best(found) == len(found)
-            yield f"{reason}, so not said whether tied: {'all other cells' if every else _said(grid, places)}."
+    untested = [at for at, one in found.items() if not one.best and one.p is None]
+    few = [at for at in untested if found[at].pairs < FEWEST_PAIRS]
+    unable = f"Too few pairs for this test ({TEST_NAMES[test]}, corrected, could not reach p ≤ {ALPHA})"
+    reasons = {
+        f"Fewer than {FEWEST_PAIRS} pairs with the best": few,
+        unable: [at for at in untested if at not in few],
+    }
+    best = sum(standing.best for standing in found.values())
+    for reason, cells in reasons.items():
+        if cells:
+            which = "all other cells" if len(cells) + best == len(found) else _named(pivot, cells)
+            yield f"{reason}, so not said whether tied: {which}."
 
 
-def _tap_notes(grid: Grid) -> Iterator[str]:
-    blocks = grid.blocks or (None,) * len(grid.names)
+def _tap_notes(pivot: Pivot) -> Iterator[str]:
     mixed = [
         column.title
-        for place, column in enumerate(grid.columns)
-        if any(
-            not _same_tap(grid, [row for row, own in enumerate(blocks) if own == block], place)
-            for block in dict.fromkeys(blocks)
-        )
+        for place, column in enumerate(pivot.columns)
+        if not all(_same_tap(pivot, rows, place) for rows in _blocks(pivot))
     ]
     if mixed:
-        where = "" if len(mixed) == len(grid.columns) else f" in {'; '.join(mixed)}"
-        among = " where the rows of one network are read at several taps" if grid.blocks else ""
+        where = "" if len(mixed) == len(pivot.columns) else f" in {'; '.join(mixed)}"
+        among = " where the rows of one network are read at several taps" if pivot.blocks else ""
         yield (
             f"No best and no rank{where}{among}: Δ at different taps does not say which network is ahead; "
             "--tap ('tap' in a sweep's file) reads all at one."
         )
 
 
-def _best(found: Standings) -> int:
-    return sum(standing.best for standing in found.values())
-
-
-def _said(grid: Grid, places: Sequence[tuple[int, int]]) -> str:
-    """Name cells, at most six of them."""
+def _named(pivot: Pivot, cells: Sequence[At]) -> str:
+    """Name cells, as many as are read."""
     named = []
-    for row, place in places[:6]:
-        named.append(f"{grid.name(row)} ({grid.columns[place].title})")
-    more = f" and {len(places) - 6} more" if len(places) > 6 else ""
+    for row, place in cells[:MOST_NAMED]:
+        names = [pivot.dataset_names.get(part, part) for part in pivot.names[row] if part is not None]
+        named.append(f"{', '.join(names)} ({pivot.columns[place].title})")
+    more = f" and {len(cells) - MOST_NAMED} more" if len(cells) > MOST_NAMED else ""
     return "; ".join(named) + more
 
 
-def _rank_notes(grid: Grid, ranks: bool, over: Sequence[int]) -> Iterator[str]:
-    if not ranks:
-        return
+def _rank_notes(pivot: Pivot, over: Sequence[int]) -> Iterator[str]:
     if over:
-        titles = "; ".join(grid.columns[place].title for place in over)
+        titles = "; ".join(pivot.columns[place].title for place in over)
         yield f"Mean rank (1 is the best) over the columns that all rows have: {titles}."
     else:
         yield "No mean rank: there is no column that all rows have."
 
 
-def _beside_notes(grid: Grid, marks: dict[tuple[str, ...], str]) -> Iterator[str]:
-    for departures, mark in marks.items():
-        yield f"{mark} Not the published setting: {'; '.join(departures)}."
-    said: dict[tuple[str, str], list[str]] = {}
-    entries = [one for cell in grid.cells.values() for one in cell.beside]
-    for one in entries:
-        protocols = said.setdefault((one.kind, one.source), [])
-        if one.protocol not in protocols:
-            protocols.append(one.protocol)
-    if said:
-        yield f"{MISSING} on the lines below a row: nothing published, or no standard deviation to compare with."
-    for (kind, source), protocols in said.items():
-        yield f"{KIND_TITLES[kind].removesuffix(' (%)')}: {source} ({'; '.join(protocols)})."
-    if any(one.difference(cell.statistic) is not None for cell in grid.cells.values() for one in cell.beside):
+def _published_notes(pivot: Pivot) -> Iterator[str]:
+    entries = [
+        (cell, one, pivot.columns[place].quantity)
+        for (_, place), cell in pivot.cells.items()
+        for one in cell.reported.values()
+    ]
+    if not entries:
+        return
+    yield f"{MISSING} on the lines below a row: nothing published, or no standard deviation to compare with."
+    yield from source_notes(
+        (one.source.kind, one.source.text + one.read_off, one.protocol.description) for _, one, _ in entries
+    )
+    if any(_difference(*entry) is not None for entry in entries):
         yield "SE: difference in standard errors, (ours − theirs) / √(se² + se²), se = standard deviation / √n."
 
 
-def _machine(grid: Grid, found: Standings, ranked: Sequence[float | None], ranks: bool) -> Table:
+def _machine(
+    pivot: Pivot, found: Standings, ranked: Sequence[float | None], tail_columns: Sequence[Column]
+) -> Table:
     """Return the content for programs: one line per row and set of column facts."""
-    facts = list(dict.fromkeys(key for one in grid.columns for key in one.facts))
-    quantities = {one.quantity.key: one.quantity for one in grid.columns}
+    facts = list(dict.fromkeys(key for one in pivot.columns for key in one.facts))
     # curves hold one quantity per factor: for a program, the factor is a fact and the quantity one
-    keys = {key: key.rsplit("_", 1)[0] if "factor" in facts else key for key in quantities}
-    kinds = list(dict.fromkeys(kind for row in range(len(grid.names)) for kind in _kinds(grid, row)))
-    columns = [Column(head, head, text=True) for head in grid.heads]
-    columns += [Column(fact, fact, text=True) for fact in facts]
-    for key in dict.fromkeys(keys.values()):
-        one = next(quantity for name, quantity in quantities.items() if keys[name] == key)
-        columns.append(Column(key, one.title, percent=one.percent, statistic=True))
+    keys = [
+        one.quantity.key.rsplit("_", 1)[0] if "factor" in facts else one.quantity.key for one in pivot.columns
+    ]
+    quantities = {key: one.quantity for key, one in reversed(list(zip(keys, pivot.columns, strict=True)))}
+    kinds = list(dict.fromkeys(kind for row in range(len(pivot.names)) for kind in _kinds(pivot, row)))
+    columns = [Column(name, name, text=True) for name in (*pivot.heads, *facts)]
+    for key in dict.fromkeys(keys):
+        percent, title = quantities[key].percent, quantities[key].title
+        columns.append(Column(key, title, percent=percent, statistic=True))
         columns += [Column(f"{key}_standing", "standing", text=True), Column(f"{key}_p", "p")]
         for kind in kinds:
-            columns.append(Column(f"{key}_{kind}", kind, percent=one.percent, statistic=True))
+            columns.append(Column(f"{key}_{kind}", kind, percent=percent, statistic=True))
             columns.append(Column(f"{key}_{kind}_difference_se", "SE"))
             columns.append(Column(f"{key}_{kind}_departures", "departures", text=True))
-    columns += [Column("mean_rank", "mean rank")] if ranks else []
-    columns += [Column("tap", "tap", text=True)] if grid.taps is not None else []
-    columns.append(Column("runs", "runs", text=True))
+    columns += [*tail_columns, Column("runs", "runs", text=True)]
+    places: dict[tuple[object, ...], list[int]] = {}
+    for place, one in enumerate(pivot.columns):
+        places.setdefault(tuple(one.facts.get(fact) for fact in facts), []).append(place)
     lines = []
-    for row, names in enumerate(grid.names):
-        for values in dict.fromkeys(tuple(one.facts.get(fact) for fact in facts) for one in grid.columns):
-            at = {**dict(zip(grid.heads, names, strict=True)), **dict(zip(facts, values, strict=True))}
-            mine = [
-                place
-                for place, one in enumerate(grid.columns)
-                if tuple(one.facts.get(fact) for fact in facts) == values
-            ]
-            filled: dict[str, Cell] = {key: Cell(value) for key, value in at.items()}
-            for place in mine:
-                key = keys[grid.columns[place].quantity.key]
-                filled |= _machine_cell(grid, found.get((row, place)), row, place, key)
-            filled["mean_rank"] = Cell(ranked[row])
-            filled["tap"] = Cell(None if grid.taps is None else grid.taps[row])
-            runs = dict.fromkeys(run for place in mine for run in grid.cell(row, place).runs)
-            filled["runs"] = Cell("; ".join(runs) or None)
-            lines.append(
-                tuple(filled.get(each.key, Cell(NOTHING if each.statistic else None)) for each in columns)
-            )
-    return Table(grid.title, tuple(columns), tuple(lines), ())
+    for row, names in enumerate(pivot.names):
+        for values, own in places.items():
+            cells = dict(zip([*pivot.heads, *facts], map(Cell, (*names, *values)), strict=True))  # type: ignore[arg-type]
+            runs: dict[str, None] = {}
+            for place in own:
+                cells |= _machine_cells(pivot, (row, place), found.get((row, place)), keys[place])
+                group = pivot.cell(row, place).group
+                runs |= dict.fromkeys(group.runs if group is not None else ())
+            cells["mean_rank"] = Cell(ranked[row])
+            cells["tap"] = Cell(None if pivot.taps is None else pivot.taps[row])
+            cells["runs"] = Cell("; ".join(runs) or None)
+            empty = {True: Cell(NOTHING), False: Cell(None)}
+            lines.append(tuple(cells.get(column.key, empty[column.statistic]) for column in columns))
+    return Table(pivot.title, tuple(columns), tuple(lines))
 
 
-def _machine_cell(grid: Grid, standing: Standing | None, row: int, place: int, key: str) -> dict[str, Cell]:
-    cell = grid.cell(row, place)
+def _machine_cells(pivot: Pivot, at: At, standing: Standing | None, key: str) -> dict[str, Cell]:
+    cell, quantity = pivot.cell(*at), pivot.columns[at[1]].quantity
     value: Statistic = cell.statistic
-    filled = {
+    cells = {
         key: Cell(value),
         f"{key}_standing": Cell(standing.word if standing is not None else None),
         f"{key}_p": Cell(standing.p if standing is not None else None),
     }
-    for one in cell.beside:
-        filled[f"{key}_{one.kind}"] = Cell(one.statistic)
-        filled[f"{key}_{one.kind}_difference_se"] = Cell(one.difference(value))
-        filled[f"{key}_{one.kind}_departures"] = Cell("; ".join(one.departures) or None)
-    return filled
+    for kind, figure in cell.reported.items():
+        cells[f"{key}_{kind}"] = Cell(figure.statistic(quantity))
+        cells[f"{key}_{kind}_difference_se"] = Cell(_difference(cell, figure, quantity))
+        cells[f"{key}_{kind}_departures"] = Cell("; ".join(figure.departures) or None)
+    return cells

@@ -188,18 +188,10 @@ def mean_ranks(
     lower_is_better : sequence of bool
         Column by column.
     """
-    ranked = [index for index, row in enumerate(means) if any(value is not None for value in row)]
-    places = range(len(lower_is_better))
-    columns = [c for c in places if ranked and all(means[index][c] is not None for index in ranked)]
-    found: list[float | None] = [None] * len(means)
-    for index in ranked if columns else ():
-        found[index] = statistics.fmean(
-            _rank([means[other][c] or 0.0 for other in ranked], means[index][c] or 0.0, lower_is_better[c])
-            for c in columns
-        )
-    return found, columns
+    from pandas import DataFrame
 
-
-def _rank(values: Sequence[float], value: float, lower_is_better: bool) -> float:
-    better = sum(other < value if lower_is_better else other > value for other in values)
-    return better + (sum(other == value for other in values) + 1) / 2
+    there = DataFrame(means, dtype=float).dropna(how="all")
+    columns = [column for column in there if len(there) and there[column].notna().all()]
+    ranks = DataFrame({column: there[column].rank(ascending=lower_is_better[column]) for column in columns})
+    mean = ranks.mean(axis="columns") if columns else {}
+    return [float(mean[row]) if row in mean else None for row in range(len(means))], columns

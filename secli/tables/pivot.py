@@ -1,55 +1,36 @@
-"""Rows × columns of a quantity: which runs belong into which cell, and the table of them."""
+"""Rows × columns of quantities: which group of runs stands in which cell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from secli.errors import InputError
-from secli.tables.belonging import (
-    KeepsApart,
-    check_facts,
-    facts,
-    named_apart,
-    same_data,
-    same_protocol,
-)
+from secli.tables import notes
+from secli.tables.belonging import KeepsApart, check_facts, facts
 from secli.tables.collect import Run, SetAside
-from secli.tables.compare import measure_note
-from secli.tables.compared import compared_notes
-from secli.tables.formats import Table
-from secli.tables.grid import (
-    Grid,
-    GridCell,
-    GridColumn,
-    accuracy_factors,
-    fact_text,
-    filled,
-    ordered,
-)
-from secli.tables.groups import (
-    Row,
-    Rows,
-    check_left,
-    rows_of,
-    trained_words,
-    training_notes,
-    version_notes,
-)
-from secli.tables.layout import lay_grid
+from secli.tables.frame import samples, tidy
+from secli.tables.groups import Group, Summary, averaged, sort_runs
+from secli.tables.layout import lay_out
 from secli.tables.model_names import published_crossing
-from secli.tables.paired_tests import Test
-from secli.tables.published import Published
+from secli.tables.paired_tests import Draw, Test
+from secli.tables.published import Kind, Published, Reported, reported
 from secli.tables.quantities import Quantity, factors_of, quantity
 from secli.tables.readings import check_measured
+from secli.tables.statistic import Statistic, statistic
+from secli.tables.table import Table
 
 UNTRAINED = " (untrained)"
+# facts whose values are names, in no order of their own, and which a heading needs no word for
+NAMES = ("model", "label", "tag", "system", "dataset")
+
 Key = tuple[Any, ...]
+"""What a row stands for: whether its networks are trained, then its facts."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TableSpec:
     """What a table shall hold.
 
     Attributes
@@ -80,36 +61,114 @@ class Wanted:
     ranks: bool = False
     test: Test = "t"
 
-    @property
-    def by(self) -> tuple[str, ...]:
-        """Facts of the rows, then of the columns."""
-        return (*self.rows, *self.columns)
+
+@dataclass(frozen=True)
+class PivotColumn:
+    """A column: its heading, the quantity in it, and the facts that its runs share."""
+
+    title: str
+    quantity: Quantity
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def holds(self, group: Group) -> bool:
+        """Whether a group of runs stands in this column, as far as it was grouped by the column's facts."""
+        return all(group.by[key] == value for key, value in self.facts.items() if key in group.by)
 
 
 @dataclass(frozen=True)
-class Sorted:
-    """Runs as rows of cells: what every table of this kind starts from."""
+class PivotCell:
+    """What one cell holds: the value of each draw, the group of its runs, the published figure of each kind."""
 
-    found: Rows
-    by: tuple[str, ...]
-    order: tuple[Run, ...]
-    accuracy_factors: tuple[float, ...]
-    notes: tuple[str, ...]
+    values: Mapping[Draw, float] = field(default_factory=dict)
+    group: Group | None = None
+    reported: Mapping[Kind, Reported] = field(default_factory=dict)
 
     @property
-    def said(self) -> dict[Any, str]:
-        """What a reader calls the datasets, by their names."""
-        return {row.data: row.data_called for row in self.found.rows if row.data_called is not None}
+    def statistic(self) -> Statistic:
+        """Mean ± standard deviation over the draws."""
+        return statistic(self.values.values())
 
-    def fill(self, row: Row, one: Quantity, published: Published | None) -> GridCell:
-        """Return the cell of one group of runs."""
-        return filled(row, one, self.found, self.accuracy_factors, published)
+    @property
+    def tap(self) -> str | None:
+        """The tap at which its runs are read."""
+        return self.group.tap if self.group is not None else None
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """A table before it is laid out.
+
+    Attributes
+    ----------
+    title
+        Caption.
+    heads
+        What the names of a row are: ``model``, ``model.base``.
+    names
+        The names of each row; None where a network has no such fact.
+    columns
+        The columns.
+    cells
+        (row, column) to what stands there; what is missing is not in it.
+    taps
+        The tap of each row at which Δ is read, where that has a column.
+    blocks
+        Rows of one block are compared with each other; none: all are.
+    notes
+        What a reader must know.
+    dataset_names
+        What a reader calls the datasets among the names.
+    """
+
+    title: str
+    heads: tuple[str, ...]
+    names: tuple[tuple[str | None, ...], ...]
+    columns: tuple[PivotColumn, ...]
+    cells: Mapping[tuple[int, int], PivotCell]
+    taps: tuple[str | None, ...] | None = None
+    blocks: tuple[Hashable, ...] = ()
+    notes: tuple[str, ...] = ()
+    dataset_names: Mapping[str, str] = field(default_factory=dict)
+
+    def cell(self, row: int, column: int) -> PivotCell:
+        """Return what stands in a cell; an empty one where nothing does."""
+        return self.cells.get((row, column), PivotCell())
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Groups of runs, and the rows that they stand in: what every table of this kind is made from."""
+
+    spec: TableSpec
+    heads: tuple[str, ...]
+    keys: Sequence[Key]
+    groups: Summary
+    column_keys: Sequence[Key] = ()
+    published: Published | None = None
+    notes: tuple[str, ...] = ()
+
+    def table(
+        self, title: str, columns: Sequence[PivotColumn], more: Sequence[str] = (), taps: bool = False
+    ) -> Table:
+        """Return a table of some columns, with notes of its own before those of all, and taps where it needs them."""
+        own = {row_key(group, self.heads): group.tap for group in self.groups.rows}
+        pivot = Pivot(
+            title,
+            self.heads,
+            tuple(row_names(key) for key in self.keys),
+            tuple(columns),
+            cells_of(self.groups.rows, self.heads, self.keys, columns, self.published),
+            taps=tuple(own.get(key) for key in self.keys) if taps else None,
+            notes=(*more, *self.notes),
+            dataset_names=self.groups.dataset_names,
+        )
+        return lay_out(pivot, self.spec.ranks, self.spec.test)
 
 
 def pivot_tables(
     runs: Sequence[Run],
     aside: list[SetAside],
-    wanted: Wanted,
+    spec: TableSpec,
     published: Published | None = None,
     planned: Sequence[Mapping[str, Any]] = (),
 ) -> list[Table]:
@@ -121,7 +180,7 @@ def pivot_tables(
         Finished runs.
     aside : list of SetAside
         Takes what enters no cell, with the reason.
-    wanted : Wanted
+    spec : TableSpec
         Rows, columns, quantities.
     published : Published, optional
         Figures to put below the measured ones.
@@ -135,139 +194,117 @@ def pivot_tables(
     InputError
         When a fact is both row and column, or nothing is left to compare.
     """
-    quantities = [quantity(value) for value in wanted.values]
-    rows = check_facts(wanted.rows, runs, "fact --rows")
-    columns = check_facts(wanted.columns, runs, "fact --columns")
-    both = set(rows) & set(columns)
-    if both:
+    quantities = [quantity(value) for value in spec.values]
+    rows = check_facts(spec.rows, runs, "fact --rows")
+    columns = check_facts(spec.columns, runs, "fact --columns")
+    if both := set(rows) & set(columns):
         raise InputError(f"--columns {min(both)}: is in --rows already")
-    option = "--columns" if columns else "--rows"
-    names = ",".join(columns or rows)
-    sorted_runs = sort_runs(
-        runs,
-        (*rows, *columns),
-        aside,
-        wanted,
-        quantities,
-        lambda key: f"'{option} {names},{key}' keeps them apart",
-    )
-    keys = [split_key(row, len(rows), sorted_runs.by) for row in sorted_runs.found.rows]
-    lacking = [planned_key(one, rows, columns) for one in planned]
-    row_keys = in_order(
-        [*(key for key, _ in keys), *(key for key, _ in lacking if key)], sorted_runs, rows, planned
-    )
-    column_keys = ordered([*(key for _, key in keys), *(key for _, key in lacking if key)], columns)
+    arranged = arrange(runs, aside, spec, rows, columns, quantities, published, planned)
+    words = notes.trained_on(arranged.groups.rows)
     if not columns:
-        listed = _list_grid(wanted, sorted_runs, rows, row_keys, keys, quantities, published)
-        return [lay_grid(listed, wanted.ranks, wanted.test)]
+        deltas = [one for one in quantities if one.at_tap]
+        curves = next(iter(deltas or [one for one in quantities if one.curves]), None)
+        more = [] if curves is None else _delta_notes(curves, arranged.groups, quantities)
+        listed = [PivotColumn(one.title, one) for one in quantities]
+        return [arranged.table(spec.title or f"Comparison over {words}", listed, more, bool(deltas))]
     tables = []
     for one in quantities:
-        grid_columns = tuple(
-            GridColumn(
-                ", ".join(
-                    fact_text(fact, sorted_runs.said.get(value, value))
-                    for fact, value in zip(columns, key, strict=True)
-                ),
-                one,
-                dict(zip(columns, key, strict=True)),
-            )
-            for key in column_keys
-        )
-        cells = {}
-        for (row_key, column_key), row in zip(keys, sorted_runs.found.rows, strict=True):
-            place = row_keys.index(row_key), column_keys.index(column_key)
-            cells[place] = sorted_runs.fill(row, one, published)
-        title = _title(wanted, one, sorted_runs.found)
-        if len(quantities) > 1 and wanted.title is not None:
-            title = f"{wanted.title}: {one.title}"
-        grid = Grid(
-            title,
-            rows,
-            tuple(row_names(key) for key in row_keys),
-            grid_columns,
-            cells,
-            notes=(*_delta_notes(one, sorted_runs, (one,), True), *sorted_runs.notes),
-            said=sorted_runs.said,
-        )
-        tables.append(lay_grid(grid, wanted.ranks, wanted.test))
+        title = spec.title or f"{one.title[0].upper()}{one.title[1:]} over {words}"
+        if len(quantities) > 1 and spec.title is not None:
+            title = f"{spec.title}: {one.title}"
+        own = [_fact_column(one, columns, key, arranged.groups) for key in arranged.column_keys]
+        more = [*_delta_notes(one, arranged.groups, [one]), *_tap_notes(one, arranged.groups)]
+        tables.append(arranged.table(title, own, more))
     return tables
 
 
-def sort_runs(
+def arrange(
     runs: Sequence[Run],
-    by: tuple[str, ...],
     aside: list[SetAside],
-    wanted: Wanted,
-    quantities: Sequence[Quantity],
-    keeps_apart: KeepsApart,
-) -> Sorted:
-    """Put the runs into groups by facts and keep what belongs together in each.
+    spec: TableSpec,
+    rows: tuple[str, ...],
+    columns: tuple[str, ...] = (),
+    quantities: Sequence[Quantity] = (),
+    published: Published | None = None,
+    planned: Sequence[Mapping[str, Any]] = (),
+) -> Arrangement:
+    """Put runs into groups by the facts of rows and columns, and bring both into order.
 
     Raises
     ------
     InputError
-        When nothing is left.
+        When nothing is left, or what was asked for was not measured.
     """
-    apart = named_apart(runs, by)
-    kept = same_data(apart, by, aside, keeps_apart)
-    groups: dict[Key, list[Run]] = {}
-    for run in kept:
-        known = facts(run)
-        groups.setdefault((run.trained, *(known.get(key) for key in by)), []).append(run)
-    mixes = "system" in by and not {"model", "net", "label"} & set(by)
-    members = []
-    for group in groups.values():
-        same = _one_crossing(group, aside, keeps_apart) if mixes else group
-        members.append(same_protocol(same, by, aside, keeps_apart))
-    check_left(members, aside)
-    shown = wanted.factors if wanted.factors is not None else factors_of(quantities) or None
-    found = rows_of(members, by, aside, shown, wanted.tap, wanted.factors)
+    by = (*rows, *columns)
+    option, names = ("--columns", columns) if columns else ("--rows", rows)
+
+    def keeps_apart(key: str) -> str:
+        return f"'{option} {','.join((*names, key))}' keeps them apart"
+
+    crossed = "system" in by and not {"model", "net", "label"} & set(by)
+    narrowed = _one_crossing(aside, keeps_apart) if crossed else list
+    kept, members = sort_runs(runs, by, aside, keeps_apart, narrowed)
+    shown = spec.factors if spec.factors is not None else factors_of(quantities) or None
+    groups = averaged(members, by, aside, shown, spec.tap, spec.factors)
     if shown and all(one.curves for one in quantities):
-        check_measured(shown, [record for row in found.rows for record in row.curves])
-    notes = (
-        *version_notes(runs),
-        *training_notes(found.rows),
-        *(_crossing_notes(found.rows) if mixes else ()),
+        check_measured(shown, [record for group in groups.rows for record in group.curves])
+    more = (
+        *notes.versions(runs),
+        *notes.trainings(groups.rows),
+        *(_crossing_notes(groups.rows) if crossed else ()),
     )
-    return Sorted(found, by, tuple(kept), accuracy_factors(found.rows, wanted.factors), notes)
-
-
-def _one_crossing(group: Sequence[Run], aside: list[SetAside], keeps_apart: KeepsApart) -> list[Run]:
-    """Keep the published crossing of net and augmentation where a cell of one system holds several."""
-
-    def published(run: Run) -> bool:
-        known = facts(run)
-        return published_crossing(run.model.name, known["augment"])
-
-    if len({facts(run)["net"] for run in group}) < 2 or not any(published(run) for run in group):
-        return list(group)
-    for run in group:
-        if not published(run):
-            known = facts(run)
-            aside.append(
-                SetAside(
-                    str(run.path),
-                    f"net {known['net']} with augment {known['augment']} is not the published crossing; "
-                    f"{keeps_apart('net')}",
-                )
-            )
-    return [run for run in group if published(run)]
-
-
-def _crossing_notes(rows: Sequence[Row]) -> list[str]:
-    odd = [
-        row for row in rows if row.settings and not published_crossing(row.model, row.settings.get("augment"))
+    # of runs that are only planned, as far as their facts are known
+    row_keys = [row_key(group, rows) for group in groups.rows]
+    row_keys += [_key(one, rows, True) for one in planned if set(rows) <= set(one)]
+    column_keys = [tuple(group.by[fact] for fact in columns) for group in groups.rows]
+    column_keys += [_key(one, columns)[1:] for one in planned if set(columns) <= set(one)]
+    # names as they first appear in the sweep, finished or not, else among the runs; trained networks first
+    first = [_key(one, rows, True) for one in planned] or [
+        _key(facts(run), rows, run.trained) for run in kept
     ]
-    if not odd:
-        return []
-    said = "; ".join(f"{row.model} with augment {(row.settings or {}).get('augment')}" for row in odd)
-    return [f"Not the published crossing of net and augmentation: {said}."]
+    in_order = [key for key in ordered([*first, *row_keys], ("trained", *rows)) if key in set(row_keys)]
+    return Arrangement(
+        spec,
+        rows,
+        sorted(in_order, key=lambda key: not key[0]),
+        groups,
+        ordered(column_keys, columns),
+        published,
+        more,
+    )
 
 
-def split_key(row: Row, rows: int, by: Sequence[str]) -> tuple[Key, Key]:
-    """Return the key of a row (whether trained, and its facts) and of a column."""
-    values = [row.by[key] for key in by]
-    return (row.trained, *values[:rows]), tuple(values[rows:])
+def cells_of(
+    groups: Sequence[Group],
+    heads: Sequence[str],
+    keys: Sequence[Key],
+    columns: Sequence[PivotColumn],
+    published: Published | None = None,
+) -> dict[tuple[int, int], PivotCell]:
+    """Return what stands in each cell: groups in the row of their key and the columns that hold them."""
+    values = samples(tidy(groups, list({one.quantity.key: one.quantity for one in columns}.values())))
+    cells = {}
+    for index, group in enumerate(groups):
+        row = keys.index(row_key(group, heads))
+        entries = reported(group, published) if published is not None else []
+        for place, column in enumerate(columns):
+            if column.holds(group):
+                figures: dict[Kind, Reported] = {}
+                for one in entries:
+                    if one.value(column.quantity) is not None:
+                        figures.setdefault(one.source.kind, one)
+                own = values.get((index, column.quantity.key), {})
+                cells[row, place] = PivotCell(own, group, figures)
+    return cells
+
+
+def row_key(group: Group, heads: Sequence[str]) -> Key:
+    """Return the key of the row that a group stands in."""
+    return _key(group.by, heads, group.trained)
+
+
+def _key(known: Mapping[str, Any], heads: Sequence[str], trained: bool = True) -> Key:
+    return (trained, *(known.get(fact) for fact in heads))
 
 
 def row_names(key: Key) -> tuple[str | None, ...]:
@@ -278,97 +315,109 @@ def row_names(key: Key) -> tuple[str | None, ...]:
     return tuple(names)
 
 
-def in_order(
-    keys: Sequence[Key], sorted_runs: Sorted, rows: Sequence[str], planned: Sequence[Mapping[str, Any]]
-) -> list[Key]:
-    """Order rows as their names first appear among the runs, trained networks first, planned ones as in their sweep."""
-    if planned:  # a sweep's own order, finished or not
-        first = [(True, *(one.get(fact) for fact in rows)) for one in planned]
-    else:
-        first = []
-        for run in sorted_runs.order:
-            known = facts(run)
-            first.append((run.trained, *(known.get(fact) for fact in rows)))
-    ranked = ordered([*first, *keys], ("trained", *rows))
-    return sorted((key for key in ranked if key in set(keys)), key=lambda key: not key[0])
+def ordered(keys: Sequence[Key], heads: Sequence[str]) -> list[Key]:
+    """Order rows or columns: names as they first appear, all other facts by value, what is unset first."""
+    unique = list(dict.fromkeys(keys))
+    ranks: list[dict[Any, int]] = []
+    for index, fact in enumerate(heads):
+        values = list(dict.fromkeys(key[index] for key in unique))
+        if fact not in NAMES:
+            values.sort(key=_value_order)
+        ranks.append({value: rank for rank, value in enumerate(values)})
+    return sorted(unique, key=lambda key: tuple(rank[part] for rank, part in zip(ranks, key, strict=False)))
 
 
-def planned_key(
-    one: Mapping[str, Any], rows: Sequence[str], columns: Sequence[str]
-) -> tuple[Key | None, Key | None]:
-    """Return the row and the column of a run that is only planned, as far as its facts are known."""
-    row = (True, *(one[fact] for fact in rows)) if all(fact in one for fact in rows) else None
-    column = tuple(one[fact] for fact in columns) if all(fact in one for fact in columns) else None
-    return row, column
+def _value_order(value: Any) -> tuple[int, float, str]:
+    if value is None:
+        return 0, 0.0, ""
+    if isinstance(value, int | float):
+        return 1, float(value), ""
+    return 2, 0.0, str(value)
 
 
-def _list_grid(
-    wanted: Wanted,
-    sorted_runs: Sorted,
-    rows: tuple[str, ...],
-    row_keys: Sequence[Key],
-    keys: Sequence[tuple[Key, Key]],
-    quantities: Sequence[Quantity],
-    published: Published | None,
-) -> Grid:
-    """Return one row per group of runs, one column per quantity."""
-    cells = {}
-    taps: dict[Key, str | None] = {}
-    for (row_key, _), row in zip(keys, sorted_runs.found.rows, strict=True):
-        taps[row_key] = row.tap
-        for place, one in enumerate(quantities):
-            cells[row_keys.index(row_key), place] = sorted_runs.fill(row, one, published)
-    deltas = [one for one in quantities if one.key.startswith("delta")]
-    curves = next(iter(deltas or [one for one in quantities if one.curves]), None)
-    return Grid(
-        wanted.title or f"Comparison over {trained_words(sorted_runs.found.rows)}",
-        rows,
-        tuple(row_names(key) for key in row_keys),
-        tuple(GridColumn(one.title, one) for one in quantities),
-        cells,
-        taps=tuple(taps.get(key) for key in row_keys) if deltas else None,
-        notes=(*(_delta_notes(curves, sorted_runs, quantities, False) if curves else ()), *sorted_runs.notes),
-        said=sorted_runs.said,
-    )
+def _fact_column(one: Quantity, columns: Sequence[str], key: Key, groups: Summary) -> PivotColumn:
+    known = dict(zip(columns, key, strict=True))
+    words = [_fact_text(fact, groups.dataset_names.get(value, value)) for fact, value in known.items()]
+    return PivotColumn(", ".join(words), one, known)
 
 
-def _title(wanted: Wanted, one: Quantity, found: Rows) -> str:
-    if wanted.title is not None:
-        return wanted.title
-    return f"{one.title[0].upper()}{one.title[1:]} over {trained_words(found.rows)}"
+def _fact_text(fact: str, value: Any) -> str:
+    """Return a fact as a heading names it.
+
+    Examples
+    --------
+    >>> _fact_text("augment", "none"), _fact_text("model.base", 1.5), _fact_text("label", "CNN")
+    ('augment none', 'base 1.5', 'CNN')
+    """
+    if fact == "size":  # a network of any size does not tell which one it was given
+        return "size unknown" if value is None else f"{value}\u00a0px"
+    if fact in NAMES and value is not None:
+        return str(value)
+    return f"{fact.removeprefix('model.')} {'unset' if value is None else value}"
 
 
-def _factors(one: Quantity, found: Rows) -> tuple[float, ...]:
-    return found.mean_factors if one.factor is None else (one.factor,)
+def _one_crossing(aside: list[SetAside], keeps_apart: KeepsApart) -> Callable[[list[Run]], list[Run]]:
+    """Return what keeps the published crossing of net and augmentation, where a cell of one system holds several."""
+
+    def narrowed(group: list[Run]) -> list[Run]:
+        known = [facts(run) for run in group]
+        published = [
+            published_crossing(run.model.name, one["augment"]) for run, one in zip(group, known, strict=True)
+        ]
+        if len({one["net"] for one in known}) < 2 or not any(published):
+            return group
+        for run, one, kept in zip(group, known, published, strict=True):
+            if not kept:
+                what = f"net {one['net']} with augment {one['augment']}"
+                reason = f"{what} is not the published crossing; {keeps_apart('net')}"
+                aside.append(SetAside(str(run.path), reason))
+        return [run for run, kept in zip(group, published, strict=True) if kept]
+
+    return narrowed
 
 
-def _delta_notes(
-    one: Quantity, sorted_runs: Sorted, columns: Sequence[Quantity], say_taps: bool
-) -> list[str]:
-    found = sorted_runs.found
-    if not one.curves or found.measure is None:
+def _crossing_notes(groups: Sequence[Group]) -> list[str]:
+    trained = [(group.model, (group.settings or {}).get("augment")) for group in groups if group.settings]
+    odd = [
+        f"{model} with augment {augment}"
+        for model, augment in trained
+        if not published_crossing(model, augment)
+    ]
+    return [f"Not the published crossing of net and augmentation: {'; '.join(odd)}."] if odd else []
+
+
+def _delta_notes(one: Quantity, groups: Summary, shown: Sequence[Quantity]) -> list[str]:
+    """Say how a quantity of the curves was measured, and over which factors it is a mean."""
+    if not one.curves or groups.measure is None:
         return []
-    if one.key.startswith("accuracy"):
-        over = ", ".join(f"{f:.3g}" for f in sorted_runs.accuracy_factors)
+    if not one.at_tap:
+        over = ", ".join(f"{f:.3g}" for f in groups.accuracy_factors)
         mean = "" if one.factor is not None else f": mean over s = {over}"
-        return [f"Accuracy on {found.measure[3]} images of {found.measured_on} rescaled by s{mean}."]
-    notes = [measure_note(found.measure, found.measured_on)]
-    at = [factor for one in columns if one.at_tap for factor in _factors(one, found)]
-    notes += compared_notes(found.rows, at)
+        return [f"Accuracy on {groups.measure[3]} images of {groups.measured_on} rescaled by s{mean}."]
+    factors: list[float] = []
+    for each in shown:
+        if each.at_tap:
+            factors += groups.mean_factors if each.factor is None else (each.factor,)
+    found = [notes.measured(groups.measure, groups.measured_on), *notes.little_compared(groups.rows, factors)]
     if one.factor is None:
-        over = ", ".join(f"{f:.3g}" for f in found.mean_factors)
-        notes.append(
+        over = ", ".join(f"{f:.3g}" for f in groups.mean_factors)
+        found.append(
             f"Δ: mean of Δ(s) over s = {over}, as far as all rows could measure them; within 2 % is one."
             if over
             else "Δ: a mean over factors other than 1, none of which all rows could measure."
         )
-    if say_taps:
-        taps: dict[str, list[str]] = {}
-        for row in found.rows:
-            if row.tap is not None:
-                taps.setdefault(row.tap, []).append(row.label)
-        said = "; ".join(f"{tap} ({', '.join(dict.fromkeys(names))})" for tap, names in taps.items())
-        if len(taps) == 1:
-            said = f"{next(iter(taps))} in every network"
-        notes += [f"Tap: {said}."] if said else []
-    return notes
+    return found
+
+
+def _tap_notes(one: Quantity, groups: Summary) -> list[str]:
+    """Name the taps of Δ, where they have no column."""
+    taps: dict[str, dict[str, None]] = {}
+    for group in groups.rows:
+        if group.tap is not None:
+            taps.setdefault(group.tap, {})[group.label] = None
+    if not taps or not one.at_tap or groups.measure is None:
+        return []
+    if len(taps) == 1:
+        return [f"Tap: {next(iter(taps))} in every network."]
+    each = [f"{tap} ({', '.join(names)})" for tap, names in taps.items()]
+    return [f"Tap: {'; '.join(each)}."]

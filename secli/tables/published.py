@@ -1,9 +1,9 @@
-"""Published figures, each with its source, and which of them may stand beside a measured row."""
+"""Published figures, each with its source, and which of them may stand at a group of runs."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal
@@ -14,12 +14,22 @@ from secli.catalogue import MODELS
 from secli.config import TrainingSettings
 from secli.datasets.protocols import DATASETS
 from secli.tables.dataset_names import parameters_of
-from secli.tables.groups import Row
+from secli.tables.groups import Group
 from secli.tables.model_names import base_dataset
+from secli.tables.quantities import Quantity
+from secli.tables.readings import same_factor
+from secli.tables.statistic import Statistic
 from secli.yaml_files import parse_yaml
 
 Metric = Literal["test_error", "accuracy", "equivariance_error", "parameters"]
 Kind = Literal["paper", "reproduction", "citation", "code"]
+KINDS: dict[Kind, str] = {
+    "paper": "paper",
+    "reproduction": "reproduction",
+    "citation": "as cited",
+    "code": "code",
+}
+"""What a reader calls each kind of source, in the order of the lines below a row."""
 
 
 class _Strict(BaseModel):
@@ -124,12 +134,31 @@ class Published(_Strict):
 
 @dataclass(frozen=True)
 class Reported:
-    """A published figure, with its source, and in what the measured row departs from its protocol."""
+    """A published figure, with its source, and in what the measured runs depart from its protocol."""
 
     figure: Figure
     source: Source
     protocol: Protocol
     departures: tuple[str, ...] = ()
+
+    @property
+    def read_off(self) -> str:
+        """Where the figure was read off, with its uncertainty; nothing for a printed one."""
+        figure = self.figure
+        return f", read off {figure.place}, ±{figure.uncertainty:g}" if figure.uncertainty else ""
+
+    def value(self, quantity: Quantity) -> float | None:
+        """Return the figure as a quantity, where it is one; error and accuracy are each other's complement."""
+        figure, key = self.figure, quantity.key
+        if figure.value is not None and key in ("test_error", "test_accuracy"):
+            return figure.value if figure.metric == key.replace("test_acc", "acc") else 1 - figure.value
+        if figure.metric == "accuracy" and key.startswith("accuracy_") and quantity.factor is not None:
+            return next((v for s, v in figure.by_factor.items() if same_factor(s, quantity.factor)), None)
+        return None
+
+    def statistic(self, quantity: Quantity) -> Statistic:
+        """Return the figure as a quantity; n is 0 where nobody printed it."""
+        return Statistic(self.value(quantity), self.figure.std, self.protocol.realisations or 0)
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry of a row's ``reported`` list."""
@@ -157,81 +186,81 @@ def load_published() -> Published:
     return Published.model_validate(parse_yaml(text))
 
 
-def reported(row: Row, published: Published) -> list[Reported]:
-    """Return the figures that may stand beside a row: same network, same kind of data, same augmentation.
+def reported(group: Group, published: Published) -> list[Reported]:
+    """Return the figures that may stand at a group of runs: same network, same kind of data, same augmentation.
 
-    What else differs (sizes of the data, epochs, learning rate, options) is said in ``departures``, not hidden.
+    What else differs (sizes of the data, epochs, learning rate, options) is named in ``departures``, not hidden.
     """
-    if not row.trained or row.settings is None or row.data is None:
+    settings, data = group.settings, group.data
+    if not group.trained or settings is None or data is None:
         return []
     found = []
     for figure in published.figures:
         protocol = published.protocols[figure.protocol]
-        same = (
-            row.model in figure.models and figure.metric in ("test_error", "accuracy") and protocol.comparable
-        )
-        alike = protocol.dataset in (row.data, base_dataset(row.data))
-        if same and alike and row.settings.get("augment") == protocol.augment:
+        same_network = group.model in figure.models and _comparable(figure, protocol)
+        same_data = protocol.dataset in (data, base_dataset(data))
+        if same_network and same_data and settings.get("augment") == protocol.augment:
             departures = (
-                *_data_departures(row, protocol),
-                *_setting_departures(row.settings, protocol),
-                *_option_departures(row, figure),
+                *_data_departures(group, data, protocol),
+                *_setting_departures(settings, protocol),
+                *_option_departures(group, figure),
             )
             found.append(Reported(figure, published.sources[figure.source], protocol, departures))
     return found
 
 
-def elsewhere(rows: Sequence[Row], published: Published) -> list[Reported]:
+def elsewhere(groups: Sequence[Group], published: Published) -> list[Reported]:
     """Return the figures of other protocols, other measures and networks we do not have: a table of their own."""
-    models = {row.model for row in rows}
+    models = {group.model for group in groups}
     found = []
     for figure in published.figures:
         protocol = published.protocols[figure.protocol]
-        beside = figure.metric in ("test_error", "accuracy") and protocol.comparable and bool(figure.models)
-        if not beside and (not figure.models or models & set(figure.models)):
+        ours = bool(figure.models) and _comparable(figure, protocol)
+        if not ours and (not figure.models or models & set(figure.models)):
             found.append(Reported(figure, published.sources[figure.source], protocol))
     return found
 
 
-def _data_departures(row: Row, protocol: Protocol) -> list[str]:
-    """Say in which the data are not those of the protocol, as far as their manifest is still there to ask."""
+def source_notes(entries: Iterable[tuple[Kind, str, str]]) -> list[str]:
+    """Name each source once, given (kind, source, protocol) of every figure shown, with its protocols."""
+    protocols: dict[tuple[Kind, str], dict[str, None]] = {}
+    for kind, source, protocol in entries:
+        protocols.setdefault((kind, source), {})[protocol] = None
+    return [f"{KINDS[kind]}: {source} ({'; '.join(some)})." for (kind, source), some in protocols.items()]
+
+
+def _comparable(figure: Figure, protocol: Protocol) -> bool:
+    return figure.metric in ("test_error", "accuracy") and protocol.comparable
+
+
+def _data_departures(group: Group, data: str, protocol: Protocol) -> list[str]:
+    """Name in which the data are not those of the protocol, as far as their manifest is still there to ask."""
     dataset = protocol.dataset
-    if row.data is None:
-        return []
     standard = DATASETS[dataset].standard.as_dict() if dataset in DATASETS else {}
-    found = {**standard, **_parameters(row)} if row.data == dataset else _parameters(row)
-    published = {**standard, "sizes": protocol.sizes or standard.get("sizes")}
-    said = [
-        f"{key.replace('_', ' ')} {_words(published.get(key))} there, {_words(value)} here"
-        for key, value in found.items()
-        if not _as_published(value, published.get(key))
+    infos = (run.trained_on for run in group.members)
+    known = next((found for info in infos if info is not None and (found := parameters_of(info))), {})
+    here = {**standard, **known} if data == dataset else known
+    there = {**standard, "sizes": protocol.sizes or standard.get("sizes")}
+    departures = [
+        f"{key.replace('_', ' ')} {_words(there.get(key))} there, {_words(value)} here"
+        for key, value in here.items()
+        if not _as_published(value, there.get(key))
     ]
-    if not said and not found and published["sizes"] is not None:
-        tested = {
-            run.training.results.test_images for run in row.members if run.training and run.training.results
-        }
-        if tested != {published["sizes"][2]}:
-            said.append(
-                f"{published['sizes'][2]} test images there, {', '.join(map(str, sorted(tested)))} here"
-            )
-    if row.data != dataset and (said or not found):
-        said.insert(0, f"data {dataset} there, {row.data} here")
-    return said
+    if not here and there["sizes"] is not None:
+        tested = sorted({results.test_images for results in group.results})
+        if tested != [there["sizes"][2]]:
+            departures.append(f"{there['sizes'][2]} test images there, {', '.join(map(str, tested))} here")
+    if data != dataset and (departures or not here):
+        departures.insert(0, f"data {dataset} there, {data} here")
+    return departures
 
 
 def _as_published(value: Any, published: Any) -> bool:
-    """Say whether a parameter is the published one; what was not published (null) may be anything."""
+    """Tell whether a parameter is the published one; what was not published (null) may be anything."""
     if isinstance(value, list | tuple) and isinstance(published, list | tuple):
-        return len(value) == len(published) and all(
-            b is None or a == b for a, b in zip(value, published, strict=True)
-        )
+        pairs = zip(value, published, strict=False)
+        return len(value) == len(published) and all(there is None or here == there for here, there in pairs)
     return bool(value == published)
-
-
-def _parameters(row: Row) -> dict[str, Any]:
-    """Return the parameters of a row's data, as far as they are known."""
-    infos = (run.trained_on for run in row.members)
-    return next((known for info in infos if info is not None and (known := parameters_of(info))), {})
 
 
 def _words(value: Any) -> str:
@@ -252,17 +281,17 @@ def _setting_departures(settings: Mapping[str, Any], protocol: Protocol) -> list
     return departures
 
 
-def _option_departures(row: Row, figure: Figure) -> list[str]:
+def _option_departures(group: Group, figure: Figure) -> list[str]:
     """Compare with the published options: the figure's own, else the catalogue's (no table builds a network)."""
-    if row.model not in MODELS:
+    if group.model not in MODELS:
         return []
-    spec = MODELS[row.model]
-    usual = {**spec.options, **row.changed, **figure.options}
+    spec, model = MODELS[group.model], group.members[0].model
+    usual = {**spec.options, **model.changed, **figure.options}
     departures = [
-        f"option {key} {_words(value)} there, {_words(row.options[key])} here"
+        f"option {key} {_words(value)} there, {_words(model.options[key])} here"
         for key, value in usual.items()
-        if key in row.options and _words(row.options[key]) != _words(value)
+        if key in model.options and _words(model.options[key]) != _words(value)
     ]
-    if not departures and not figure.options and spec.parameters and spec.parameters != row.parameters:
-        departures.append(f"{spec.parameters} parameters there, {row.parameters} here")
+    if not departures and not figure.options and spec.parameters and spec.parameters != model.parameters:
+        departures.append(f"{spec.parameters} parameters there, {model.parameters} here")
     return departures

@@ -1,28 +1,20 @@
-"""The quantities that a cell of a pivot may hold, and how each is read off a run."""
+"""The quantities that a cell may hold, and how each is read off a run."""
 
 from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from secli.errors import UnknownNameError
-from secli.records import TrainingResults
 from secli.tables.collect import Run
-from secli.tables.readings import accuracy_at, mean_over, value_at
+from secli.tables.readings import Reading, accuracy_at, mean_over, value_at
+from secli.tables.statistic import mean_of_all
+
+Read = Callable[[Run, Reading], float | None]
 
 _AT = re.compile(r"^(delta|accuracy)_(\d*\.?\d+)$")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Where Δ and accuracy are read: the tap, and the factors that Δ and accuracy are averaged over."""
-
-    tap: str | None = None
-    delta_factors: tuple[float, ...] = ()
-    accuracy_factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ class Quantity:
 
     key: str
     title: str
-    read: Callable[[Run, Reading], float | None]
+    read: Read
     lower_is_better: bool | None
     percent: bool = False
     digits: int | None = None
@@ -63,70 +55,43 @@ class Quantity:
         return float(match[2]) if match else None
 
 
-def _of_results(read: Callable[[TrainingResults], float | None]) -> Callable[[Run, Reading], float | None]:
-    def value(run: Run, reading: Reading) -> float | None:
-        if run.training is None or run.training.results is None:
-            return None
-        return read(run.training.results)
+def _result(name: str) -> Read:
+    def read(run: Run, reading: Reading) -> float | None:
+        results = run.training.results if run.training is not None else None
+        value: float | None = getattr(results, name, None)
+        return value
 
-    return value
+    return read
+
+
+def _right(run: Run, reading: Reading) -> float | None:
+    error = _result("test_error")(run, reading)
+    return None if error is None else 1 - error
 
 
 def _delta(run: Run, reading: Reading) -> float | None:
-    if run.curves is None or reading.tap is None:
+    if run.curves is None or reading.mean_tap is None:
         return None
-    return mean_over(run.curves, reading.tap, reading.delta_factors)
+    return mean_over(run.curves, reading.mean_tap, reading.mean_factors)
 
 
 def _accuracy(run: Run, reading: Reading) -> float | None:
     if run.curves is None:
         return None
-    values = [accuracy_at(run.curves, factor) for factor in reading.accuracy_factors]
-    there = [value for value in values if value is not None]
-    return statistics.fmean(there) if there and len(there) == len(values) else None
-
-
-def _delta_at(factor: float) -> Callable[[Run, Reading], float | None]:
-    def value(run: Run, reading: Reading) -> float | None:
-        return (
-            None if run.curves is None or reading.tap is None else value_at(run.curves, reading.tap, factor)
-        )
-
-    return value
-
-
-def _accuracy_at(factor: float) -> Callable[[Run, Reading], float | None]:
-    return lambda run, reading: None if run.curves is None else accuracy_at(run.curves, factor)
-
-
-def _right(results: TrainingResults) -> float | None:
-    return None if results.test_error is None else 1 - results.test_error
+    return mean_of_all([accuracy_at(run.curves, factor) for factor in reading.accuracy_factors])
 
 
 QUANTITIES: dict[str, Quantity] = {
     each.key: each
     for each in (
-        Quantity("test_error", "test error (%)", _of_results(lambda r: r.test_error), True, True, 2),
-        Quantity("test_accuracy", "test accuracy (%)", _of_results(_right), False, True, 2),
-        Quantity(
-            "validation_error",
-            "validation error (%)",
-            _of_results(lambda r: r.validation_error),
-            True,
-            True,
-            2,
-        ),
+        Quantity("test_error", "test error (%)", _result("test_error"), True, True, 2),
+        Quantity("test_accuracy", "test accuracy (%)", _right, False, True, 2),
+        Quantity("validation_error", "validation error (%)", _result("validation_error"), True, True, 2),
         Quantity("delta", "Δ", _delta, True, curves=True),
         Quantity("accuracy", "accuracy on rescaled images (%)", _accuracy, False, True, 2, curves=True),
         Quantity("parameters", "parameters", lambda run, _: float(run.model.parameters), None, digits=0),
-        Quantity("train_seconds", "training (s)", _of_results(lambda r: r.train_seconds), None),
-        Quantity(
-            "images_per_second",
-            "training images/s",
-            _of_results(lambda r: r.images_per_second),
-            None,
-            digits=0,
-        ),
+        Quantity("train_seconds", "training (s)", _result("train_seconds"), None),
+        Quantity("images_per_second", "training images/s", _result("images_per_second"), None, digits=0),
     )
 }
 """The quantities by name; ``delta_S`` and ``accuracy_S`` are those at the scale factor S alone."""
@@ -147,20 +112,28 @@ def quantity(key: str, where: str = "value --value") -> Quantity:
     factor = float(match[2]) if match else 0.0
     if not match or not (math.isfinite(factor) and factor > 0):
         raise UnknownNameError(where, key, [*QUANTITIES, "error", "delta_0.5", "accuracy_0.5"])
-    if match[1] == "delta":
-        return delta_at(factor)
-    return accuracy_at_factor(factor)
+    return delta_at(factor) if match[1] == "delta" else accuracy_at_factor(factor)
 
 
 def delta_at(factor: float) -> Quantity:
     """Return Δ at one scale factor."""
-    return Quantity(f"delta_{factor:.3g}", f"Δ({factor:.3g})", _delta_at(factor), True, curves=True)
+
+    def read(run: Run, reading: Reading) -> float | None:
+        if run.curves is None or reading.tap is None:
+            return None
+        return value_at(run.curves, reading.tap, factor)
+
+    return Quantity(f"delta_{factor:.3g}", f"Δ({factor:.3g})", read, True, curves=True)
 
 
 def accuracy_at_factor(factor: float) -> Quantity:
     """Return the accuracy on images rescaled by one factor."""
+
+    def read(run: Run, reading: Reading) -> float | None:
+        return None if run.curves is None else accuracy_at(run.curves, factor)
+
     title = f"accuracy at s\u00a0=\u00a0{factor:.3g}\u00a0(%)"
-    return Quantity(f"accuracy_{factor:.3g}", title, _accuracy_at(factor), False, True, 2, curves=True)
+    return Quantity(f"accuracy_{factor:.3g}", title, read, False, True, 2, curves=True)
 
 
 def factors_of(quantities: Sequence[Quantity]) -> tuple[float, ...]:

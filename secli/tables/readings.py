@@ -3,20 +3,51 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from secli.errors import InputError
-from secli.records import CurveRow, EquivarianceRecord
-from secli.tables.curve_rows import whole
+from secli.records import AccuracyRow, CurveRow, EquivarianceRecord
+from secli.tables.curve_rows import tap_names, whole
+from secli.tables.statistic import finite, mean_of_all
 
 # Published factors are rounded (0.58 for 1/√3); what lies closer than this is the same factor.
 SAME_FACTOR = 0.02
+# Factors whose Δ gets a column unless the user names some, where they were measured.
+SHOWN_FACTORS = (0.5, 0.8)
+SHOWN_NEAR = 0.1
+# what else of the measure's settings changes a reading, and what it is where a record does not have it
+DECISIVE: dict[str, Any] = {"border": None, "smallest_plane": 4.0}
 
 Measure = tuple[str, str, str, int]
-# what else of the measure's settings changes a reading, and what it is where nothing was said
-DECISIVE: dict[str, Any] = {"border": None, "smallest_plane": 4.0}
+"""Metric, background, data set, number of images."""
+
+Curves = Sequence[EquivarianceRecord]
+AtFactor = TypeVar("AtFactor", CurveRow, AccuracyRow)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where a group of runs is read.
+
+    Attributes
+    ----------
+    tap
+        The tap of Δ at single factors.
+    mean_tap
+        The tap of the mean of Δ; None where no tap could be measured at all its factors.
+    mean_factors, accuracy_factors
+        What Δ and accuracy are averaged over.
+    factors
+        Factors whose Δ and accuracy have a column.
+    """
+
+    tap: str | None = None
+    mean_tap: str | None = None
+    mean_factors: tuple[float, ...] = ()
+    accuracy_factors: tuple[float, ...] = ()
+    factors: tuple[float, ...] = ()
 
 
 def same_factor(one: float, other: float, tolerance: float = SAME_FACTOR) -> bool:
@@ -24,80 +55,111 @@ def same_factor(one: float, other: float, tolerance: float = SAME_FACTOR) -> boo
     return abs(math.log(one / other)) <= tolerance
 
 
-def measure_of(record: EquivarianceRecord) -> Measure:
-    """Return what must agree before Δ may be averaged: metric, background, data set, number of images."""
+def among(factor: float, others: Sequence[float]) -> bool:
+    """Whether a scale factor is one of others."""
+    return any(same_factor(factor, other) for other in others)
+
+
+def decisive(record: EquivarianceRecord) -> tuple[tuple[str, Any], ...]:
+    """Return all that must agree before two readings of Δ may be averaged or compared, as (name, value)."""
     images = max([row.n for row in record.rows] + [row.n for row in record.accuracy], default=0)
-    return record.metric, record.background, record.data.name, images
+    size = "as stored" if record.data.resized is None else "×".join(map(str, record.data.resized))
+    return (
+        ("metric", record.metric),
+        ("background", record.background),
+        ("data", record.data.name),
+        ("images", images),
+        ("size", size),
+        *((name, record.measure.get(name, usual)) for name, usual in DECISIVE.items()),
+    )
 
 
-def settings_of(record: EquivarianceRecord) -> tuple[tuple[str, Any], ...]:
-    """Return the further settings that must agree before Δ may be averaged or compared, as (name, value)."""
-    return tuple((name, record.measure.get(name, usual)) for name, usual in DECISIVE.items())
-
-
-def common_factors(records: Sequence[EquivarianceRecord]) -> list[float]:
+def common_factors(records: Curves) -> list[float]:
     """Return the factors at which all records were measured, increasing.
 
     Networks add the lattices of their own levels to the grid, so 0.5 in one record meets 0.503 in another; of such
     neighbours the one that is written shortest stands for both.
     """
-    if not records:
-        return []
     grids = [sorted({row.factor for row in record.rows}) for record in records]
     common: list[float] = []
     for factor in sorted(set().union(*grids), key=lambda f: (len(f"{f:.3g}"), f)):
-        taken = any(same_factor(factor, other) for other in common)
-        if not taken and all(any(same_factor(factor, other) for other in grid) for grid in grids):
+        if not among(factor, common) and all(among(factor, grid) for grid in grids):
             common.append(factor)
     return sorted(common)
 
 
-def check_measured(wanted: Sequence[float], records: Sequence[EquivarianceRecord]) -> None:
-    """Raise ``InputError``, naming the factors that were measured, when no record was measured at any of the wanted."""
-    factors = {row.factor for record in records for row in record.rows}
-    measured = sorted(factors | {row.factor for record in records for row in record.accuracy})
-    if measured and not any(same_factor(one, other) for one in wanted for other in measured):
-        asked, known = (", ".join(dict.fromkeys(f"{f:.3g}" for f in some)) for some in (wanted, measured))
+def check_measured(factors: Sequence[float], records: Curves) -> None:
+    """Raise ``InputError``, naming the factors that were measured, when no record was measured at any of these."""
+    errors = {row.factor for record in records for row in record.rows}
+    measured = sorted(errors | {row.factor for record in records for row in record.accuracy})
+    if measured and not any(among(factor, measured) for factor in factors):
+        asked, known = (", ".join(dict.fromkeys(f"{f:.3g}" for f in some)) for some in (factors, measured))
         raise InputError(f"no run was measured at s = {asked}; measured at s = {known}")
 
 
 def value_at(record: EquivarianceRecord, tap: str, factor: float) -> float | None:
     """Return the mean error at a tap and the factor measured nearest to the one asked for; None if there is none."""
-    rows = [row for row in whole(record.rows) if row.tap == tap and same_factor(row.factor, factor)]
-    if not rows:
-        return None
-    return _finite(min(rows, key=lambda row: abs(math.log(row.factor / factor))).mean)
+    row = _nearest([row for row in whole(record.rows) if row.tap == tap], factor)
+    return None if row is None else finite(row.mean)
 
 
 def accuracy_at(record: EquivarianceRecord, factor: float) -> float | None:
     """Return the accuracy at the factor measured nearest to the one asked for; None if there is none."""
-    rows = [row for row in record.accuracy if same_factor(row.factor, factor)]
-    if not rows:
-        return None
-    return _finite(min(rows, key=lambda row: abs(math.log(row.factor / factor))).accuracy)
+    row = _nearest(record.accuracy, factor)
+    return None if row is None else finite(row.accuracy)
+
+
+def _nearest(rows: Sequence[AtFactor], factor: float) -> AtFactor | None:
+    near = [row for row in rows if same_factor(row.factor, factor)]
+    return min(near, key=lambda row: abs(math.log(row.factor / factor)), default=None)
 
 
 def mean_over(record: EquivarianceRecord, tap: str, factors: Sequence[float]) -> float | None:
     """Return the arithmetic mean of the error over factors; None unless it was measured at every one."""
-    values = [value_at(record, tap, factor) for factor in factors]
-    there = [value for value in values if value is not None]
-    return statistics.fmean(there) if there and len(there) == len(values) else None
+    return mean_of_all([value_at(record, tap, factor) for factor in factors])
 
 
-def deepest_tap(records: Sequence[EquivarianceRecord], factors: Sequence[float]) -> str | None:
-    """Return the last tap with a spatial field that all records could measure at all factors; None if there is none."""
+def readable_tap(records: Curves, factors: Sequence[float], tap: str | None = None) -> str | None:
+    """Return the tap, by default the last with a plane, that all records could measure at all factors; None if none."""
     if not records or not factors:
         return None
-    for tap in reversed(list(dict.fromkeys(row.tap for row in records[0].rows))):
-        if all(_spatial(record, tap) and mean_over(record, tap, factors) is not None for record in records):
-            return tap
+    spatial = [name for name in tap_names(records[0].rows) if all(_spatial(one, name) for one in records)]
+    for name in reversed(spatial) if tap is None else [tap]:
+        if all(mean_over(record, name, factors) is not None for record in records):
+            return name
     return None
 
 
 def _spatial(record: EquivarianceRecord, tap: str) -> bool:
-    rows: list[CurveRow] = [row for row in record.rows if row.tap == tap]
-    return bool(rows) and not any(row.field.lower().startswith("invariant") for row in rows)
+    fields = [row.field.lower() for row in record.rows if row.tap == tap]
+    return bool(fields) and not any(field.startswith("invariant") for field in fields)
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def factors_of_mean(
+    groups: Sequence[Curves], tap: str | None, chosen: Sequence[float] | None
+) -> tuple[float, ...]:
+    """Return the factors, those below 1 or those chosen, that every group could measure that could measure any."""
+    groups = [group for group in groups if group]
+    factors = common_factors([record for group in groups for record in group])
+    factors = [f for f in factors if (f < 1 if chosen is None else f != 1 and among(f, chosen))]
+    able = [[f for f in factors if readable_tap(group, (f,), tap) is not None] for group in groups]
+    able = [some for some in able if some]
+    return tuple(f for f in factors if able and all(f in some for some in able))
+
+
+def factors_of_accuracy(groups: Sequence[Curves], chosen: Sequence[float] | None) -> tuple[float, ...]:
+    """Return the factors at which every measured network was also classified, or those chosen among them."""
+    records = [record for group in groups for record in group if record.accuracy]
+    grids = [[row.factor for row in record.accuracy] for record in records]
+    shared = [f for f in common_factors(records) if all(among(f, grid) for grid in grids)]
+    return tuple(f for f in shared if chosen is None or among(f, chosen))
+
+
+def factors_shown(groups: Sequence[Curves]) -> tuple[float, ...]:
+    """Return the common factors below 1 nearest to those that are shown by default."""
+    below = [f for f in common_factors([record for group in groups for record in group]) if f < 1]
+    nearest = []
+    for usual in SHOWN_FACTORS:
+        near = [f for f in below if same_factor(f, usual, SHOWN_NEAR)]
+        nearest += [min(near, key=lambda f: abs(f - usual))] if near else []
+    return tuple(dict.fromkeys(nearest))

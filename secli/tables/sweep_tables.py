@@ -26,11 +26,11 @@ from secli.tables.collect import Run, SetAside, collect
 from secli.tables.compare import aside_table, compare, grouped_aside
 from secli.tables.dataset_names import called
 from secli.tables.factor_curves import curve_tables
-from secli.tables.formats import Column, Table
 from secli.tables.groups import summarise
 from secli.tables.model_names import net, size, system
-from secli.tables.pivot import Wanted, pivot_tables
-from secli.tables.published import Published, load_published
+from secli.tables.pivot import TableSpec, pivot_tables
+from secli.tables.published import load_published
+from secli.tables.table import Column, Table
 
 # what a planned run's data are called in the sweep's file; no fact of a run, so no table can ask for it
 _SWEPT = "swept dataset"
@@ -67,69 +67,66 @@ def sweep_tables(directory: Path) -> list[Table]:
     runs = [run for run in everything if run.path.resolve() in listed]
     if not runs:
         raise InputError(f"{directory}: no run of the sweep {record.name} is finished")
-    states = _states(directory, record, {run.path.resolve() for run in runs})
     aside = [one for one in aside if Path(one.path).resolve() in listed or Path(one.path).name == SWEEP_FILE]
-    notes = [*_stand_in_notes(runs), *_missing_notes(record, states)]
+    notes = (*_stand_in_notes(runs), *_missing_notes(directory, record, {run.path.resolve() for run in runs}))
     planned = _named_as_found([_planned(one) for one in record.runs], runs)
-    tables: list[Table] = []
-    for wanted in record.tables:
-        tables += [_noted(one, notes) for one in _named_tables(wanted, runs, aside, planned)]
+    tables = [table for spec in record.tables for table in _named_tables(spec, runs, aside, planned)]
+    others: tuple[Table, ...] = ()
     if not record.tables:
         comparison = compare(summarise([run.path for run in runs]))
-        tables = [_noted(comparison.main, notes), *comparison.others]
+        tables, others = [comparison.main], comparison.others
         aside += comparison.summary.set_aside
+    tables = [replace(table, notes=(*notes, *table.notes)) for table in tables]
     rest = aside_table(grouped_aside(list(dict.fromkeys(aside))))
-    return _distinct([*tables, *([rest] if rest is not None else [])])
+    return _distinct([*tables, *others, *([rest] if rest is not None else [])])
 
 
 def _named_tables(
-    table: Mapping[str, Any], runs: Sequence[Run], aside: list[SetAside], planned: Sequence[Mapping[str, Any]]
+    entry: Mapping[str, Any], runs: Sequence[Run], aside: list[SetAside], planned: Sequence[Mapping[str, Any]]
 ) -> list[Table]:
     """Return what one entry of ``tables`` in a sweep's file asks for."""
-    published: Published | None = load_published() if table.get("published") else None
-    factors = table.get("factors")
-    wanted = Wanted(
-        rows=tuple(table.get("rows") or ("model",)),
-        columns=tuple(table.get("columns") or ()),
-        values=tuple(table.get("values") or ("test_error",)),
-        title=table["title"],
-        tap=table.get("tap"),
-        factors=tuple(factors) if factors else None,
-        ranks=bool(table.get("ranks")),
-        test=table.get("test") or "t",
+    spec = TableSpec(
+        rows=tuple(entry.get("rows") or ("model",)),
+        columns=tuple(entry.get("columns") or ()),
+        values=tuple(entry.get("values") or ("test_error",)),
+        title=entry["title"],
+        tap=entry.get("tap"),
+        factors=tuple(entry.get("factors") or ()) or None,
+        ranks=bool(entry.get("ranks")),
+        test=entry.get("test") or "t",
     )
-    only: Mapping[str, Any] = table.get("only") or {}
-    chosen = [part for run in runs if (part := _entering(run, only)) is not None]
+    published = load_published() if entry.get("published") else None
+    only: Mapping[str, Any] = entry.get("only") or {}
+    chosen = [part for run in runs if (part := _matching(run, only)) is not None]
     lacking = [one for one in planned if could_match(one, only)]
     if not chosen:
-        return [_empty(wanted, "No finished run belongs into this table.")]
+        return [_empty(spec, "No finished run belongs into this table.")]
     try:
-        if table.get("ablate"):
-            return ablation_tables(chosen, aside, table["ablate"], wanted)
-        if table.get("curves"):
-            return curve_tables(chosen, aside, wanted, published, lacking)
-        return pivot_tables(chosen, aside, wanted, published, lacking)
+        if entry.get("ablate"):
+            return ablation_tables(chosen, aside, entry["ablate"], spec)
+        tables = curve_tables if entry.get("curves") else pivot_tables
+        return tables(chosen, aside, spec, published, lacking)
     except InputError as error:  # one table that cannot be made must not take the others with it
-        return [_empty(wanted, f"This table cannot be made: {error}.")]
+        return [_empty(spec, f"This table cannot be made: {error}.")]
 
 
-def _empty(wanted: Wanted, note: str) -> Table:
-    return Table(wanted.title or "", tuple(Column(row, row, text=True) for row in wanted.rows), (), (note,))
+def _empty(spec: TableSpec, note: str) -> Table:
+    return Table(spec.title or "", tuple(Column(row, row, text=True) for row in spec.rows), (), (note,))
 
 
-def _entering(run: Run, only: Mapping[str, Any]) -> Run | None:
-    """Return a run with those of its names that match; None where none does."""
-    parts = [part for part in named_apart([run], ("label", "tag")) if _belongs(part, only)]
+def _matching(run: Run, only: Mapping[str, Any]) -> Run | None:
+    """Return a run with those of its names that match; None where none does.
+
+    Its data match by their own name, or by the one that the sweep's file gives them.
+    """
+    folder = _FOLDER.match(run.path.name)
+    parts = []
+    for part in named_apart([run], ("label", "tag")):
+        known = facts(part)
+        swept = known if folder is None else {**known, "dataset": folder["dataset"]}
+        if matches(known, only) or matches(swept, only):
+            parts.append(part)
     return replace(run, names=tuple(name for part in parts for name in part.names)) if parts else None
-
-
-def _belongs(run: Run, only: Mapping[str, Any]) -> bool:
-    """Say whether a run matches; its data by their own name, or by the one that the sweep's file gives them."""
-    known = facts(run)
-    named = _FOLDER.match(run.path.name)
-    return matches(known, only) or (
-        named is not None and matches({**known, "dataset": named["dataset"]}, only)
-    )
 
 
 def matches(known: Mapping[str, Any], only: Mapping[str, Any]) -> bool:
@@ -147,40 +144,15 @@ def could_match(known: Mapping[str, Any], only: Mapping[str, Any]) -> bool:
     )
 
 
-def _states(directory: Path, record: SweepRecord, finished: set[Path]) -> dict[Path, str]:
-    """Return what is the matter with each run that is not finished."""
-    states = {}
-    for run in dict.fromkeys((directory / one.run).resolve() for one in record.runs):
-        if run in finished:
-            continue
-        try:
-            found = read_record(run / RECORD_FILE)
-        except InputError:
-            states[run] = "damaged" if (run / RECORD_FILE).is_file() else "not begun"
-            continue
-        states[run] = found.status if isinstance(found, TrainingRecord) else "damaged"
-    return states
-
-
 def _planned(one: SweptRun) -> dict[str, Any]:
-    """Return the facts of a run that its place in the sweep tells, finished or not."""
-    match = _FOLDER.match(Path(one.run).name)
-    known: dict[str, Any] = {
-        "model": one.model,
-        "label": one.label,
-        "tag": one.tag,
-        "system": system(one.model),
-        "net": net(one.model),
-    }
+    """Return the facts of a run that its entry in the sweep tells, finished or not."""
+    names = {"model": one.model, "label": one.label, "tag": one.tag}
+    known: dict[str, Any] = {**names, "system": system(one.model), "net": net(one.model)}
     side = size(one.model, {})
     known |= {"size": side} if side is not None else {}
-    if match:
-        known |= {
-            "dataset": match["dataset"],
-            _SWEPT: match["dataset"],
-            "realisation": int(match["realisation"]),
-            "seed": int(match["seed"]),
-        }
+    if folder := _FOLDER.match(Path(one.run).name):
+        numbers = {key: int(folder[key]) for key in ("realisation", "seed")}
+        known |= {"dataset": folder["dataset"], _SWEPT: folder["dataset"], **numbers}
     return known
 
 
@@ -189,25 +161,35 @@ def _named_as_found(planned: Sequence[dict[str, Any]], runs: Sequence[Run]) -> l
 
     Where runs on several sets share a name in the sweep's file, a planned run does not tell which is its own.
     """
-    called: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {}
     for run in runs:
-        match = _FOLDER.match(run.path.name)
-        if match is not None and run.trained_on is not None:
-            called.setdefault(match["dataset"], set()).add(run.trained_on.name)
+        folder = _FOLDER.match(run.path.name)
+        if folder is not None and run.trained_on is not None:
+            found.setdefault(folder["dataset"], set()).add(run.trained_on.name)
     named = []
     for one in planned:
-        names = called.get(one.get(_SWEPT, ""), set())
-        rest = {key: value for key, value in one.items() if key != "dataset"} if names else dict(one)
+        names = found.get(one.get(_SWEPT, ""), set())
+        rest = {key: value for key, value in one.items() if key != "dataset" or not names}
         named.append({**rest, "dataset": next(iter(names))} if len(names) == 1 else rest)
     return named
 
 
-def _missing_notes(record: SweepRecord, states: Mapping[Path, str]) -> list[str]:
+def _missing_notes(directory: Path, record: SweepRecord, finished: set[Path]) -> list[str]:
+    """Count what is the matter with each run that is not finished."""
+    states: Counter[str] = Counter()
+    for run in dict.fromkeys((directory / one.run).resolve() for one in record.runs):
+        if run in finished:
+            continue
+        try:
+            found = read_record(run / RECORD_FILE)
+            states[found.status if isinstance(found, TrainingRecord) else "damaged"] += 1
+        except InputError:
+            states["damaged" if (run / RECORD_FILE).is_file() else "not begun"] += 1
     if not states:
         return []
     total = len({one.key for one in record.runs})
-    counts = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).items())
-    return [f"Missing: {len(states)} of {total} runs of the sweep ({counts})."]
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    return [f"Missing: {states.total()} of {total} runs of the sweep ({counts})."]
 
 
 def _stand_in_notes(runs: Sequence[Run]) -> list[str]:
@@ -215,18 +197,14 @@ def _stand_in_notes(runs: Sequence[Run]) -> list[str]:
     found: dict[tuple[str, str], None] = {}
     names = called(run.trained_on for run in runs if run.trained_on is not None)
     for run in runs:
-        match = _FOLDER.match(run.path.name)
-        if match is None or run.trained_on is None:
+        folder = _FOLDER.match(run.path.name)
+        if folder is None or run.trained_on is None:
             continue
-        wanted, used = match["dataset"], run.trained_on.name
+        swept, used = folder["dataset"], run.trained_on.name
         # a set with other parameters than the standard ones carries their hash
-        if not re.fullmatch(rf"{re.escape(wanted)}(-[0-9a-f]{{6,}})?", used):
-            found[wanted, names[used]] = None
-    return [f"Not {wanted}: {used} stands in for it." for wanted, used in found]
-
-
-def _noted(table: Table, notes: Sequence[str]) -> Table:
-    return replace(table, notes=(*notes, *table.notes))
+        if not re.fullmatch(rf"{re.escape(swept)}(-[0-9a-f]{{6,}})?", used):
+            found[swept, names[used]] = None
+    return [f"Not {swept}: {used} stands in for it." for swept, used in found]
 
 
 def _distinct(tables: Sequence[Table]) -> list[Table]:

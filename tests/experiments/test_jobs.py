@@ -369,8 +369,8 @@ def test_records_of_an_older_secli_are_read_and_gone_on_with(jobs: Jobs, tmp_pat
 
 def test_tables_say_when_versions_are_mixed(jobs: Jobs, tmp_path: Path) -> None:
     from secli.tables.compare import compare
-    from secli.tables.formats import render
     from secli.tables.groups import summarise
+    from secli.tables.render import render
 
     several = jobs(seeds=[0, 1])
     for job in several:

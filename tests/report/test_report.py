@@ -28,8 +28,8 @@ from secli.report.markdown import to_markdown
 from secli.report.provenance import origin
 from secli.tables.collect import collect
 from secli.tables.compare import compare
-from secli.tables.formats import Cell, Column, Table
 from secli.tables.groups import summarise
+from secli.tables.table import Cell, Column, Table
 from tests.tables.fabricate import curve_row, curves, data, training, write_run
 
 EVIL = "<script>alert(1)</script>\"'&$x$</table>"

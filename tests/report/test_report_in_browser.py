@@ -13,7 +13,7 @@ from PIL import Image
 from secli.report.content import TablePart
 from secli.report.gather import gather
 from secli.report.html import to_html
-from secli.tables.formats import Cell, Column, Table
+from secli.tables.table import Cell, Column, Table
 from tests.report.browser import Page, find_chromium, page
 from tests.tables.fabricate import curves, training, write_run
 

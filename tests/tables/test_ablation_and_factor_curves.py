@@ -13,9 +13,10 @@ from secli.records import AccuracyRow
 from secli.tables.ablation import ablation_tables
 from secli.tables.collect import SetAside, collect
 from secli.tables.factor_curves import curve_tables
-from secli.tables.formats import json_rows, render
-from secli.tables.pivot import Wanted
+from secli.tables.pivot import TableSpec
 from secli.tables.published import load_published
+from secli.tables.render import render
+from secli.tables.render.json import json_rows
 from tests.tables.fabricate import curves, data, training, write_run
 
 BASE = {"base": 2.0, "channels": 16}
@@ -48,7 +49,7 @@ def runs(tmp_path: Path) -> Path:
 def test_each_parameter_has_its_table_about_the_base(runs: Path) -> None:
     found, aside = collect([runs])
     base, channels, lr = ablation_tables(
-        found, aside, ("model.base", "model.channels", "training.lr"), Wanted()
+        found, aside, ("model.base", "model.channels", "training.lr"), TableSpec()
     )
     assert not aside
     rows = json_rows(base)
@@ -72,7 +73,7 @@ def test_what_moves_two_parameters_or_another_one_is_set_aside(runs: Path) -> No
     write(runs, "dss_v1", 0.9, 0, base=1.2, channels=32)
     write_run(runs / "odd", training("dss_v1", 0.9, seed=0, options=BASE, epochs=3))
     found, aside = collect([runs])
-    tables = ablation_tables(found, aside, ("model.base", "model.channels"), Wanted(rows=("model",)))
+    tables = ablation_tables(found, aside, ("model.base", "model.channels"), TableSpec(rows=("model",)))
     reasons = [one.reason for one in aside]
     assert any(
         "differs from the base in more than one parameter: model.base 1.2, not 2.0" in r for r in reasons
@@ -89,7 +90,7 @@ def test_of_values_as_frequent_the_registrys_is_the_base(tmp_path: Path) -> None
         info = record.model.model_copy(update={"changed": {} if value == 2.0 else {"base": 2.0}})
         write_run(tmp_path / str(value), record.model_copy(update={"model": info}))
     found, aside = collect([tmp_path])
-    (table,) = ablation_tables(found, aside, ("model.base",), Wanted())
+    (table,) = ablation_tables(found, aside, ("model.base",), TableSpec())
     assert [row["model.base"] for row in json_rows(table)] == ["1.2", "2.0 (base)"]
 
 
@@ -98,7 +99,7 @@ def test_unknown_parameter_suggests_the_near_miss(runs: Path) -> None:
     with pytest.raises(
         UnknownNameError, match=r"unknown parameter --ablate 'model.bse'; did you mean 'model.base'"
     ):
-        ablation_tables(found, aside, ("model.bse",), Wanted())
+        ablation_tables(found, aside, ("model.bse",), TableSpec())
 
 
 def write_curves(directory: Path, name: str, level: float, seed: int) -> None:
@@ -121,7 +122,7 @@ def test_curves_at_factors_beside_the_published_ones(tmp_path: Path) -> None:
         write_curves(tmp_path, "cnn", 0.5, seed)
         write_curves(tmp_path, "dss_v1", 0.2 + 0.01 * seed, seed)
     found, aside = collect([tmp_path])
-    accuracy, delta = curve_tables(found, aside, Wanted(), load_published())
+    accuracy, delta = curve_tables(found, aside, TableSpec(), load_published())
     rows = {(row["model"], round(row["factor"], 3)): row for row in json_rows(accuracy)}
     assert len(rows) == 12
     cell = rows["cnn", 0.5]
@@ -142,7 +143,7 @@ def test_curves_at_factors_beside_the_published_ones(tmp_path: Path) -> None:
 def test_curves_at_chosen_factors(tmp_path: Path) -> None:
     write_curves(tmp_path, "cnn", 0.5, 0)
     found, aside = collect([tmp_path])
-    accuracy, delta = curve_tables(found, aside, Wanted(factors=(0.5, 1.0)))
+    accuracy, delta = curve_tables(found, aside, TableSpec(factors=(0.5, 1.0)))
     assert [row["factor"] for row in json_rows(accuracy)] == [1.0, 0.5]
     assert [row["factor"] for row in json_rows(delta)] == [1.0, 0.5]
 
@@ -152,7 +153,7 @@ def test_curves_need_a_measurement(tmp_path: Path) -> None:
     found, aside = collect([tmp_path])
     none: list[SetAside] = aside
     with pytest.raises(InputError, match="none of the runs was measured"):
-        curve_tables(found, none, Wanted())
+        curve_tables(found, none, TableSpec())
 
 
 def test_a_network_without_the_option_is_not_in_its_table(runs: Path) -> None:
@@ -162,6 +163,6 @@ def test_a_network_without_the_option_is_not_in_its_table(runs: Path) -> None:
             runs / "cnn" / f"fast{seed}", training("cnn", 0.09, seed=seed, lr=0.1), curves("cnn", seed=seed)
         )
     found, aside = collect([runs])
-    base, lr = ablation_tables(found, aside, ("model.base", "lr"), Wanted())
+    base, lr = ablation_tables(found, aside, ("model.base", "lr"), TableSpec())
     assert "cnn" not in {row["model"] for row in json_rows(base)}
     assert [row["lr"] for row in json_rows(lr) if row["model"] == "cnn"] == ["0.01 (base)", "0.1"]

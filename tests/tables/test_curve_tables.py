@@ -11,7 +11,7 @@ import pytest
 
 from secli.errors import UnknownNameError
 from secli.records import CurveRow, EquivarianceRecord
-from secli.tables.curve_rows import telling_warnings
+from secli.tables.curve_notes import telling_warnings
 from secli.tables.curve_tables import (
     accuracy_table,
     controls_table,
@@ -22,8 +22,9 @@ from secli.tables.curve_tables import (
     parts_table,
     render_curves,
 )
-from secli.tables.formats import FORMATS, Table
 from secli.tables.readings import value_at
+from secli.tables.render import FORMATS
+from secli.tables.table import Table
 from tests.tables.fabricate import (
     FACTORS,
     curve_row,

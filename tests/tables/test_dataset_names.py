@@ -13,8 +13,8 @@ from secli.report.gather import gather
 from secli.report.html import to_html
 from secli.tables.compare import compare
 from secli.tables.dataset_names import called, with_realisations
-from secli.tables.formats import render
 from secli.tables.groups import summarise
+from secli.tables.render import render
 from tests.tables.fabricate import curves, data, training, write_run
 
 SMALL = {"sizes": [60, 20, 40], "factors": [0.3, 1.0], "image_size": 28}

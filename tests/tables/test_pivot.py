@@ -22,10 +22,13 @@ from secli.tables.ablation import ablation_tables
 from secli.tables.collect import SetAside, collect
 from secli.tables.compare import compare
 from secli.tables.factor_curves import curve_tables
-from secli.tables.formats import Table, csv_document, document, json_rows, render
 from secli.tables.groups import summarise
-from secli.tables.pivot import Wanted, pivot_tables
+from secli.tables.pivot import TableSpec, pivot_tables
 from secli.tables.published import load_published
+from secli.tables.render import render
+from secli.tables.render.csv import csv_document
+from secli.tables.render.json import document, json_rows
+from secli.tables.table import Table
 from tests.tables.fabricate import curve_row, curves, data, training, write_run
 
 SYSTEMS = {"mnist_cnn": 0.026, "mnist_ses_scalar": 0.0205, "mnist_ses_vector": 0.0203}
@@ -67,7 +70,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def pivot(
-    directory: Path, wanted: Wanted, published: bool = False
+    directory: Path, wanted: TableSpec, published: bool = False
 ) -> tuple[list[Table], list[SetAside], list[dict[str, Any]]]:
     found, aside = collect([directory])
     tables = pivot_tables(found, aside, wanted, load_published() if published else None)
@@ -79,7 +82,7 @@ def at(rows: list[dict[str, Any]], **facts: Any) -> dict[str, Any]:
     return row
 
 
-GRID = Wanted(rows=("system",), columns=("size", "augment"))
+GRID = TableSpec(rows=("system",), columns=("size", "augment"))
 
 
 def test_cells_are_mean_and_spread(runs: Path) -> None:
@@ -123,7 +126,7 @@ def test_best_and_tied_are_marked_per_column(runs: Path) -> None:
 
 
 def test_too_few_pairs_for_wilcoxon_are_said(runs: Path) -> None:
-    three = Wanted(rows=("system",), columns=("size",), test="wilcoxon")
+    three = TableSpec(rows=("system",), columns=("size",), test="wilcoxon")
     (table,), _, rows = pivot(runs, three)  # six realisations, two comparisons: p ≥ 2 · 2 / 2⁶ > 0.05
     assert {row["test_error_standing"] for row in rows} == {"best", None}
     assert any(note.startswith("Too few pairs for this test (Wilcoxon signed-rank") for note in table.notes)
@@ -171,7 +174,7 @@ def test_published_figures_and_the_difference_in_standard_errors(runs: Path) -> 
 
 
 def test_accuracy_stands_beside_the_complement_of_a_published_error(runs: Path) -> None:
-    wanted = Wanted(rows=("system",), columns=("size", "augment"), values=("test_accuracy",))
+    wanted = TableSpec(rows=("system",), columns=("size", "augment"), values=("test_accuracy",))
     rows = pivot(runs, wanted, published=True)[2]
     cell = at(rows, system="mnist_ses_scalar", size=28, augment="none")
     assert cell["test_accuracy_paper"]["mean"] == pytest.approx(0.979)
@@ -194,7 +197,7 @@ def test_the_other_crossings_are_set_aside_or_kept_apart_by_net(runs: Path) -> N
     assert len(aside) == 12
     assert "not the published crossing; '--columns size,augment,net' keeps them apart" in aside[0].reason
     assert at(rows, system="mnist_ses_scalar", size=28, augment="none")["test_error"]["mean"] < 0.03
-    _, aside, rows = pivot(runs, Wanted(rows=("system", "net"), columns=("size", "augment")))
+    _, aside, rows = pivot(runs, TableSpec(rows=("system", "net"), columns=("size", "augment")))
     assert not aside
     odd = at(rows, system="mnist_ses_scalar", net="p", size=28, augment="none")
     assert odd["test_error"]["mean"] == pytest.approx(0.5)
@@ -219,7 +222,7 @@ def test_runs_that_differ_within_a_cell_are_set_aside_with_a_hint(runs: Path) ->
 def test_rows_that_were_trained_differently_are_said(tmp_path: Path) -> None:
     write(tmp_path, "mnist_cnn_28", "none", 0, 0.02)
     write(tmp_path, "mnist_ses_scalar_28", "none", 0, 0.02, epochs=3)
-    (table,), _, _ = pivot(tmp_path, Wanted(columns=("size",)))
+    (table,), _, _ = pivot(tmp_path, TableSpec(columns=("size",)))
     assert any(note.startswith("The rows differ in epochs") for note in table.notes)
     assert not any(note.startswith("The rows differ in lr") for note in table.notes)
 
@@ -228,7 +231,7 @@ def test_differences_of_optimizer_rate_batch_and_milestones_are_said(tmp_path: P
     write(tmp_path, "mnist_cnn_28", "none", 0, 0.02)
     other = {"optimizer": "sgd", "lr": 0.1, "batch": 64, "milestones": [5, 9]}
     write(tmp_path, "mnist_ses_scalar_28", "none", 0, 0.02, **other)
-    (table,), _, _ = pivot(tmp_path, Wanted(columns=("size",)))
+    (table,), _, _ = pivot(tmp_path, TableSpec(columns=("size",)))
     said = [note for note in table.notes if note.startswith("The rows differ in")]
     assert [note.split(":")[0].split(" in ")[1] for note in said] == [
         "optimizer",
@@ -244,12 +247,12 @@ def test_differences_of_optimizer_rate_batch_and_milestones_are_said(tmp_path: P
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted(values=("delta",)),
-        Wanted(values=("test_error", "delta_0.5")),
-        Wanted(columns=("dataset",), values=("delta_0.5",)),
+        TableSpec(values=("delta",)),
+        TableSpec(values=("test_error", "delta_0.5")),
+        TableSpec(columns=("dataset",), values=("delta_0.5",)),
     ],
 )
-def test_a_tap_of_which_little_was_compared_is_said(tmp_path: Path, wanted: Wanted) -> None:
+def test_a_tap_of_which_little_was_compared_is_said(tmp_path: Path, wanted: TableSpec) -> None:
     for name, share in (("cnn", 0.9), ("dcn", 0.31)):
         rows = [
             curve_row("conv1", 0.5, 0.3, compared=0.1),  # not the tap that is read
@@ -263,7 +266,7 @@ def test_a_tap_of_which_little_was_compared_is_said(tmp_path: Path, wanted: Want
     )
     assert note.split("cells: ")[1].startswith("dcn")
     assert note.endswith("conv2: 31 % at s = 0.5.")
-    (errors,), _, _ = pivot(tmp_path, Wanted())
+    (errors,), _, _ = pivot(tmp_path, TableSpec())
     assert not any("less than half" in note for note in errors.notes)
 
 
@@ -274,19 +277,21 @@ def test_little_compared_is_said_beside_curves_ablations_and_comparisons(tmp_pat
         write_run(tmp_path / f"r{r}", record, curves("cnn", realisation=r, rows=low))
     found, aside = collect([tmp_path])
     made = [
-        curve_tables(found, aside, Wanted(rows=("model", "lr")))[1],
-        *ablation_tables(found, aside, ["lr"], Wanted()),
+        curve_tables(found, aside, TableSpec(rows=("model", "lr")))[1],
+        *ablation_tables(found, aside, ["lr"], TableSpec()),
         compare(summarise([tmp_path], ("lr",))).main,
     ]
     assert len(made) == 3
     for table in made:
         assert any("conv2: 25 % at s = 0.5" in note for note in table.notes), table.title
-    accuracy = curve_tables(found, aside, Wanted(rows=("model", "lr")))[0]
+    accuracy = curve_tables(found, aside, TableSpec(rows=("model", "lr")))[0]
     assert not any("less than half" in note for note in accuracy.notes)
 
 
 def test_delta_names_its_taps(runs: Path) -> None:
-    tables, _, rows = pivot(runs, Wanted(rows=("system",), columns=("size",), values=("delta", "delta_0.5")))
+    tables, _, rows = pivot(
+        runs, TableSpec(rows=("system",), columns=("size",), values=("delta", "delta_0.5"))
+    )
     factors = (1 / 3, 0.5, 0.8)
     expected = statistics.fmean(
         20 * error_of("mnist_cnn", 56, "none", r) * 2 * statistics.fmean(math.log(f) ** 2 for f in factors)
@@ -304,7 +309,7 @@ def test_networks_read_at_their_own_taps_keep_the_column(tmp_path: Path) -> None
     deep = [curve_row("conv1", 0.5, 0.3), curve_row("conv2", 0.5, None)]
     write_run(tmp_path / "a", training("cnn", 0.05), curves("cnn", rows=deep, accuracy=False))
     write_run(tmp_path / "b", training("dcn", 0.05), curves("dcn", factors=(0.5,)))
-    (table,), _, rows = pivot(tmp_path, Wanted(values=("test_error", "delta")))
+    (table,), _, rows = pivot(tmp_path, TableSpec(values=("test_error", "delta")))
     assert {row["model"]: row["tap"] for row in rows} == {"cnn": "conv1", "dcn": "conv2"}
     assert table.columns[-1].key == "tap"
 
@@ -328,7 +333,7 @@ def test_delta_at_different_taps_is_neither_tested_nor_ranked(
     tmp_path: Path, columns: tuple[str, ...]
 ) -> None:
     at_different_taps(tmp_path)
-    wanted = Wanted(columns=columns, values=("delta", "test_error"), ranks=True)
+    wanted = TableSpec(columns=columns, values=("delta", "test_error"), ranks=True)
     tables, _, rows = pivot(tmp_path, wanted)
     assert {row["delta_standing"] for row in rows} == {None}
     assert any(
@@ -345,14 +350,14 @@ def test_delta_at_different_taps_is_neither_tested_nor_ranked(
 def test_delta_at_one_tap_is_ranked(tmp_path: Path) -> None:
     at_different_taps(tmp_path)
     shutil.rmtree(tmp_path / "dss_v1")
-    (table,), _, rows = pivot(tmp_path, Wanted(values=("delta",)))
+    (table,), _, rows = pivot(tmp_path, TableSpec(values=("delta",)))
     assert at(rows, model="cnn")["delta_standing"] == "best"
     assert not any("different taps" in note for note in table.notes)
 
 
 def test_without_columns_each_quantity_has_one(runs: Path) -> None:
     tables, _, rows = pivot(
-        runs, Wanted(rows=("model", "augment"), values=("test_error", "parameters", "accuracy_0.5"))
+        runs, TableSpec(rows=("model", "augment"), values=("test_error", "parameters", "accuracy_0.5"))
     )
     assert len(tables) == 1
     row = at(rows, model="mnist_cnn_28", augment="none")
@@ -363,7 +368,7 @@ def test_without_columns_each_quantity_has_one(runs: Path) -> None:
 
 
 def test_ranks(runs: Path) -> None:
-    (table,), _, rows = pivot(runs, Wanted(rows=("system",), columns=("size", "augment"), ranks=True))
+    (table,), _, rows = pivot(runs, TableSpec(rows=("system",), columns=("size", "augment"), ranks=True))
     assert at(rows, system="mnist_cnn", size=28, augment="none")["mean_rank"] == 3
     both = [at(rows, system=s, size=28, augment="none")["mean_rank"] for s in list(SYSTEMS)[1:]]
     assert sum(both) == pytest.approx(3)
@@ -379,14 +384,14 @@ def test_untrained_networks_have_rows_of_their_own(tmp_path: Path) -> None:
     from secli.records import write_record
 
     write_record(tmp_path / "fresh.json", fresh)
-    rows = pivot(tmp_path, Wanted(values=("delta",)))[2]
+    rows = pivot(tmp_path, TableSpec(values=("delta",)))[2]
     assert [row["model"] for row in rows] == ["cnn", "cnn (untrained)"]
 
 
 def test_unset_options_are_a_dash_with_a_note(tmp_path: Path) -> None:
     write_run(tmp_path / "a", training("dss_v1", 0.05, options={"base": 2.0}))
     write_run(tmp_path / "b", training("cnn", 0.06))
-    (table,), _, rows = pivot(tmp_path, Wanted(rows=("model", "model.base")))
+    (table,), _, rows = pivot(tmp_path, TableSpec(rows=("model", "model.base")))
     assert {(row["model"], row["model.base"]) for row in rows} == {("cnn", None), ("dss_v1", "2.0")}
     assert "— in a name: the network has no such option." in table.notes
 
@@ -394,13 +399,13 @@ def test_unset_options_are_a_dash_with_a_note(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (Wanted(rows=("sistem",)), "unknown fact --rows 'sistem'; did you mean 'system'?"),
-        (Wanted(columns=("sise",)), "unknown fact --columns 'sise'; did you mean 'size'?"),
-        (Wanted(values=("dleta",)), "unknown value --value 'dleta'; did you mean 'delta'?"),
-        (Wanted(values=("delta_0",)), "unknown value --value 'delta_0'"),
+        (TableSpec(rows=("sistem",)), "unknown fact --rows 'sistem'; did you mean 'system'?"),
+        (TableSpec(columns=("sise",)), "unknown fact --columns 'sise'; did you mean 'size'?"),
+        (TableSpec(values=("dleta",)), "unknown value --value 'dleta'; did you mean 'delta'?"),
+        (TableSpec(values=("delta_0",)), "unknown value --value 'delta_0'"),
     ],
 )
-def test_unknown_names_suggest_the_near_miss(runs: Path, wanted: Wanted, message: str) -> None:
+def test_unknown_names_suggest_the_near_miss(runs: Path, wanted: TableSpec, message: str) -> None:
     with pytest.raises(UnknownNameError) as caught:
         pivot(runs, wanted)
     assert message in str(caught.value)
@@ -408,12 +413,14 @@ def test_unknown_names_suggest_the_near_miss(runs: Path, wanted: Wanted, message
 
 def test_a_fact_is_row_or_column(runs: Path) -> None:
     with pytest.raises(InputError, match="--columns augment: is in --rows already"):
-        pivot(runs, Wanted(rows=("augment",), columns=("augmentation",)))
+        pivot(runs, TableSpec(rows=("augment",), columns=("augmentation",)))
 
 
 @pytest.mark.parametrize("width", [60, 80, 160])
 def test_terminal_fits_and_names_every_row_of_every_block(runs: Path, width: int) -> None:
-    (table,), _, _ = pivot(runs, Wanted(rows=("system", "net"), columns=("size", "augment")), published=True)
+    (table,), _, _ = pivot(
+        runs, TableSpec(rows=("system", "net"), columns=("size", "augment")), published=True
+    )
     text = render(table, "table", width)
     assert max(len(line) for line in text.splitlines()) <= width
     headings = [line for line in text.splitlines() if line.startswith("system")]
@@ -423,7 +430,7 @@ def test_terminal_fits_and_names_every_row_of_every_block(runs: Path, width: int
 
 
 def test_csv_and_json_are_one_document(runs: Path) -> None:
-    tables, _, _ = pivot(runs, Wanted(rows=("system",), columns=("size",), values=("test_error", "delta")))
+    tables, _, _ = pivot(runs, TableSpec(rows=("system",), columns=("size",), values=("test_error", "delta")))
     lines = list(csv.DictReader(io.StringIO(csv_document(tables))))
     assert len(lines) == 12
     assert {line["table"] for line in lines} == {table.title for table in tables}
@@ -435,9 +442,9 @@ def test_csv_and_json_are_one_document(runs: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles_as_it_stands(runs: Path, tmp_path: Path) -> None:
-    wanted = Wanted(rows=("system", "net"), columns=("size", "augment"), ranks=True)
+    wanted = TableSpec(rows=("system", "net"), columns=("size", "augment"), ranks=True)
     tables, _, _ = pivot(runs, wanted, published=True)
-    deltas = pivot(runs, Wanted(rows=("system",), columns=("size",), values=("delta",)))[0]
+    deltas = pivot(runs, TableSpec(rows=("system",), columns=("size",), values=("delta",)))[0]
     body = render([*tables, *deltas], "latex")
     assert body.isascii()
     document_text = (

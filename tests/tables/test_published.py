@@ -13,10 +13,10 @@ from secli.datasets.build import make_dataset
 from secli.datasets.manifest import read_manifest
 from secli.records import write_record
 from secli.tables.collect import collect
-from secli.tables.formats import render
-from secli.tables.groups import Row, summarise
-from secli.tables.pivot import Wanted, pivot_tables
+from secli.tables.groups import Group, summarise
+from secli.tables.pivot import TableSpec, pivot_tables
 from secli.tables.published import Published, _as_published, elsewhere, load_published, reported
+from secli.tables.render import render
 from tests.tables.fabricate import curves, training, write_run
 
 SES = {
@@ -31,7 +31,7 @@ SES = {
 }
 
 
-def row_of(tmp_path: Path, *args: Any, **kwargs: Any) -> Row:
+def row_of(tmp_path: Path, *args: Any, **kwargs: Any) -> Group:
     return summarise([write_run(tmp_path / "run", training(*args, **kwargs))]).rows[0]
 
 
@@ -91,7 +91,7 @@ def test_the_sizes_are_named_where_the_data_are_still_there(tmp_path: Path) -> N
 
 def test_the_marks_of_other_sizes_stand_in_a_table(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", training("mnist_ses_scalar_28", dataset="mnist-scale-1a2b3c4d"))
-    (table,) = pivot_tables(*collect([run]), Wanted(), load_published())
+    (table,) = pivot_tables(*collect([run]), TableSpec(), load_published())
     assert "† Not the published setting: data mnist-scale there, mnist-scale-1a2b3c4d here." in table.notes
     assert "2.10" in render(table, "markdown")
 

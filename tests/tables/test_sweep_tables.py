@@ -11,9 +11,12 @@ import pytest
 from secli.errors import InputError
 from secli.records import SWEEP_FILE, SweepRecord, SweptRun, write_record
 from secli.tables.collect import collect
-from secli.tables.formats import Table, csv_document, json_rows, render
 from secli.tables.groups import summarise
+from secli.tables.render import render
+from secli.tables.render.csv import csv_document
+from secli.tables.render.json import json_rows
 from secli.tables.sweep_tables import sweep_tables
+from secli.tables.table import Table
 from tests.tables.fabricate import curves, data, training, write_run
 
 LABELS = {"so2_cnn": "SO(2)", "cnn": "CNN", "dss_v1": "DSS v1"}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from secli.errors import printable
-from secli.tables.formats import Column, Table, cell_parts, shown_columns
+from secli.tables.table import Column, Table, cell_parts
 
 GAP = 2  # blanks between columns
 NARROWEST_TEXT = 8  # no column of words is squeezed below this
@@ -35,7 +35,7 @@ def blocks(table: Table, width: int, stack: bool = True) -> list[list[Laid]]:
     Where there is no room, words wrap first, then (with ``stack``) ± goes below its mean, then the columns are
     parted into several blocks.
     """
-    everything = shown_columns(table)
+    everything = table.shown
     for stacked in (False, True) if stack else (False,):
         laid = _fit(table, everything, width, stacked)
         if laid is not None:

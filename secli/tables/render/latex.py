@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from secli.tables.formats import Cell, Table, cell_parts
 from secli.tables.render.columns import Laid, blocks
+from secli.tables.table import Cell, Table, cell_parts
 
 # A line of an article holds about this many characters of small type; one is about this many em wide.
 PAGE_WIDTH = 74
@@ -88,7 +88,7 @@ def latex(table: Table) -> str:
     lines += ["\\setlength{\\tabcolsep}{4pt}", f"\\caption{{{escape(table.title)}}}", "\\smallskip"]
     for number, block in enumerate(blocks(table, PAGE_WIDTH, stack=False)):
         lines += ["", "\\medskip"] if number else []
-        lines += _tabular(table, block)
+        lines.append(_tabular(table, block))
     if table.notes:
         lines += ["", "\\medskip", "\\begin{minipage}{\\linewidth}", "\\footnotesize\\raggedright"]
         lines += [f"{escape(note)}\\par" for note in table.notes]
@@ -96,12 +96,16 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, "\\end{table}"]) + "\n"
 
 
-def _tabular(table: Table, block: Sequence[Laid]) -> list[str]:
+def _tabular(table: Table, block: Sequence[Laid]) -> str:
+    from pandas import DataFrame
+
+    cells = [[_set(laid, row[laid.index]) for laid in block] for row in table.rows]
+    style = DataFrame(cells, columns=range(len(block)), dtype=object).style.hide(axis="index")
+    # pandas reads a label as a format
+    headings = [_heading(laid).replace("{", "{{").replace("}", "}}") for laid in block]
+    style = style.relabel_index(headings, axis="columns")
     columns = "".join("l" if laid.column.text else "r" for laid in block)
-    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
-    lines += [" & ".join(_heading(laid) for laid in block) + " \\\\", "\\midrule"]
-    lines += [" & ".join(_set(laid, row[laid.index]) for laid in block) + " \\\\" for row in table.rows]
-    return [*lines, "\\bottomrule", "\\end{tabular}"]
+    return str(style.to_latex(column_format=columns, hrules=True)).rstrip("\n")
 
 
 def _set(laid: Laid, cell: Cell) -> str:

@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Sequence
 
 from secli.errors import printable
-from secli.tables.formats import Table
 from secli.tables.render.columns import Laid, blocks, total_width
+from secli.tables.table import Table
 
 
 def terminal(table: Table, width: int) -> str:

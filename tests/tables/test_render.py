@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secli.errors import UnknownNameError
-from secli.tables.formats import FORMATS, MISSING, Cell, Column, Table, csv_document, number, render
+from secli.tables.render import FORMATS, render
+from secli.tables.render.csv import csv_document
 from secli.tables.render.latex import escape
 from secli.tables.statistic import NOTHING, Statistic
+from secli.tables.table import MISSING, Cell, Column, Table, number
 
 NASTY = "50 % & more_of_it #1 $x^2$ {a} \\ ~ \"q\" 'r' < > | — – -- --- Δ_s ± σ ‖L_sΦ‖² × † ° é ☃ /a/b\nc"
 
