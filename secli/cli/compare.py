@@ -149,7 +149,7 @@ def compare(
         return
     # one table only on stdout, for programs; the rest is for the person at the terminal
     out(dump_json(comparison.as_json()) if format == "json" else render(comparison.main, format), format)
-    for line in comparison.main.notes:
+    for line in comparison.notes:
         note(line)
     for table in (*comparison.others, *aside):
         note("\n" + render(table, "table", width).rstrip("\n"))

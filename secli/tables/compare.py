@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from secli.errors import UnknownNameError
@@ -31,27 +32,48 @@ Found = Sequence[Sequence[Reported]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``secli compare`` shows.
+    """What ``secli compare`` shows; its tables are made when they are asked for, since JSON needs none.
 
     Attributes
     ----------
     summary
         The groups of runs.
-    main
-        One row per model.
-    others
-        Published accuracy over scale next to the measured one, and published figures of other protocols.
-    set_aside
-        The runs that entered no average, with the reason; None when there are none.
     reported
         The published figures of each row.
+    published
+        All published figures; None where nobody asked for them.
+    accuracy
+        Whether the accuracy at the chosen factors has columns.
     """
 
     summary: Summary
-    main: Table
-    others: tuple[Table, ...]
-    set_aside: Table | None
     reported: Found
+    published: Published | None
+    accuracy: bool
+
+    @cached_property
+    def main(self) -> Table:
+        """One row per model."""
+        columns = [*_measured_columns(self.summary, self.accuracy), *_published_columns(self.reported)[0]]
+        rows = zip(*(cells for _, cells in columns), strict=True)
+        title = "Comparison over " + notes.trained_on(self.summary.rows)
+        return Table(title, tuple(column for column, _ in columns), tuple(rows), self.notes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of the main table."""
+        return (*_measured_notes(self.summary, self.accuracy), *_published_columns(self.reported)[1])
+
+    @property
+    def others(self) -> tuple[Table, ...]:
+        """Published accuracy over scale next to the measured one, and published figures of other protocols."""
+        rows = self.summary.rows
+        return (*_over_scale(rows, self.reported), *_apart(rows, self.published))
+
+    @property
+    def set_aside(self) -> Table | None:
+        """The runs that entered no average, with the reason; None when there are none."""
+        return aside_table(self.summary.set_aside)
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the rows as JSON objects.
@@ -70,7 +92,7 @@ class Comparison:
 def compare(
     summary: Summary, published: Published | None = None, sort: str | None = None, accuracy: bool = False
 ) -> Comparison:
-    """Lay a summary out as tables.
+    """Lay a summary out.
 
     Parameters
     ----------
@@ -90,14 +112,7 @@ def compare(
     """
     summary = _sorted(summary, sort)
     found = tuple(tuple(reported(row, published)) if published else () for row in summary.rows)
-    columns, more = _published_columns(found)
-    columns = [*_measured_columns(summary, accuracy), *columns]
-    rows = zip(*(cells for _, cells in columns), strict=True)
-    title = "Comparison over " + notes.trained_on(summary.rows)
-    own = (*_measured_notes(summary, accuracy), *more)
-    main = Table(title, tuple(column for column, _ in columns), tuple(rows), own)
-    others = (*_over_scale(summary.rows, found), *_apart(summary.rows, published))
-    return Comparison(summary, main, others, aside_table(summary.set_aside), found)
+    return Comparison(summary, found, published, accuracy)
 
 
 def _quantities(summary: Summary, accuracy: bool) -> list[Quantity]:
