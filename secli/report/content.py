@@ -14,17 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TablePart:
-    """A table of the report.
-
-    Attributes
-    ----------
-    key
-        Its anchor, and the stem of what is written for it: letters, digits, hyphens.
-    table
-        The table; its title is the heading.
-    command
-        What makes this table again; None where the report alone does.
-    """
+    """A table of the report: its anchor, the table, and the command that makes it again where one does."""
 
     key: str
     table: Table
@@ -33,21 +23,7 @@ class TablePart:
 
 @dataclass(frozen=True)
 class FigurePart:
-    """A figure of the report.
-
-    Attributes
-    ----------
-    key
-        Its anchor, and the stem of its file.
-    title, caption
-        Heading, and what the reader must know to read it.
-    draw
-        Draws the figure.
-    numbers
-        The numbers behind it, as tables.
-    measured_by
-        The commands that measured what it shows.
-    """
+    """A figure of the report: anchor, heading, what a reader must know, and the numbers with the commands behind it."""
 
     key: str
     title: str
@@ -59,7 +35,7 @@ class FigurePart:
 
 @dataclass(frozen=True)
 class Fact:
-    """One line of the provenance: what, and its values, each with the number of records that say so."""
+    """One line of the provenance: what, and its values, each with the number of records that have it."""
 
     name: str
     values: tuple[str, ...]
@@ -89,21 +65,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Report:
-    """A report: what it is about, its tables and figures in order, and where the numbers come from.
-
-    Attributes
-    ----------
-    title
-        Heading of the whole.
-    lead
-        Sentences under it.
-    command
-        The command that wrote the report.
-    tables, figures
-        Its parts.
-    set_aside
-        Runs that entered no average, with the reason; None when there are none.
-    """
+    """A report: heading, sentences under it, the command that wrote it, its parts, and where the numbers come from."""
 
     title: str
     lead: tuple[str, ...]

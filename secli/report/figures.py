@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -20,59 +19,70 @@ from secli.tables.curve_tables import tables_of
 from secli.tables.dataset_names import called
 from secli.tables.groups import Group
 from secli.tables.labels import distinct_labels
+from secli.tables.statistic import finite
 
 MOST_CURVES = len(COLOURS)  # beyond them only the line style tells two networks apart
 MOST_MAPS = 6
 OWN_COLOURS = " Each figure has a colour scale of its own."
 
 
-def figures(rows: Sequence[Group], sweeps: Sequence[str]) -> list[FigurePart]:
-    """Return the figures of curves, then the heat maps, of all rows that were measured.
+def figures(groups: Sequence[Group], sweeps: Sequence[str]) -> list[FigurePart]:
+    """Return the figures of curves, then the heat maps, of all groups that were measured.
 
     Parameters
     ----------
-    rows : sequence of Row
+    groups : sequence of Group
         Of the comparison.
     sweeps : sequence of str
         Commands of the sweeps that measured: their workers have no command of their own.
     """
-    networks = [record for row in rows for record in networks_of(row) if _drawable(record)]
+    networks = [
+        record
+        for group in groups
+        for record in networks_of(group)
+        if any(finite(row.mean) is not None for row in whole(record.rows))
+    ]
+    curves = shared_figures(networks, MOST_CURVES)
     parts = []
-    for name, most, draw in (("curves", MOST_CURVES, draw_curves), ("heatmap", MOST_MAPS, draw_heatmap)):
-        groups = shared_figures(networks, most)
-        for number, group in enumerate(groups, start=1):
-            what = "Equivariance over scale" if name == "curves" else "Equivariance by tap and factor"
-            which = f" ({number} of {len(groups)})" if len(groups) > 1 else ""
-            labels = distinct_labels(group)
-            tables = [
-                table
-                for record, label in zip(group, labels, strict=True)
-                for table in tables_of(record, label)
-            ]
-            parts.append(
-                FigurePart(
-                    key=f"{name}-{number}",
-                    title=f"{what}{which}",
-                    caption=_caption(name, group, labels)
-                    + (OWN_COLOURS if name == "heatmap" and which else ""),
-                    draw=partial(draw, group, plain(", ".join(_data(group)))),
-                    # the maps show what the curves show
-                    numbers=tuple(tables) if name == "curves" else (),
-                    measured_by=measuring_commands(group, sweeps),
-                )
+    for number, shown in enumerate(curves, start=1):
+        labels = distinct_labels(shown)
+        tables = [table for one, label in zip(shown, labels, strict=True) for table in tables_of(one, label)]
+        which = f" ({number} of {len(curves)})" if len(curves) > 1 else ""
+        parts.append(
+            FigurePart(
+                key=f"curves-{number}",
+                title=f"Equivariance over scale{which}",
+                caption=_over_runs(shown, labels) + _bands(shown),
+                draw=partial(draw_curves, shown, _measured_on(shown)),
+                numbers=tuple(tables),
+                measured_by=measuring_commands(shown, sweeps),
             )
+        )
+    maps = shared_figures(networks, MOST_MAPS)
+    for number, shown in enumerate(maps, start=1):
+        which = f" ({number} of {len(maps)})" if len(maps) > 1 else ""
+        parts.append(
+            FigurePart(
+                key=f"heatmap-{number}",
+                title=f"Equivariance by tap and factor{which}",
+                caption=_over_runs(shown, distinct_labels(shown)) + (OWN_COLOURS if which else ""),
+                draw=partial(draw_heatmap, shown, _measured_on(shown)),
+                numbers=(),  # the maps show what the curves show
+                measured_by=measuring_commands(shown, sweeps),
+            )
+        )
     return parts
 
 
-def networks_of(row: Group) -> list[EquivarianceRecord]:
-    """Return the curves of a row, named as the row is: the mean over its runs, or each run where they do not match."""
-    if not row.curves:
+def networks_of(group: Group) -> list[EquivarianceRecord]:
+    """Return the curves of a group, named as it is: the mean over its runs, or each run where they do not match."""
+    if not group.curves:
         return []
-    name = ", ".join([row.model, *row.details])
+    name = ", ".join([group.model, *group.details])
     try:
-        return [_named(pool(row.curves), name)]
+        return [_named(pool(group.curves), name)]
     except InputError:  # measured at other taps or factors
-        return [_named(record, f"{name}, run {number}") for number, record in enumerate(row.curves, start=1)]
+        return [_named(one, f"{name}, run {number}") for number, one in enumerate(group.curves, start=1)]
 
 
 def shared_figures(records: Sequence[EquivarianceRecord], most: int) -> list[list[EquivarianceRecord]]:
@@ -112,26 +122,22 @@ def _named(record: EquivarianceRecord, name: str) -> EquivarianceRecord:
     return record.model_copy(update={"model": record.model.model_copy(update={"name": name})})
 
 
-def _drawable(record: EquivarianceRecord) -> bool:
-    return any(row.mean is not None and math.isfinite(row.mean) for row in whole(record.rows))
+def _measured_on(records: Sequence[EquivarianceRecord]) -> str:
+    names = called(record.data for record in records).values()
+    return plain(", ".join(sorted({f"measured on {name}" for name in names})))
 
 
-def _data(records: Sequence[EquivarianceRecord]) -> list[str]:
-    return sorted({f"measured on {name}" for name in called(record.data for record in records).values()})
-
-
-def _caption(name: str, group: Sequence[EquivarianceRecord], labels: Sequence[str]) -> str:
-    counts = [len(record.pooled) or 1 for record in group]
-    if len(set(counts)) == 1:
-        over = "one run each" if counts[0] == 1 else f"{counts[0]} runs each"
-    else:
+def _over_runs(records: Sequence[EquivarianceRecord], labels: Sequence[str]) -> str:
+    counts = [len(record.pooled) or 1 for record in records]
+    if len(set(counts)) > 1:
         over = ", ".join(f"{label} {n}" for label, n in zip(labels, counts, strict=True))
-    said = f"Mean over runs ({over})."
-    if name == "curves":
-        several, single = any(n > 1 for n in counts), any(n == 1 for n in counts)
-        what = [
-            *(["over the runs of a network (of two runs: their range)"] if several else []),
-            *(["over images where there is a single run"] if single else []),
-        ]
-        said += f" Bands: 95 % bootstrap interval of the mean {', '.join(what)}."
-    return said
+    else:
+        over = "one run each" if counts[0] == 1 else f"{counts[0]} runs each"
+    return f"Mean over runs ({over})."
+
+
+def _bands(records: Sequence[EquivarianceRecord]) -> str:
+    counts = [len(record.pooled) or 1 for record in records]
+    several = ["over the runs of a network (of two runs: their range)"] if max(counts) > 1 else []
+    single = ["over images where there is a single run"] if min(counts) == 1 else []
+    return f" Bands: 95 % bootstrap interval of the mean {', '.join([*several, *single])}."

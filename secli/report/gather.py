@@ -128,12 +128,10 @@ def _title(summary: Summary, sweeps: Sequence[tuple[Path, SweepRecord]]) -> str:
 def _lead(summary: Summary, sweeps: Sequence[tuple[Path, SweepRecord]]) -> list[str]:
     runs = sum(row.n for row in summary.rows)
     models = len({row.model for row in summary.rows})
-    said = [
-        record.about[:1].upper() + record.about[1:].rstrip(".") + "." for _, record in sweeps if record.about
-    ]
-    for _, record in sweeps:
-        said.append(f"'{record.command}' planned {len(record.runs)} runs ({record.name}).")
+    abouts = [record.about for _, record in sweeps if record.about]
+    lead = [about[:1].upper() + about[1:].rstrip(".") + "." for about in abouts]
+    lead += [f"'{one.command}' planned {len(one.runs)} runs ({one.name})." for _, one in sweeps]
     count = f"{runs} {'run' if runs == 1 else 'runs'} of {models} {'model' if models == 1 else 'models'}"
     rows = f" in {len(summary.rows)} rows" if len(summary.rows) != models else ""
     aside = f"; {len(summary.set_aside)} set aside, with the reason below" if summary.set_aside else ""
-    return [*said, f"{count}{rows}{aside}."]
+    return [*lead, f"{count}{rows}{aside}."]

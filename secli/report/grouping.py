@@ -1,14 +1,13 @@
-"""What makes a row where nobody says: all in which the runs of one model differ, so that none is set aside for it."""
+"""What makes a row where nobody names it: all in which the runs of one model differ, so that none is set aside."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from secli.tables.belonging import DERIVED, DRAW, MACHINE, facts
 from secli.tables.collect import Run
 
-# no choice of an experimenter, or said by other keys already
+# no choice of an experimenter, or told by other keys already
 _NEVER = {
     *DRAW,
     *MACHINE,
@@ -31,16 +30,16 @@ def telling_keys(runs: Sequence[Run]) -> tuple[str, ...]:
     normalisation that follows the data set) is left out.
     """
     known = [facts(run) for run in runs]
+
+    def groups(keys: Sequence[str]) -> int:
+        # trained and fresh networks are never in one
+        return len({(one["trained"], *(one.get(key) for key in keys)) for one in known})
+
     names = [key for key in dict.fromkeys(key for one in known for key in one) if key not in _NEVER]
     chosen = ["model"]
     if len({one["dataset"] for one in known if one["dataset"] is not None}) > 1:
         chosen.append("dataset")  # one average, or one column, must not mix data
     for key in sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)):
-        if key not in chosen and _count(known, [*chosen, key]) > _count(known, chosen):
+        if key not in chosen and groups([*chosen, key]) > groups(chosen):
             chosen.append(key)
     return tuple(chosen)
-
-
-def _count(known: Sequence[dict[str, Any]], keys: Sequence[str]) -> int:
-    """Return how many groups the keys make; trained and fresh networks are never in one."""
-    return len({(one["trained"], *(one.get(key) for key in keys)) for one in known})

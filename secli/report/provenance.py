@@ -3,58 +3,52 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from secli.records import DataInfo, Provenance
+from secli.records import Provenance
 from secli.report.content import Fact, Origin
 from secli.tables.collect import Run
 from secli.tables.dataset_names import called
 from secli.tables.table import Cell, Column, Table
 
 # what decides numbers to the last digit: a reader must know where records differ in it
-MIXABLE = ("secli", "commit", "Python", "platform", "device", "threads")
+_FACTS: dict[str, Callable[[Provenance], str]] = {
+    "secli": lambda one: one.secli,
+    "commit": lambda one: one.commit or "none (no git checkout)",
+    "Python": lambda one: one.python,
+    "platform": lambda one: one.platform,
+    "device": lambda one: one.device,
+    "threads": lambda one: str(one.threads),
+}
+# what several of them are called; of all else, libraries too, there are versions
+_SEVERAL = {
+    "commit": "several commits",
+    "Python": "several Pythons",
+    "platform": "several platforms",
+    "device": "several devices",
+    "threads": "several numbers of threads",
+}
 
 
 def origin(runs: Sequence[Run]) -> Origin:
     """Collect the provenance of all records of the runs."""
-    records = [
-        record.provenance for run in runs for record in (run.training, run.curves) if record is not None
-    ]
-    counted = {
-        "secli": Counter(one.secli for one in records),
-        "commit": Counter(one.commit or "none (no git checkout)" for one in records),
-        "Python": Counter(one.python for one in records),
-        "platform": Counter(one.platform for one in records),
-        "device": Counter(one.device for one in records),
-        "threads": Counter(str(one.threads) for one in records),
-    }
-    libraries = _libraries(records)
+    records = [one.provenance for run in runs for one in (run.training, run.curves) if one is not None]
+    counted = {name: Counter(map(value, records)) for name, value in _FACTS.items()}
+    libraries: dict[str, Counter[str]] = {}
+    for record in records:
+        for name, version in record.libraries.items():
+            libraries.setdefault(name, Counter())[version] += 1
+    versions = [f"{name} {' / '.join(_with_counts(counts))}" for name, counts in libraries.items()]
+    # the first and the last time of writing, in UTC, to the minute
+    times = sorted({record.created.replace("T", " ")[:16] for record in records})
     facts = [Fact(name, _with_counts(counts)) for name, counts in counted.items()]
-    facts.append(
-        Fact("libraries", (", ".join(f"{n} {' / '.join(_with_counts(c))}" for n, c in libraries.items()),))
-    )
-    facts.append(Fact("recorded", (_dates(records),)))
-    facts += [Fact("data", _data(runs))] if _data(runs) else []
-    return Origin(
-        mixes=tuple(_mixes({**counted, **libraries})),
-        facts=tuple(facts),
-        commands=_with_counts(Counter(one.command for one in records)),
-        runs=_runs_table(runs),
-    )
-
-
-def _libraries(records: Iterable[Provenance]) -> dict[str, Counter[str]]:
-    counted: dict[str, Counter[str]] = {}
-    for one in records:
-        for name, version in one.libraries.items():
-            counted.setdefault(name, Counter())[version] += 1
-    return counted
-
-
-def _dates(records: Sequence[Provenance]) -> str:
-    """Return the first and the last time of writing, in UTC, to the minute."""
-    times = sorted(one.created.replace("T", " ")[:16] for one in records)
-    return f"{times[0]} UTC" if times[0] == times[-1] else f"{times[0]} to {times[-1]} UTC"
+    facts.append(Fact("libraries", (", ".join(versions),)))
+    facts.append(Fact("recorded", (f"{' to '.join(dict.fromkeys((times[0], times[-1])))} UTC",)))
+    data = _data(runs)
+    facts += [Fact("data", data)] if data else []
+    commands = _with_counts(Counter(record.command for record in records))
+    return Origin(tuple(_mixes({**counted, **libraries})), tuple(facts), commands, _runs_table(runs))
 
 
 def _with_counts(counts: Counter[str]) -> tuple[str, ...]:
@@ -63,38 +57,33 @@ def _with_counts(counts: Counter[str]) -> tuple[str, ...]:
     return tuple(f"{value} ({count} records)" for value, count in sorted(counts.items()))
 
 
-def _mixes(counted: dict[str, Counter[str]]) -> list[str]:
+def _mixes(counted: Mapping[str, Counter[str]]) -> list[str]:
     mixes = []
     for name, counts in counted.items():
         if len(counts) > 1:
-            said = ", ".join(f"{value} ({count})" for value, count in sorted(counts.items()))
-            what = "numbers of threads" if name == "threads" else f"{name}s" if name in MIXABLE[1:] else name
-            of = "several" if name in MIXABLE[1:] else "several versions of"
-            mixes.append(f"The records come from {of} {what}: {said}.")
-    changed = sum(count for commit, count in counted["commit"].items() if commit.endswith("+"))
+            each = ", ".join(f"{value} ({count})" for value, count in sorted(counts.items()))
+            mixes.append(
+                f"The records come from {_SEVERAL.get(name, f'several versions of {name}')}: {each}."
+            )
+    commits = counted["commit"]
+    changed = sum(count for commit, count in commits.items() if commit.endswith("+"))
     if changed:
-        mixes.append(
-            f"{changed} of {counted['commit'].total()} records were made with uncommitted changes (+)."
-        )
+        mixes.append(f"{changed} of {commits.total()} records were made with uncommitted changes (+).")
     return mixes
 
 
 def _data(runs: Sequence[Run]) -> tuple[str, ...]:
     """Return each set of images once, with its digest and what it served for."""
-    uses: dict[tuple[str, int, str], list[str]] = {}
+    uses: dict[tuple[str, int, str], dict[str, None]] = {}
     for run in runs:
-        for info, use in ((run.trained_on, "trained on"), (_measured_on(run), "measured on")):
+        measured_on = run.curves.data if run.curves is not None else None
+        for info, use in ((run.trained_on, "trained on"), (measured_on, "measured on")):
             if info is not None:
-                served = uses.setdefault((info.name, info.realisation, info.digest), [])
-                served += [] if use in served else [use]
+                uses.setdefault((info.name, info.realisation, info.digest), {})[use] = None
     return tuple(
-        f"{name} r{realisation} ({', '.join(served)}): sha256 {digest}"
-        for (name, realisation, digest), served in sorted(uses.items())
+        f"{name} r{realisation} ({', '.join(own)}): sha256 {digest}"
+        for (name, realisation, digest), own in sorted(uses.items(), key=lambda item: item[0])
     )
-
-
-def _measured_on(run: Run) -> DataInfo | None:
-    return None if run.curves is None else run.curves.data
 
 
 def _runs_table(runs: Sequence[Run]) -> Table:
@@ -112,25 +101,20 @@ def _runs_table(runs: Sequence[Run]) -> Table:
         Column("created", "recorded (UTC)", text=True),
     )
     names = called(run.trained_on for run in runs if run.trained_on is not None)
-    return Table("All runs", columns, tuple(_run_line(run, names) for run in runs))
-
-
-def _run_line(run: Run, names: Mapping[str, str]) -> tuple[Cell, ...]:
-    record = run.training if run.training is not None else run.curves
-    if record is None:
-        raise ValueError(f"{run.path}: a run needs at least one record")
-    results = run.training.results if run.training is not None else None
-    said = record.provenance
-    return (
-        Cell(str(run.path)),
-        Cell(run.called if run.trained else f"{run.called} (untrained)"),
-        Cell(None) if run.trained_on is None else Cell(run.trained_on.name, words=names[run.trained_on.name]),
-        Cell(run.realisation),
-        Cell(run.seed),
-        Cell(results.test_error if results is not None else None),
-        Cell(said.secli),
-        Cell(said.commit),
-        Cell(said.device),
-        Cell(said.threads),
-        Cell(said.created.removesuffix("+00:00").replace("T", " ")),
-    )
+    lines = []
+    for run in runs:
+        made = run.record.provenance
+        results = run.training.results if run.training is not None else None
+        values: dict[str, Any] = {
+            **made.model_dump(include={"secli", "commit", "device", "threads"}),
+            "run": str(run.path),
+            "model": run.called if run.trained else f"{run.called} (untrained)",
+            "dataset": run.trained_on.name if run.trained_on is not None else None,
+            "realisation": run.realisation,
+            "seed": run.seed,
+            "test_error": results.test_error if results is not None else None,
+            "created": made.created.removesuffix("+00:00").replace("T", " "),
+        }
+        words = {"dataset": names.get(values["dataset"], "")}
+        lines.append(tuple(Cell(values[one.key], words=words.get(one.key, "")) for one in columns))
+    return Table("All runs", columns, tuple(lines))

@@ -73,7 +73,7 @@ class Run:
     @property
     def model(self) -> ModelInfo:
         """Which network."""
-        return self._record.model
+        return self.record.model
 
     @property
     def trained(self) -> bool:
@@ -128,7 +128,8 @@ class Run:
         return {record.provenance.secli for record in (self.training, self.curves) if record is not None}
 
     @property
-    def _record(self) -> TrainingRecord | EquivarianceRecord:
+    def record(self) -> TrainingRecord | EquivarianceRecord:
+        """The record of its training; without one, of its curves."""
         record = self.training if self.training is not None else self.curves
         if record is None:
             raise ValueError(f"{self.path}: a run needs at least one record")
