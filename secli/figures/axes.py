@@ -41,16 +41,9 @@ def factor_axis(axes: Axes, factors: Sequence[float]) -> None:
 
 
 def error_axis(axes: Axes, values: Sequence[float], tops: Sequence[float] = ()) -> None:
-    """Set the axis of errors: logarithmic, with a linear foot for zeros, when the range of the values calls for it.
+    """Set the vertical axis of errors: logarithmic, with a linear foot for zeros, when the range of values asks for it.
 
-    Parameters
-    ----------
-    axes : Axes
-        Its vertical axis is set.
-    values : sequence of float
-        What is drawn.
-    tops : sequence of float
-        Upper ends of intervals, which shall be seen too.
+    ``tops`` are upper ends of intervals, which shall be seen too.
     """
     light_grid(axes)
     positive = [value for value in values if value > 0]

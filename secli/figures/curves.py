@@ -54,15 +54,6 @@ def plot_curves(records: Records, path: Path, title: str | None = None) -> None:
     the notes repeat; thin tinted lines are single scale levels or channels, thin grey ones are controls. Null values
     are not drawn and named below the figure.
 
-    Parameters
-    ----------
-    records : sequence of EquivarianceRecord
-        One curve each, in the order of the legend.
-    path : Path
-        ``.png``, ``.svg`` or ``.pdf``.
-    title : str, optional
-        Title of the figure; by default the data that was measured on.
-
     Raises
     ------
     InputError

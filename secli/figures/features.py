@@ -57,15 +57,6 @@ def plot_views(views: FeatureViews, path: Path, title: str | None = None) -> Non
     L_sΦ(f), Φ(L_s f) and their difference on one symmetric colour scale per channel, level by level for a scale
     space. Cells that L_s cannot know are hatched.
 
-    Parameters
-    ----------
-    views : FeatureViews
-        What ``secli.equivariance.views.feature_views`` returns.
-    path : Path
-        ``.png``, ``.svg`` or ``.pdf``.
-    title : str, optional
-        Title of the figure; by default the factor.
-
     Raises
     ------
     InputError

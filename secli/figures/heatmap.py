@@ -78,15 +78,6 @@ def plot_heatmap(records: Records, path: Path, title: str | None = None) -> None
     are hatched grey with a letter that the notes explain; a small ring marks factors off the model's lattice of
     scales, an asterisk a warning that the notes repeat.
 
-    Parameters
-    ----------
-    records : sequence of EquivarianceRecord
-        One map each; single levels, single channels and controls are left to the curves.
-    path : Path
-        ``.png``, ``.svg`` or ``.pdf``.
-    title : str, optional
-        Title of the figure; by default the data that was measured on.
-
     Raises
     ------
     InputError

@@ -29,12 +29,7 @@ OWN_COLOURS = " Each figure has a colour scale of its own."
 def figures(groups: Sequence[Group], sweeps: Sequence[str]) -> list[FigurePart]:
     """Return the figures of curves, then the heat maps, of all groups that were measured.
 
-    Parameters
-    ----------
-    groups : sequence of Group
-        Of the comparison.
-    sweeps : sequence of str
-        Commands of the sweeps that measured: their workers have no command of their own.
+    ``sweeps`` are the commands of the sweeps that measured: their workers have no command of their own.
     """
     networks = [
         record
@@ -78,7 +73,7 @@ def networks_of(group: Group) -> list[EquivarianceRecord]:
     """Return the curves of a group, named as it is: the mean over its runs, or each run where they do not match."""
     if not group.curves:
         return []
-    name = ", ".join([group.model, *group.details])
+    name = ", ".join([group.model.name, *group.details])
     try:
         return [_named(pool(group.curves), name)]
     except InputError:  # measured at other taps or factors

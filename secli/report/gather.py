@@ -32,18 +32,8 @@ def gather(
 ) -> Report:
     """Read runs, results and sweeps, and lay out what a report says of them.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        Run directories, directories that hold runs, record files, directories of sweeps.
-    command : str
-        The command that writes the report.
-    title : str, optional
-        Its heading; by default the sweep's name, else what the networks were trained on.
-    by : sequence of str, optional
-        What makes a row; by default all in which the runs of one model differ.
-    published : bool
-        Whether published figures stand beside the measured ones.
+    The heading is by default the sweep's name, else what the networks were trained on; a row is made by default of
+    all in which the runs of one model differ.
 
     Raises
     ------
@@ -127,7 +117,7 @@ def _title(summary: Summary, sweeps: Sequence[tuple[Path, SweepRecord]]) -> str:
 
 def _lead(summary: Summary, sweeps: Sequence[tuple[Path, SweepRecord]]) -> list[str]:
     runs = sum(row.n for row in summary.rows)
-    models = len({row.model for row in summary.rows})
+    models = len({row.model.name for row in summary.rows})
     abouts = [record.about for _, record in sweeps if record.about]
     lead = [about[:1].upper() + about[1:].rstrip(".") + "." for about in abouts]
     lead += [f"'{one.command}' planned {len(one.runs)} runs ({one.name})." for _, one in sweeps]

@@ -8,7 +8,10 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from html import escape as escape_html
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from secli.errors import printable
 from secli.provenance import secli_version
@@ -19,18 +22,12 @@ from secli.tables.layout import BEST
 from secli.tables.statistic import Statistic
 from secli.tables.table import Cell, Column, Table, cell_parts
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
-
 _PAUSE = re.compile(r"([_/,])(?=\w)")
 SHORT = 28  # characters: words that stand on one line where there is room
 
 
 def to_html(report: Report) -> str:
     """Return the report as one HTML document; all text of the records is escaped."""
-    from markupsafe import Markup
-
     loader = _environment().loader
     assert loader is not None
     style, script = (loader.get_source(_environment(), name)[0] for name in ("style.css", "sorting.js"))
@@ -56,8 +53,6 @@ def table_html(table: Table, sortable: bool) -> str:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader
-
     environment = Environment(
         loader=PackageLoader("secli.report"),
         autoescape=True,
@@ -78,8 +73,6 @@ def _environment() -> Environment:
 
 def _shown(value: object) -> Markup:
     """Return what a browser shows as it reads, whatever stands in a name or a note; markup of ours stays."""
-    from markupsafe import Markup
-
     return value if isinstance(value, Markup) else Markup(escape_html(printable(str(value))))
 
 
@@ -101,8 +94,6 @@ def _contents(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _drawing(part: FigurePart) -> Markup:
-    from markupsafe import Markup
-
     return Markup(inline_svg(part.draw(), part.key, f"{part.title}. {part.caption}"))
 
 
@@ -124,16 +115,12 @@ def _classes(cell: Cell, column: Column) -> list[str]:
 
 
 def _sorted_by(cell: Cell) -> Markup:
-    from markupsafe import Markup
-
     value = cell.value.mean if isinstance(cell.value, Statistic) else cell.value
     return Markup(f' data-value="{float(value)!r}"' if isinstance(value, int | float) else "")
 
 
 def _text(cell: Cell, column: Column) -> Markup:
     """Return a cell's text: a name or a path may break where one reads a pause, a number stays on one line."""
-    from markupsafe import Markup
-
     parts = cell_parts(cell, column)
     if column.text:
         return Markup(_PAUSE.sub(r"\1<wbr>", str(_shown(" ".join(parts)))))

@@ -20,14 +20,7 @@ _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 def inline_svg(figure: Figure, prefix: str, label: str) -> str:
     """Return a figure as one ``<svg>`` element for an HTML page; the same figure gives the same text.
 
-    Parameters
-    ----------
-    figure : Figure
-        What is drawn.
-    prefix : str
-        Put before every id, so that no two figures of a page share one.
-    label : str
-        What a screen reader says in place of the picture.
+    ``prefix`` stands before every id, so that no two figures of a page share one; ``label`` is for screen readers.
     """
     import matplotlib
 

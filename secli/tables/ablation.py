@@ -41,19 +41,9 @@ def ablation_tables(
 ) -> list[Table]:
     """Return one table per parameter: test error and Δ at each of its values, all else at the base configuration.
 
-    The base is, network by network, the value that most runs have of each parameter; of several as frequent ones the
-    registry's.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        Finished runs.
-    aside : list of SetAside
-        Takes the runs that differ from the base in something that is not among the parameters, or in two of them.
-    parameters : sequence of str
-        Options (``model.base``) and training settings (``lr``).
-    spec : TableSpec
-        What makes a network (``rows``), quantities, tap, factors.
+    Parameters are options (``model.base``) and training settings (``lr``). The base is, network by network, the value
+    that most runs have of each; of several as frequent ones the registry's. ``aside`` takes the runs that differ from
+    it in something else, or in two of them.
 
     Raises
     ------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from secli.records import (
     DataInfo,
     EquivarianceRecord,
     ModelInfo,
-    SweepRecord,
     TrainingRecord,
     is_versioned,
     read_json,
@@ -57,10 +56,8 @@ class Run:
     ----------
     path
         Where it was found, as the user knows it.
-    training
-        Its training record; None for a result of ``secli equivariance`` that stands alone.
-    curves
-        Its equivariance curves; None when it was not measured.
+    training, curves
+        Its training record and its equivariance curves; None where there are none.
     names
         What the sweep that it belongs to calls it, once per block that lists it; empty without a sweep.
     """
@@ -137,23 +134,12 @@ class Run:
 
 
 def collect(paths: Sequence[Path]) -> tuple[list[Run], list[SetAside]]:
-    """Read all runs and results at the given paths.
+    """Return the finished runs at the paths in the order found, and what was set aside with the reason.
 
     A path is a run directory, a directory that holds runs or results at any depth, or the file of one record. A run
     that is reached twice, or was copied, counts once; a result measured on a run that is also given joins it. The
     runs of a sweep come in its order, with the names that it gives them. JSON files below a directory that are no
     records are passed over.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        What the user named.
-
-    Returns
-    -------
-    tuple
-        The finished runs in the order found, and what was set aside with the reason (failed or unfinished runs, and
-        records that cannot be read).
 
     Raises
     ------
@@ -167,14 +153,14 @@ def collect(paths: Sequence[Path]) -> tuple[list[Run], list[SetAside]]:
     sweeps: dict[Path, Listing] = {}
     for path in paths:
         named, found = _expand(path)
-        names = {place: _names_of(place, sweeps, aside) for place in found}
+        names = {one: _names_of(one, sweeps, aside) for one in found}
         # a sweep's runs in its order, before what else lies there
-        for place in sorted(found, key=lambda place: (names[place][0], place.is_file())):
+        for one in sorted(found, key=lambda one: (names[one][0], one.is_file())):
             try:
-                run = replace(_read(place), names=names[place][1])
+                run = replace(_read(one), names=names[one][1])
             except InputError as error:
                 unreadable += [error] if named else []
-                aside.append(SetAside(str(place), str(error).removeprefix(f"{place}: ")))
+                aside.append(SetAside(str(one), str(error).removeprefix(f"{one}: ")))
             else:
                 _admit(run, runs, aside)
     if unreadable and not runs:
@@ -204,7 +190,16 @@ def _expand(path: Path) -> tuple[bool, list[Path]]:
     if not path.is_dir():
         raise InputError(f"{path}: no such run directory or record file")
     tidy_below(path)
-    found = sorted(set(_below(path)))
+    # a name that begins with a dot is still being written, another was put aside
+    files = [
+        file
+        for file in path.rglob("*.json")
+        if not any(part.startswith(".") or _PUT_ASIDE.search(part) for part in file.relative_to(path).parts)
+    ]
+    runs = {file.parent for file in files if file.name == RECORD_FILE}
+    # what lies in a run directory belongs to the run, whatever it is
+    alone = [f for f in files if f.name not in (RECORD_FILE, SWEEP_FILE) and runs.isdisjoint(f.parents)]
+    found = sorted(runs | {file for file in alone if file.name == CURVES_FILE or _is_record(file)})
     if not found:
         raise InputError(
             f"{path}: no record here or below; is this a run directory that 'secli train' wrote?"
@@ -212,82 +207,50 @@ def _expand(path: Path) -> tuple[bool, list[Path]]:
     return False, found
 
 
-def _below(path: Path) -> Iterator[Path]:
-    """Give run directories, results that stand alone, and the results of ``secli equivariance --save``."""
-    runs = {record.parent for record in path.rglob(RECORD_FILE) if _written(record, path)}
-    yield from runs
-    for file in path.rglob("*.json"):
-        if file.name in (RECORD_FILE, SWEEP_FILE) or not _written(file, path):
-            continue
-        # what lies in a run directory belongs to the run, whatever it is
-        if runs.isdisjoint(file.parents) and (file.name == CURVES_FILE or _is_record(file)):
-            yield file
-
-
-def _written(file: Path, below: Path) -> bool:
-    """Say whether a file is whole: a name that begins with a dot is still being written, one was put aside."""
-    parts = file.relative_to(below).parts
-    return not any(part.startswith(".") or _PUT_ASIDE.search(part) for part in parts)
-
-
 def _is_record(file: Path) -> bool:
-    """Say whether a file calls itself a result of ours; whether it is a whole one shows when it is read."""
+    """Whether a file calls itself a result of ours; whether it is a whole one shows when it is read."""
     try:
         content = read_json(file)
     except (OSError, ValueError):
         return False
-    if not is_versioned(content):
-        return False
-    return content.get("kind") in ("training", "equivariance")
+    return is_versioned(content) and content.get("kind") in ("training", "equivariance")
 
 
-def _names_of(
-    place: Path, sweeps: dict[Path, Listing], aside: list[SetAside]
-) -> tuple[int, tuple[Name, ...]]:
-    """Return the place of a run in its sweep, and its names there; runs outside sweeps come last.
+def _names_of(path: Path, sweeps: dict[Path, Listing], aside: list[SetAside]) -> tuple[int, tuple[Name, ...]]:
+    """Return the position of a run in its sweep, and its names there; runs outside sweeps come last.
 
     A damaged record of a sweep is set aside, and its runs have no names.
     """
-    run = place.resolve()
+    run = path.resolve()
     if len(run.parts) < 3:
         return OUTSIDE
     directory = run.parent.parent  # <sweep>/<model>/<run>
     if directory not in sweeps:
+        sweeps[directory] = {}
         try:
-            sweeps[directory] = _listing(read_sweep_record(directory))
+            record = read_sweep_record(directory)
         except InputError as error:
-            sweeps[directory] = {}
-            above = place.parent.parent  # as the user knows it, if his path goes as far up
+            above = path.parent.parent  # as the user knows it, if his path goes as far up
             where = (above if above.resolve() == directory else directory) / SWEEP_FILE
             aside.append(SetAside(str(where), str(error).removeprefix(f"{directory / SWEEP_FILE}: ")))
+        else:
+            for index, one in enumerate(record.runs if record is not None else ()):
+                first, names = sweeps[directory].get(one.run, (index, ()))
+                sweeps[directory][one.run] = first, tuple(dict.fromkeys((*names, (one.label, one.tag))))
     return sweeps[directory].get(f"{run.parent.name}/{run.name}", OUTSIDE)
 
 
-def _listing(sweep: SweepRecord | None) -> Listing:
-    listing: Listing = {}
-    for index, one in enumerate(sweep.runs if sweep is not None else ()):
-        first, names = listing.get(one.run, (index, ()))
-        listing[one.run] = first, tuple(dict.fromkeys((*names, (one.label, one.tag))))
-    return listing
-
-
-def _read(place: Path) -> Run:
-    if place.is_dir():
-        return Run(place, read_training_record(place), _curves_of(place))
-    record = read_record(place)
+def _read(path: Path) -> Run:
+    if path.is_dir():
+        training, file = read_training_record(path), path / CURVES_FILE
+        curves = read_record(file) if file.is_file() else None
+        if isinstance(curves, TrainingRecord):
+            raise InputError(f"{file}: a record of kind '{curves.kind}', not of equivariance curves")
+        return Run(path, training, curves)
+    record = read_record(path)
     if isinstance(record, TrainingRecord):
-        return Run(place, record, None)
-    return Run(place, _training_of(record), record)
-
-
-def _curves_of(run: Path) -> EquivarianceRecord | None:
-    file = run / CURVES_FILE
-    if not file.is_file():
-        return None
-    record = read_record(file)
-    if not isinstance(record, EquivarianceRecord):
-        raise InputError(f"{file}: a record of kind '{record.kind}', not of equivariance curves")
-    return record
+        return Run(path, record, None)
+    return Run(path, _training_of(record), record)
 
 
 def _training_of(curves: EquivarianceRecord) -> TrainingRecord | None:
@@ -315,8 +278,7 @@ def _admit(run: Run, runs: list[Run], aside: list[SetAside]) -> None:
         if other.curves is None:
             runs[index] = replace(other, curves=run.curves)
         elif run.curves is not None and run.curves != other.curves:
-            aside.append(
-                SetAside(str(run.path), f"another measurement of {other.path}, which is counted once")
-            )
+            reason = f"another measurement of {other.path}, which is counted once"
+            aside.append(SetAside(str(run.path), reason))
         return
     runs.append(run)

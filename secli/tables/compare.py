@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -34,16 +34,8 @@ Found = Sequence[Sequence[Reported]]
 class Comparison:
     """What ``secli compare`` shows; its tables are made when they are asked for, since JSON needs none.
 
-    Attributes
-    ----------
-    summary
-        The groups of runs.
-    reported
-        The published figures of each row.
-    published
-        All published figures; None where nobody asked for them.
-    accuracy
-        Whether the accuracy at the chosen factors has columns.
+    ``reported`` are the figures of each row, out of all that are ``published`` (None: nobody asked for them);
+    ``accuracy`` tells whether the accuracy at the chosen factors has columns.
     """
 
     summary: Summary
@@ -92,18 +84,9 @@ class Comparison:
 def compare(
     summary: Summary, published: Published | None = None, sort: str | None = None, accuracy: bool = False
 ) -> Comparison:
-    """Lay a summary out.
+    """Lay a summary out, with published figures, accuracies, and sorted by a column where asked.
 
-    Parameters
-    ----------
-    summary : Summary
-        The rows.
-    published : Published, optional
-        Figures to put next to the measured ones.
-    sort : str, optional
-        Key of a column (``-`` before it: from the largest); rows without a value come last.
-    accuracy : bool
-        Whether the accuracy at the chosen factors has columns.
+    ``sort`` is the key of a column (``-`` before it: from the largest); rows without a value come last.
 
     Raises
     ------
@@ -139,7 +122,7 @@ def _measured_columns(summary: Summary, accuracy: bool) -> list[tuple[Column, li
     for one in quantities:
         found = [statistic(values_at.get((index, one.key), {}).values()) for index in range(len(rows))]
         if one.key == "parameters":
-            columns.append((Column(one.key, one.title), [Cell(row.parameters) for row in rows]))
+            columns.append((Column(one.key, one.title), [Cell(row.model.parameters) for row in rows]))
         elif one.curves or any(value.n for value in found):
             # a statistic that rests on fewer runs than its row tells on how many
             marks = [f" (n={v.n})" if 0 < v.n < row.n else "" for v, row in zip(found, rows, strict=True)]
@@ -282,30 +265,20 @@ def _sorted(summary: Summary, sort: str | None) -> Summary:
         return summary
     descending, key = sort.startswith("-"), sort.removeprefix("-")
     key = SORT_ALIASES.get(key, key)
-    fixed = [QUANTITIES[name] for name in ("test_error", "delta", "parameters", "train_seconds")]
-    at_factors = [at(factor) for at in (delta_at, accuracy_at_factor) for factor in summary.factors]
-    readers: dict[str, Callable[[Group], Any]] = {
-        "n": lambda row: row.n,
-        **{one.key: _mean_of(one) for one in fixed},
-        **{name: _fact_of(name) for name in summary.by},
-        **{one.key: _mean_of(one) for one in at_factors},
-    }
-    if key not in readers:
-        raise UnknownNameError("column --sort", key, [*readers, *SORT_ALIASES])
-    keyed = [(readers[key](row), row) for row in summary.rows]
+    named = [QUANTITIES[name] for name in ("test_error", "delta", "parameters", "train_seconds")]
+    quantities = {one.key: one for one in (*named, *summary.at_factors())}
+    known = ["n", *(one.key for one in named), *summary.by, *(one.key for one in summary.at_factors())]
+    if key not in known:
+        raise UnknownNameError("column --sort", key, [*known, *SORT_ALIASES])
+    keyed: list[tuple[Any, Group]] = []
+    for row in summary.rows:
+        value = row.n if key == "n" else row.by[key] if key in summary.by else None
+        keyed.append((row.statistic(quantities[key]).mean if key in quantities else value, row))
     there = [pair for pair in keyed if pair[0] is not None]
     numeric = all(isinstance(value, int | float) for value, _ in there)
     there.sort(key=lambda pair: pair[0] if numeric else str(pair[0]), reverse=descending)
     missing = [row for value, row in keyed if value is None]
     return replace(summary, rows=(*(row for _, row in there), *missing))
-
-
-def _mean_of(quantity: Quantity) -> Callable[[Group], float | None]:
-    return lambda row: row.statistic(quantity).mean
-
-
-def _fact_of(name: str) -> Callable[[Group], Any]:
-    return lambda row: row.by[name]
 
 
 def _row_json(row: Group, summary: Summary, found: Sequence[Reported]) -> dict[str, Any]:
@@ -319,22 +292,25 @@ def _row_json(row: Group, summary: Summary, found: Sequence[Reported]) -> dict[s
             "data": data,
             "images": images,
             "factors": list(summary.mean_factors),
-            **asdict(row.delta),
+            **asdict(row["delta"]),
         }
+    at_factors = {
+        f"{name}_at": [{"factor": f, **asdict(row.statistic(at(f)))} for f in summary.factors]
+        for name, at in (("delta", delta_at), ("accuracy", accuracy_at_factor))
+    }
     return {
-        "model": row.model,
+        "model": row.model.name,
         "trained": row.trained,
         "by": dict(row.by),
         "n": row.n,
-        "test_error": asdict(row.test_error),
+        "test_error": asdict(row["test_error"]),
         "delta": delta,
-        "delta_at": [{"factor": f, **asdict(value)} for f, value in row.delta_at.items()],
-        "accuracy_at": [{"factor": f, **asdict(value)} for f, value in row.accuracy_at.items()],
-        "parameters": row.parameters,
-        "train_seconds": asdict(row.train_seconds),
+        **at_factors,
+        "parameters": row.model.parameters,
+        "train_seconds": asdict(row["train_seconds"]),
         "data": row.data,
         "training": row.settings,
-        "options": dict(row.members[0].model.options),
-        "runs": list(row.runs),
+        "options": dict(row.model.options),
+        "runs": [str(run.path) for run in row.members],
         "reported": [entry.as_json() for entry in found],
     }

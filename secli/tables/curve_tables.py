@@ -30,20 +30,13 @@ AtFactor = CurveRow | LocalRow | AccuracyRow
 
 
 def render_curves(records: Sequence[EquivarianceRecord], format: str, width: int = 100) -> str:
-    """Write equivariance curves in one of the five formats.
+    """Write equivariance curves in one of the five formats; ``width`` is that of the terminal (``table`` only).
 
-    Parameters
-    ----------
-    records : sequence of EquivarianceRecord
-        One per network.
-    format : str
-        ``table``, ``markdown`` and ``latex``: per network the table tap × factor of the error with its interval and
-        its floor, and where they were measured its single levels and channels, its controls, the Lie derivative,
-        what each part adds alone, and the accuracy. ``csv``: one tidy table with one line per number and
-        everything that belongs to it, its kind in the column ``quantity``. ``json``: the record as stored,
-        ``{model, data, metric, rows: [...], accuracy: [...], ...}``; a list of these for several networks.
-    width : int
-        Columns of the terminal (``table`` only).
+    ``table``, ``markdown`` and ``latex``: per network the table tap × factor of the error with its interval and its
+    floor, and where they were measured its single levels and channels, its controls, the Lie derivative, what each
+    part adds alone, and the accuracy. ``csv``: one tidy table with one line per number and all that belongs to it.
+    ``json``: the record as stored, ``{model, data, metric, rows: [...], accuracy: [...], ...}``; a list of these for
+    several networks.
 
     Raises
     ------

@@ -25,12 +25,9 @@ def parameters_of(info: DataInfo) -> dict[str, Any]:
 
 
 def called(infos: Iterable[DataInfo]) -> dict[str, str]:
-    """Return what each dataset is called, by its name; the hash in a name is left out where no two are then equal.
+    """Return what each dataset that may stand in a table is called, by its name.
 
-    Parameters
-    ----------
-    infos : iterable of DataInfo
-        All that may stand beside each other, each as often as it comes.
+    The hash in a name is left out where no two are then equal.
     """
     first = {info.name: info for info in reversed(list(infos))}
     plain = {name: _words(base_dataset(name), info) for name, info in first.items()}

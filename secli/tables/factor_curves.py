@@ -25,12 +25,7 @@ def curve_tables(
 ) -> list[Table]:
     """Return two tables, accuracy and Δ, with a column for each factor at which all networks were measured.
 
-    Parameters
-    ----------
-    runs, aside, published, planned
-        As in ``pivot_tables``.
-    spec : TableSpec
-        Rows, factors (those at which something has a column; None: all that are common), tap.
+    The arguments are those of ``pivot_tables``; the factors that have a column are those of ``spec``, if any.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError, UnknownNameError
-from secli.records import DataInfo, EquivarianceRecord, TrainingResults
+from secli.records import EquivarianceRecord, ModelInfo
 from secli.tables import notes, readings
 from secli.tables.belonging import (
     DRAW,
@@ -25,7 +25,7 @@ from secli.tables.belonging import (
 from secli.tables.collect import Run, SetAside, collect
 from secli.tables.dataset_names import called, with_realisations
 from secli.tables.paired_tests import Draw
-from secli.tables.quantities import QUANTITIES, Quantity, accuracy_at_factor, delta_at
+from secli.tables.quantities import Quantity, accuracy_at_factor, delta_at, quantity
 from secli.tables.readings import Measure, Reading, readable_tap
 from secli.tables.statistic import Statistic, finite, statistic
 
@@ -35,34 +35,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are averaged.
-
-    Attributes
-    ----------
-    members
-        The runs: realisations × seeds.
-    by
-        The facts that they were grouped by.
-    reading
-        Where Δ and accuracy are read.
-    data_called
-        What a reader calls the training data; None where there are none.
-    """
+    """Runs that are averaged: what they were grouped by, where they are read, what a reader calls their data."""
 
     members: tuple[Run, ...]
     by: Mapping[str, Any]
     reading: Reading
     data_called: str | None
 
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self.members[0].model.name
+    def __getitem__(self, key: str) -> Statistic:
+        """Return a quantity by its name: ``group["test_error"]``, ``group["delta_0.5"]``."""
+        return self.statistic(quantity(key))
 
-    @property
-    def trained(self) -> bool:
-        """Whether the weights come from training."""
-        return self.members[0].trained
+    def statistic(self, of: Quantity) -> Statistic:
+        """Return mean ± standard deviation of a quantity over the runs."""
+        return statistic(self.values(of).values())
+
+    def values(self, of: Quantity) -> dict[Draw, float]:
+        """Return the value of each draw that has one."""
+        read = {_draw(run): finite(of.read(run, self.reading)) for run in self.members}
+        return {draw: value for draw, value in read.items() if value is not None}
 
     @property
     def n(self) -> int:
@@ -70,31 +61,14 @@ class Group:
         return len(self.members)
 
     @property
-    def label(self) -> str:
-        """The model's name, with weights that were loaded; an untrained one says so."""
-        name = str(self.by.get("model", self.model))
-        return name if self.trained else f"{name} (untrained)"
+    def model(self) -> ModelInfo:
+        """The network."""
+        return self.members[0].model
 
     @property
-    def details(self) -> list[str]:
-        """The values of the grouping, but for the model and what is unset, as a reader sees them."""
-        shown = {**self.by, **({"dataset": self.data_called} if self.data_called else {})}
-        return [f"{key} {shown[key]}" for key in self.by if key != "model" and self.by[key] is not None]
-
-    @property
-    def named(self) -> str:
-        """The label with the other values of the grouping: it tells the row from all others."""
-        return ", ".join([self.label, *self.details])
-
-    @property
-    def curves(self) -> tuple[EquivarianceRecord, ...]:
-        """The curves of the runs that were measured."""
-        return tuple(run.curves for run in self.members if run.curves is not None)
-
-    @property
-    def results(self) -> list[TrainingResults]:
-        """The results of the runs that were trained."""
-        return [run.training.results for run in self.members if run.training and run.training.results]
+    def trained(self) -> bool:
+        """Whether the weights come from training."""
+        return self.members[0].trained
 
     @property
     def data(self) -> str | None:
@@ -110,9 +84,9 @@ class Group:
         return {key: value for key, value in settings.items() if key not in (*DRAW, *MACHINE)}
 
     @property
-    def runs(self) -> tuple[str, ...]:
-        """Where the runs are."""
-        return tuple(str(run.path) for run in self.members)
+    def curves(self) -> tuple[EquivarianceRecord, ...]:
+        """The curves of the runs that were measured."""
+        return tuple(run.curves for run in self.members if run.curves is not None)
 
     @property
     def tap(self) -> str | None:
@@ -120,43 +94,21 @@ class Group:
         return self.reading.tap
 
     @property
-    def parameters(self) -> int:
-        """Number of learned parameters."""
-        return self.members[0].model.parameters
+    def label(self) -> str:
+        """The model's name, with weights that were loaded; an untrained one says so."""
+        name = str(self.by.get("model", self.model.name))
+        return name if self.trained else f"{name} (untrained)"
 
     @property
-    def test_error(self) -> Statistic:
-        """Fraction of test images misclassified."""
-        return self.statistic(QUANTITIES["test_error"])
+    def details(self) -> list[str]:
+        """The values of the grouping, but for the model and what is unset, as a reader sees them."""
+        shown = {**self.by, **({"dataset": self.data_called} if self.data_called else {})}
+        return [f"{key} {shown[key]}" for key in self.by if key != "model" and self.by[key] is not None]
 
     @property
-    def train_seconds(self) -> Statistic:
-        """Wall time of training."""
-        return self.statistic(QUANTITIES["train_seconds"])
-
-    @property
-    def delta(self) -> Statistic:
-        """Mean of Δ over the factors of the mean."""
-        return self.statistic(QUANTITIES["delta"])
-
-    @property
-    def delta_at(self) -> dict[float, Statistic]:
-        """Δ at each factor shown."""
-        return {factor: self.statistic(delta_at(factor)) for factor in self.reading.factors}
-
-    @property
-    def accuracy_at(self) -> dict[float, Statistic]:
-        """Accuracy (a fraction) on images rescaled by each factor shown."""
-        return {factor: self.statistic(accuracy_at_factor(factor)) for factor in self.reading.factors}
-
-    def values(self, quantity: Quantity) -> dict[Draw, float]:
-        """Return the value of each draw that has one."""
-        read = {_draw(run): finite(quantity.read(run, self.reading)) for run in self.members}
-        return {draw: value for draw, value in read.items() if value is not None}
-
-    def statistic(self, quantity: Quantity) -> Statistic:
-        """Return mean ± standard deviation of a quantity over the runs."""
-        return statistic(self.values(quantity).values())
+    def named(self) -> str:
+        """The label with the other values of the grouping: it tells the row from all others."""
+        return ", ".join([self.label, *self.details])
 
 
 @dataclass(frozen=True)
@@ -165,24 +117,16 @@ class Summary:
 
     Attributes
     ----------
-    rows
-        The groups, in order of first appearance among the paths.
-    by
-        Facts that they were grouped by.
+    rows, by
+        The groups, and the facts that they were grouped by.
     factors
         Factors whose Δ and accuracy have a column.
-    mean_factors
-        Factors over which Δ is averaged: those that every row could measure at some spatial tap.
-    accuracy_factors
-        Factors over which accuracy is averaged.
-    measure
-        Metric, background, data and number of images of all Δ; None when nothing was measured.
-    measured_on
-        What a reader calls these data.
-    set_aside
-        Runs that entered no average, with the reason.
-    notes
-        What a reader must know.
+    mean_factors, accuracy_factors
+        Factors that Δ and accuracy are averaged over: those that every row could measure.
+    measure, measured_on
+        Metric, background, data and number of images of all Δ (None: nothing was measured), and the data's name.
+    set_aside, notes
+        Runs that entered no average, with the reason, and what a reader must know.
     """
 
     rows: tuple[Group, ...]
@@ -200,16 +144,19 @@ class Summary:
         """What a reader calls the datasets, by their names."""
         return {row.data: row.data_called for row in self.rows if row.data and row.data_called}
 
+    def at_factors(self) -> list[Quantity]:
+        """Return Δ, then accuracy, at each factor that has a column."""
+        return [at(factor) for at in (delta_at, accuracy_at_factor) for factor in self.factors]
+
     def frame(self) -> pandas.DataFrame:
         """Return one row per group and one column per number (fractions, seconds), NaN where there is none."""
         from pandas import DataFrame
 
         from secli.tables.frame import wide
 
-        by = [{**row.by, "trained": row.trained, "n": row.n, "tap": row.tap} for row in self.rows]
-        named = [QUANTITIES[key] for key in ("test_error", "delta", "train_seconds", "parameters")]
-        read = [at(factor) for at in (delta_at, accuracy_at_factor) for factor in self.factors]
-        joined: pandas.DataFrame = DataFrame(by).join(wide(self.rows, [*named, *read]))
+        by = DataFrame([{**row.by, "trained": row.trained, "n": row.n, "tap": row.tap} for row in self.rows])
+        named = map(quantity, ("test_error", "delta", "train_seconds", "parameters"))
+        joined: pandas.DataFrame = by.join(wide(self.rows, [*named, *self.at_factors()]))
         return joined
 
 
@@ -222,8 +169,7 @@ def summarise(
     """Summarise runs and results: one row per model, mean ± standard deviation over realisations and seeds.
 
     Runs enter one average only when they differ in nothing but seed, realisation and machine; where they differ,
-    the majority stays and the others are set aside with the reason. Δ is summarised as the arithmetic mean over
-    ``mean_factors`` at the deepest spatial tap that could be measured at all of them (or at ``tap``).
+    the majority stays and the others are set aside with the reason.
 
     Parameters
     ----------
@@ -234,7 +180,7 @@ def summarise(
     factors : sequence of float, optional
         Scale factors whose Δ and accuracy get a column; by default those measured nearest to 0.5 and 0.8.
     tap : str, optional
-        Tap at which Δ is read.
+        Tap at which Δ is read; by default the deepest spatial one measured at all factors of the mean.
 
     Raises
     ------
@@ -245,8 +191,7 @@ def summarise(
         raise InputError("no runs given: name run directories, a directory that holds them, or result files")
     runs, aside = collect(paths)
     by = check_by(by, runs) if runs else ("model", *by)
-    _, members = sort_runs(runs, by, aside)
-    found = averaged(members, by, aside, factors, tap)
+    found = averaged(sort_runs(runs, by, aside)[1], by, aside, factors, tap)
     more = (*notes.versions(runs), *notes.trainings(found.rows), *notes.missing(found.rows, found.factors))
     return replace(found, set_aside=tuple(aside), notes=more)
 
@@ -258,25 +203,9 @@ def sort_runs(
     keeps_apart: KeepsApart | None = None,
     narrowed: Callable[[list[Run]], list[Run]] = list,
 ) -> tuple[list[Run], list[list[Run]]]:
-    """Put runs into groups by facts, and keep of each group what belongs together.
+    """Return the runs on one set of images, and their groups by facts, each with what belongs together.
 
-    Parameters
-    ----------
-    runs : sequence of Run
-        Finished runs.
-    by : sequence of str
-        The facts.
-    aside : list of SetAside
-        Takes what enters no group, with the reason.
-    keeps_apart : callable, optional
-        From a fact to the option that would keep runs apart by it.
-    narrowed : callable
-        What else is done to a group before the majority decides.
-
-    Returns
-    -------
-    tuple
-        The runs on one set of images, in order, and the groups.
+    ``aside`` takes the others, with the reason; ``narrowed`` reduces a group before the majority decides.
     """
     kept = same_data(named_apart(runs, by), by, aside, keeps_apart)
     return kept, [same_protocol(narrowed(group), by, aside, keeps_apart) for group in grouped(kept, by)]
@@ -290,21 +219,10 @@ def averaged(
     tap: str | None = None,
     mean_over: Sequence[float] | None = None,
 ) -> Summary:
-    """Return groups of runs with where their Δ is read.
+    """Return groups of runs with where they are read; ``aside`` takes measurements unlike the others.
 
-    Parameters
-    ----------
-    members : sequence of sequences of Run
-        The groups.
-    by : sequence of str
-        Facts that the rows carry.
-    aside : list of SetAside
-        Takes the measurements that must not be compared with the others.
-    factors, tap
-        As in ``summarise``.
-    mean_over : sequence of float, optional
-        Factors that Δ and accuracy are averaged over, as far as all could measure them; by default those below 1 for
-        Δ, all for accuracy.
+    Δ and accuracy are averaged over ``mean_over`` as far as all could measure them, by default over the factors
+    below 1 and over all; ``factors`` and ``tap`` are as in ``summarise``.
 
     Raises
     ------
@@ -377,7 +295,5 @@ def _check_tap(tap: str | None, curves: Sequence[Sequence[EquivarianceRecord]]) 
 
 def _draw(run: Run) -> Draw:
     """Return what pairs two runs: the images, the realisation, the seed."""
-    data: DataInfo | None = run.trained_on
-    if data is None and run.curves is not None:
-        data = run.curves.data
+    data = run.trained_on or (run.curves.data if run.curves is not None else None)
     return (data.digest if data is not None else None, run.realisation, run.seed)

@@ -33,23 +33,11 @@ Marks = dict[tuple[str, ...], str]
 
 
 def lay_out(pivot: Pivot, ranks: bool = False, test: Test = "t") -> Table:
-    """Lay a pivot out.
+    """Lay a pivot out, with the mean rank where asked, and the paired test that tells the best from its equals.
 
-    Parameters
-    ----------
-    pivot : Pivot
-        The numbers.
-    ranks : bool
-        Whether the mean rank over the columns has a column.
-    test : str
-        The paired test over draws that tells the best from its equals.
-
-    Returns
-    -------
-    Table
-        For a reader; its ``machine`` has one line per row and set of column facts, with ``<quantity>``,
-        ``<quantity>_standing`` (best, tied, worse), ``<quantity>_p``, the published figures and their difference in
-        standard errors.
+    The table's ``machine`` has one line per row and set of column facts, with ``<quantity>``,
+    ``<quantity>_standing`` (best, tied, worse), ``<quantity>_p``, the published figures and their difference in
+    standard errors.
     """
     found = _standings(pivot, test)
     marks: Marks = {}
@@ -314,7 +302,7 @@ def _machine(
             for place in own:
                 cells |= _machine_cells(pivot, (row, place), found.get((row, place)), keys[place])
                 group = pivot.cell(row, place).group
-                runs |= dict.fromkeys(group.runs if group is not None else ())
+                runs |= dict.fromkeys(str(run.path) for run in (group.members if group is not None else ()))
             cells["mean_rank"] = Cell(ranked[row])
             cells["tap"] = Cell(None if pivot.taps is None else pivot.taps[row])
             cells["runs"] = Cell("; ".join(runs) or None)

@@ -10,6 +10,7 @@ from secli.metrics import METRICS
 from secli.tables.collect import Run
 from secli.tables.curve_rows import whole
 from secli.tables.dataset_names import with_realisations
+from secli.tables.quantities import delta_at
 from secli.tables.readings import Measure, among, same_factor
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def trainings(groups: Sequence[Group]) -> list[str]:
             if group.settings is not None and key not in group.by:
                 value = group.settings.get(key)
                 text = str(list(value) if isinstance(value, tuple | list) else value)
-                models.setdefault(text, []).append(group.model)
+                models.setdefault(text, []).append(group.model.name)
         if len(models) > 1:
             each = "; ".join(f"{value} ({', '.join(dict.fromkeys(who))})" for value, who in models.items())
             notes.append(f"The rows differ in {key}: {each}.")
@@ -58,7 +59,7 @@ def missing(groups: Sequence[Group], factors: Sequence[float]) -> list[str]:
     for factor in factors:
         reasons: dict[str, list[str]] = {}
         for group in groups:
-            if group.curves and group.delta_at[factor].mean is None:
+            if group.curves and group.statistic(delta_at(factor)).mean is None:
                 reasons.setdefault(_reason(group, factor), []).append(group.named)
         for reason, names in reasons.items():
             notes.append(f"No Δ at s = {factor:.3g} for {'; '.join(names)}: {reason}.")

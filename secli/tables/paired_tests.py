@@ -30,10 +30,10 @@ class Standing:
     pairs
         Independent draws that it shares with the best: realisations, or seeds where they share one realisation only.
     p
-        Two-sided p of the paired test against the best, Holm-corrected; None for the best itself, where fewer
-        than three draws are shared, and where so few are that the test could not find any difference.
+        Two-sided p of the paired test against the best, Holm-corrected; None for the best itself, and where so few
+        draws are shared that the test could not find any difference.
     seeds_alone
-        Whether the pairs are the seeds of one realisation, so that nothing is said of other images.
+        Whether the pairs are the seeds of one realisation, so that nothing is known of other images.
     """
 
     best: bool
@@ -57,22 +57,10 @@ class Standing:
 def standings(
     samples: Sequence[Mapping[Draw, float]], lower_is_better: bool, test: Test = "t"
 ) -> list[Standing | None]:
-    """Compare every sample of a column with the best mean.
+    """Compare every sample of a column (draw to value; empty where a row has none) with the best mean.
 
-    Parameters
-    ----------
-    samples : sequence of mapping
-        One mapping of draw to value per row; empty where the row has no value.
-    lower_is_better : bool
-        Whether the smallest mean is the best.
-    test : str
-        ``t`` (paired t) or ``wilcoxon`` (signed rank).
-
-    Returns
-    -------
-    list
-        One standing per sample, None for an empty one; all None where fewer than two have values, or all values are
-        the same.
+    Returns one standing per sample, None for an empty one; all None where fewer than two have values, or all values
+    are the same.
     """
     there = [index for index, sample in enumerate(samples) if sample]
     found: list[Standing | None] = [None] * len(samples)
@@ -177,16 +165,9 @@ def standard_errors(
 def mean_ranks(
     means: Sequence[Sequence[float | None]], lower_is_better: Sequence[bool]
 ) -> tuple[list[float | None], list[int]]:
-    """Return the mean rank of each row, and the columns that it is taken over: those that all rows have.
+    """Return the mean rank of each row of means, and the columns that it is taken over: those that all rows have.
 
     Equal values share the mean of their ranks; a row without any value neither ranks nor counts.
-
-    Parameters
-    ----------
-    means : sequence of sequences
-        Row by row, one mean per column.
-    lower_is_better : sequence of bool
-        Column by column.
     """
     from pandas import DataFrame
 

@@ -44,12 +44,9 @@ class TableSpec:
     tap
         Where Δ is read; None: each network's deepest spatial tap.
     factors
-        Scale factors that Δ and accuracy are averaged over, or that have a column; None: those below 1 for Δ, all
-        for accuracy, as far as all rows have them.
-    ranks
-        Whether to add the mean rank over the columns.
-    test
-        Paired test that tells the best from its equals.
+        Factors that Δ and accuracy are averaged over, or that have a column; None: below 1 for Δ, all for accuracy.
+    ranks, test
+        Whether to add the mean rank over the columns; the paired test that tells the best from its equals.
     """
 
     rows: tuple[str, ...] = ("model",)
@@ -100,22 +97,14 @@ class Pivot:
 
     Attributes
     ----------
-    title
-        Caption.
-    heads
-        What the names of a row are: ``model``, ``model.base``.
-    names
-        The names of each row; None where a network has no such fact.
-    columns
-        The columns.
+    heads, names
+        What the names of a row are (``model``, ``model.base``), and those of each (None: it has no such fact).
     cells
         (row, column) to what stands there; what is missing is not in it.
     taps
         The tap of each row at which Δ is read, where that has a column.
     blocks
         Rows of one block are compared with each other; none: all are.
-    notes
-        What a reader must know.
     dataset_names
         What a reader calls the datasets among the names.
     """
@@ -174,18 +163,8 @@ def pivot_tables(
 ) -> list[Table]:
     """Return the pivot of each quantity, or one table with a column per quantity where no columns are named.
 
-    Parameters
-    ----------
-    runs : sequence of Run
-        Finished runs.
-    aside : list of SetAside
-        Takes what enters no cell, with the reason.
-    spec : TableSpec
-        Rows, columns, quantities.
-    published : Published, optional
-        Figures to put below the measured ones.
-    planned : sequence of mapping
-        What is known of runs that a sweep still lacks: they have a row, and a column, although nothing stands in it.
+    ``aside`` takes the runs that enter no cell, with the reason. ``published`` figures stand below the measured ones.
+    ``planned`` are the known facts of runs that a sweep still lacks: they have a row, and a column, without a value.
 
     Raises
     ------
@@ -377,7 +356,9 @@ def _one_crossing(aside: list[SetAside], keeps_apart: KeepsApart) -> Callable[[l
 
 
 def _crossing_notes(groups: Sequence[Group]) -> list[str]:
-    trained = [(group.model, (group.settings or {}).get("augment")) for group in groups if group.settings]
+    trained = [
+        (group.model.name, (group.settings or {}).get("augment")) for group in groups if group.settings
+    ]
     odd = [
         f"{model} with augment {augment}"
         for model, augment in trained

@@ -197,7 +197,7 @@ def reported(group: Group, published: Published) -> list[Reported]:
     found = []
     for figure in published.figures:
         protocol = published.protocols[figure.protocol]
-        same_network = group.model in figure.models and _comparable(figure, protocol)
+        same_network = group.model.name in figure.models and _comparable(figure, protocol)
         same_data = protocol.dataset in (data, base_dataset(data))
         if same_network and same_data and settings.get("augment") == protocol.augment:
             departures = (
@@ -211,7 +211,7 @@ def reported(group: Group, published: Published) -> list[Reported]:
 
 def elsewhere(groups: Sequence[Group], published: Published) -> list[Reported]:
     """Return the figures of other protocols, other measures and networks we do not have: a table of their own."""
-    models = {group.model for group in groups}
+    models = {group.model.name for group in groups}
     found = []
     for figure in published.figures:
         protocol = published.protocols[figure.protocol]
@@ -247,7 +247,8 @@ def _data_departures(group: Group, data: str, protocol: Protocol) -> list[str]:
         if not _as_published(value, there.get(key))
     ]
     if not here and there["sizes"] is not None:
-        tested = sorted({results.test_images for results in group.results})
+        results = [run.training.results for run in group.members if run.training]
+        tested = sorted({one.test_images for one in results if one})
         if tested != [there["sizes"][2]]:
             departures.append(f"{there['sizes'][2]} test images there, {', '.join(map(str, tested))} here")
     if data != dataset and (departures or not here):
@@ -283,9 +284,10 @@ def _setting_departures(settings: Mapping[str, Any], protocol: Protocol) -> list
 
 def _option_departures(group: Group, figure: Figure) -> list[str]:
     """Compare with the published options: the figure's own, else the catalogue's (no table builds a network)."""
-    if group.model not in MODELS:
+    model = group.model
+    if model.name not in MODELS:
         return []
-    spec, model = MODELS[group.model], group.members[0].model
+    spec = MODELS[model.name]
     usual = {**spec.options, **model.changed, **figure.options}
     departures = [
         f"option {key} {_words(value)} there, {_words(model.options[key])} here"

@@ -19,20 +19,10 @@ _AT = re.compile(r"^(delta|accuracy)_(\d*\.?\d+)$")
 
 @dataclass(frozen=True)
 class Quantity:
-    """One quantity.
+    """One quantity: its name on the command line and in CSV and JSON, its heading, and how it is read off a run.
 
-    Attributes
-    ----------
-    key, title
-        Name on the command line and in CSV and JSON; heading with the unit.
-    read
-        Its value for one run; None where there is none.
-    lower_is_better
-        Whether the smallest is the best; None where neither end is.
-    percent, digits
-        As in ``Column``.
-    curves
-        Whether it comes from the equivariance curves.
+    ``lower_is_better`` is None where neither end is the best, ``percent`` and ``digits`` are as in ``Column``, and
+    ``curves`` tells whether it comes from the equivariance curves.
     """
 
     key: str

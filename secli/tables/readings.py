@@ -33,10 +33,8 @@ class Reading:
 
     Attributes
     ----------
-    tap
-        The tap of Δ at single factors.
-    mean_tap
-        The tap of the mean of Δ; None where no tap could be measured at all its factors.
+    tap, mean_tap
+        The tap of Δ at single factors, and of its mean (None: no tap was measured at all factors of the mean).
     mean_factors, accuracy_factors
         What Δ and accuracy are averaged over.
     factors

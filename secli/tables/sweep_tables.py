@@ -39,18 +39,10 @@ _FOLDER = re.compile(r"^(?P<dataset>.+)-r(?P<realisation>\d+)-s(?P<seed>\d+)-[0-
 
 
 def sweep_tables(directory: Path) -> list[Table]:
-    """Return the tables of a sweep, of what is finished in it.
+    """Return the tables of a sweep's directory, of what is finished in it.
 
-    Parameters
-    ----------
-    directory : Path
-        The sweep's directory, with its ``sweep.json``.
-
-    Returns
-    -------
-    list of Table
-        As its file names them, each with notes on runs that are missing, on versions of secli and on datasets that
-        stand in for others; the flat comparison where it names none; what was set aside, at the end.
+    They are those that its file names, each with notes on runs that are missing and on datasets that stand in for
+    others, or the flat comparison; at the end stands what was set aside.
 
     Raises
     ------

@@ -19,18 +19,14 @@ class Column:
 
     Attributes
     ----------
-    key
-        Name in CSV and JSON; in CSV a statistic becomes ``<key>_mean``, ``<key>_std``, ``<key>_n``.
-    title
-        Heading, with the unit.
+    key, title
+        Name in CSV and JSON (a statistic has ``<key>_mean``, ``_std``, ``_n`` in CSV); heading with the unit.
     percent
         Whether fractions are written as per cent (everywhere but in JSON; CSV says so in the column's name).
     digits
         Decimals; None for three significant digits.
-    statistic
-        Whether the cells hold a ``Statistic``.
-    text
-        Whether the cells hold words (aligned left, wrapped where there is no room; numbers never are).
+    statistic, text
+        Whether the cells hold a ``Statistic``, or words (aligned left, wrapped where there is no room).
     machine
         Whether only programs read it (CSV and JSON): what a mark and its note say to a reader.
     whole

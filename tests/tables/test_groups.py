@@ -30,15 +30,15 @@ def test_mean_and_spread_over_seeds_and_realisations(tmp_path: Path) -> None:
         write_run(tmp_path / f"run{number}", training("cnn", error, seed=seed, realisation=realisation))
     (row,) = summarise([tmp_path]).rows
     assert row.n == 3
-    assert row.test_error.mean == pytest.approx(statistics.fmean(errors))
-    assert row.test_error.std == pytest.approx(statistics.stdev(errors))
-    assert row.parameters == 34_670
-    assert row.train_seconds.mean == 100.0
+    assert row["test_error"].mean == pytest.approx(statistics.fmean(errors))
+    assert row["test_error"].std == pytest.approx(statistics.stdev(errors))
+    assert row.model.parameters == 34_670
+    assert row["train_seconds"].mean == 100.0
 
 
 def test_one_run_has_no_spread(tmp_path: Path) -> None:
     (row,) = summarise([write_run(tmp_path / "a", training())]).rows
-    assert (row.n, row.test_error.std) == (1, None)
+    assert (row.n, row["test_error"].std) == (1, None)
 
 
 @given(st.lists(st.floats(0, 1) | st.none() | st.just(float("nan")), max_size=6))
@@ -84,7 +84,7 @@ def test_what_does_not_belong_is_set_aside(tmp_path: Path, other: Any, expected:
     write_run(tmp_path / "odd", other)
     summary = summarise([tmp_path])
     assert summary.rows[0].n == 2
-    assert summary.rows[0].test_error.mean == pytest.approx(0.05)
+    assert summary.rows[0]["test_error"].mean == pytest.approx(0.05)
     assert expected in reasons(summary)["odd"]
 
 
@@ -155,8 +155,8 @@ def test_delta_is_the_mean_over_common_factors_at_the_deepest_spatial_tap(tmp_pa
     (row,) = summary.rows
     assert summary.mean_factors == pytest.approx((1 / 3, 0.5, 0.8))
     assert row.tap == "conv2"
-    assert row.delta.mean == pytest.approx((0.7 + 0.4 + 0.4) / 3)
-    assert {f: s.mean for f, s in row.delta_at.items()} == {0.5: 0.4, 0.8: 0.4}
+    assert row["delta"].mean == pytest.approx((0.7 + 0.4 + 0.4) / 3)
+    assert {f: row[f"delta_{f}"].mean for f in summary.factors} == {0.5: 0.4, 0.8: 0.4}
 
 
 def test_factors_and_tap_can_be_chosen_and_missing_values_have_a_reason(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_factors_and_tap_can_be_chosen_and_missing_values_have_a_reason(tmp_path
     write_run(tmp_path / "a", training(), curves(rows=rows))
     summary = summarise([tmp_path], factors=[0.5, 0.8, 0.7], tap="conv2")
     (row,) = summary.rows
-    assert [row.delta_at[f].mean for f in (0.5, 0.8, 0.7)] == [None, 0.3, None]
+    assert [row[f"delta_{f}"].mean for f in (0.5, 0.8, 0.7)] == [None, 0.3, None]
     assert any("s = 0.5 for cnn: fewer than 4 cells at conv2" in note for note in summary.notes)
     assert any("s = 0.7 for cnn: not measured at conv2" in note for note in summary.notes)
 
@@ -186,7 +186,7 @@ def test_neighbouring_factors_are_one(tmp_path: Path) -> None:
     write_run(tmp_path / "b", training("dss_v1"), curves("dss_v1"))
     summary = summarise([tmp_path])
     assert summary.mean_factors == pytest.approx((1 / 3, 0.5, 0.8))
-    assert summary.rows[0].delta_at[0.5].mean == 0.2
+    assert summary.rows[0]["delta_0.5"].mean == 0.2
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_delta_measured_otherwise_is_set_aside_but_the_error_stays(
     write_run(tmp_path / "odd", training(seed=2), odd)
     summary = summarise([tmp_path])
     (row,) = summary.rows
-    assert (row.n, row.test_error.n, row.delta.n) == (3, 3, 2)
+    assert (row.n, row["test_error"].n, row["delta"].n) == (3, 3, 2)
     assert expected in reasons(summary)["odd"]
 
 
@@ -215,8 +215,8 @@ def test_untrained_curves_get_a_row_of_their_own(tmp_path: Path) -> None:
     write_record(fresh, curves(level=0.9, trained=False))
     summary = summarise([run, fresh])
     assert [row.label for row in summary.rows] == ["cnn", "cnn (untrained)"]
-    assert summary.rows[1].test_error.mean is None
-    assert summary.rows[0].delta.n == 1
+    assert summary.rows[1]["test_error"].mean is None
+    assert summary.rows[0]["delta"].n == 1
 
 
 def test_a_result_joins_the_run_that_it_measured(tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ def test_a_result_joins_the_run_that_it_measured(tmp_path: Path) -> None:
     result = tmp_path / "result.json"
     write_record(result, curves(seed=4, run=str(run)))
     (row,) = summarise([run, result]).rows
-    assert (row.n, row.test_error.n, row.delta.n) == (1, 1, 1)
+    assert (row.n, row["test_error"].n, row["delta"].n) == (1, 1, 1)
     (alone,) = summarise([result]).rows
-    assert alone.test_error.n == 1
+    assert alone["test_error"].n == 1
 
 
 def test_a_result_whose_training_is_unknown_is_not_averaged_with_runs(tmp_path: Path) -> None:

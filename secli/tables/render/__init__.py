@@ -18,23 +18,11 @@ def check_format(name: str) -> str:
 
 
 def render(table: Table | Sequence[Table], format: str, width: int = 100) -> str:
-    """Write one table, or several one below the other.
+    """Write one table, or several one below the other; ``width`` is that of the terminal (``table`` only).
 
-    Parameters
-    ----------
-    table : Table or sequence of Table
-        What to write.
-    format : str
-        ``table`` (for a terminal), ``markdown``, ``latex`` (booktabs), ``csv`` or ``json``.
-    width : int
-        Columns of the terminal; matters to ``table`` only.
-
-    Returns
-    -------
-    str
-        The text. JSON is a list of rows ``{key: value}`` (a statistic as ``{mean, std, n}``, fractions as
-        fractions, null where there is no value); several tables become ``{title: rows}``. CSV has one column per
-        number and no notes; several tables are parted by an empty line.
+    JSON is a list of rows ``{key: value}`` (a statistic as ``{mean, std, n}``, fractions as fractions, null where
+    there is no value); several tables become ``{title: rows}``. CSV has one column per number and no notes; several
+    tables are parted by an empty line. LaTeX needs booktabs.
 
     Raises
     ------
