@@ -1,4 +1,4 @@
-"""Axes of a figure: scale factors on a log axis, errors on a linear one or a log one with a place for zero."""
+"""Axes of a figure: scale factors on a log axis, errors on a linear one or a log one with room for zero."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# in the order in which they are wanted where there is no room for all
+# in the order in which they are kept where there is no room for all
 FACTOR_TICKS = {
     1.0: "1", 0.5: "0.5", 2.0: "2", 1 / 3: "1/3", 3.0: "3", 0.1: "0.1", 10.0: "10", 1.5: "1.5", 0.2: "0.2",
     5.0: "5", 0.7: "0.7", 0.15: "0.15",

@@ -205,9 +205,9 @@ def _draw_line(axes: Axes, rows: Sequence[CurveRow], style: Style, warned: Seque
         return
     axes.plot(factors, values, style.line, color=style.colour, zorder=2)
 
-    def mark(chosen: Sequence[bool], *marker: str, **look: Any) -> None:
+    def mark(chosen: Sequence[bool], *marker: str, **options: Any) -> None:
         indices = [index for index, one in enumerate(chosen) if one]
-        axes.plot([factors[i] for i in indices], [values[i] for i in indices], *marker, **look)
+        axes.plot([factors[i] for i in indices], [values[i] for i in indices], *marker, **options)
 
     for hollow in (False, True):
         face = "white" if hollow else style.colour
@@ -226,19 +226,19 @@ def _draw_lie(axes: Axes, panels: Sequence[Panel], records: Records, styles: Sty
     """Draw the Lie derivative of every tap with its interval, the networks side by side."""
     means, tops = [], []
     for index, (record, style) in enumerate(zip(records, styles, strict=True)):
-        at = {row.tap: row for row in record.lie}
+        by_tap = {row.tap: row for row in record.lie}
         shift = 0.5 * ((index + 0.5) / len(records) - 0.5)
-        for place, panel in enumerate(panels):
-            row = at.get(panel.taps[index] or "")
+        for at, panel in enumerate(panels):
+            row = by_tap.get(panel.taps[index] or "")
             mean = None if row is None else finite(row.mean)
             if row is None or mean is None:
                 continue
             means.append(mean)
             tops += [row.high] if row.high is not None else []
-            axes.plot(place + shift, mean, style.marker, color=style.colour, zorder=3)
+            axes.plot(at + shift, mean, style.marker, color=style.colour, zorder=3)
             if row.low is not None and row.high is not None:
                 ends = [row.low, row.high]
-                axes.plot([place + shift] * 2, ends, color=style.colour, linewidth=1.2, zorder=2)
+                axes.plot([at + shift] * 2, ends, color=style.colour, linewidth=1.2, zorder=2)
     error_axis(axes, means, tops)
     shared = all(panel.title in panel.taps for panel in panels)
     names = [page.plain(panel.title) if shared else f"depth {at}" for at, panel in enumerate(panels, start=1)]
@@ -251,10 +251,10 @@ def _draw_lie(axes: Axes, panels: Sequence[Panel], records: Records, styles: Sty
 def _draw_accuracy(axes: Axes, records: Records, styles: Styles) -> None:
     drawn: list[float] = []
 
-    def draw(rows: Sequence[AccuracyRow], **look: Any) -> None:
+    def draw(rows: Sequence[AccuracyRow], **options: Any) -> None:
         if points := _points(rows):
             percent = [100 * value for _, value in points]
-            axes.plot([factor for factor, _ in points], percent, **look)
+            axes.plot([factor for factor, _ in points], percent, **options)
             drawn.extend(percent)
 
     for controls in controls_of(records, styles).values():

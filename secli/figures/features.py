@@ -36,7 +36,7 @@ SMALL, SMALLER = 6.5, 5.5  # points
 
 
 @dataclass(frozen=True)
-class Group:
+class Channel:
     """One channel of one tap: pictures side by side, one per level."""
 
     tap: str
@@ -75,7 +75,7 @@ def draw_views(views: FeatureViews, title: str | None = None) -> Figure:
     import matplotlib
     from matplotlib.figure import Figure
 
-    blocks = list(block_rows(groups_of(views.features)))
+    blocks = list(block_rows(channels_of(views.features)))
     pictures = [*_pictures(views), *(one for sampling in views.sampling for one in _sampled(views, sampling))]
     abreast = int((PAGE - 2 * MARGIN + GAP) / (PICTURE + GAP + 0.06))
     lines = [pictures[i : i + abreast] for i in range(0, len(pictures), abreast)]
@@ -95,8 +95,8 @@ def draw_views(views: FeatureViews, title: str | None = None) -> Figure:
         axes.set_axis_off()
         y = top
         for line in lines:
-            for place, picture in enumerate(line):
-                picture.draw(axes, MARGIN + place * (PICTURE + GAP + 0.06), y + 0.2)
+            for index, picture in enumerate(line):
+                picture.draw(axes, MARGIN + index * (PICTURE + GAP + 0.06), y + 0.2)
             y += picture_height
         for block in blocks:
             _draw_block(axes, block, y)
@@ -110,12 +110,12 @@ def draw_views(views: FeatureViews, title: str | None = None) -> Figure:
     return figure
 
 
-def groups_of(views: Sequence[FeatureView]) -> list[Group]:
+def channels_of(views: Sequence[FeatureView]) -> list[Channel]:
     """Put the levels of a channel together, with the largest absolute value of its three pictures."""
     found: dict[tuple[str, int, tuple[int, ...]], list[FeatureView]] = {}
     for view in views:
         found.setdefault((view.tap, view.channel, view.component), []).append(view)
-    groups = []
+    channels = []
     for (tap, channel, component), own in found.items():
         limit = max(
             (
@@ -130,36 +130,36 @@ def groups_of(views: Sequence[FeatureView]) -> list[Group]:
         # a channel of more levels than stand abreast goes on in the next row
         most = int((ROOM + GAP) / (SIDE + GAP))
         for start in range(0, len(own), most):
-            groups.append(Group(tap, name, limit, tuple(own[start : start + most])))
-    return groups
+            channels.append(Channel(tap, name, limit, tuple(own[start : start + most])))
+    return channels
 
 
-def block_rows(groups: Sequence[Group]) -> Iterator[list[Group]]:
+def block_rows(channels: Sequence[Channel]) -> Iterator[list[Channel]]:
     """Fill rows as wide as the page; a tap that fits into one row is not parted."""
-    row: list[Group] = []
-    for _, members in itertools.groupby(groups, key=lambda group: group.tap):
+    row: list[Channel] = []
+    for _, members in itertools.groupby(channels, key=lambda channel: channel.tap):
         own = list(members)
         if row and width_of([*row, *own]) > ROOM >= width_of(own):
             yield row
             row = []
-        for group in own:
-            if row and width_of([*row, group]) > ROOM:
+        for channel in own:
+            if row and width_of([*row, channel]) > ROOM:
                 yield row
                 row = []
-            row.append(group)
+            row.append(channel)
     if row:
         yield row
 
 
-def width_of(row: Sequence[Group]) -> float:
+def width_of(row: Sequence[Channel]) -> float:
     """Return the inches across a row of channels: more room between two taps than between two channels of one."""
     gaps = (GROUP_GAP if one.tap == next_one.tap else TAP_GAP for one, next_one in itertools.pairwise(row))
-    return sum(group.width for group in row) + sum(gaps)
+    return sum(channel.width for channel in row) + sum(gaps)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One of the pictures on top: an image, its name, and sampling points for some of its places."""
+    """One of the pictures on top: an image, its name, and sampling points for some of its cells."""
 
     name: str
     image: Array
@@ -176,8 +176,8 @@ class Picture:
         axes.text(x + width / 2, y - 0.05, self.name, ha="center", va="bottom", size=SMALL)
         if self.positions is None or self.points is None:
             return
-        for place, (position, points) in enumerate(zip(self.positions, self.points, strict=True)):
-            colour = COLOURS[(1, 4, 3)[place % 3]]
+        for index, (position, points) in enumerate(zip(self.positions, self.points, strict=True)):
+            colour = COLOURS[(1, 4, 3)[index % 3]]
             inside = ((points >= -0.5) & (points <= np.array(self.image.shape[1::-1]) - 0.5)).all(-1)
             at = np.array([x, y]) + (points[inside] + 0.5) * scale
             axes.plot(at[:, 0], at[:, 1], ".", color=colour, markersize=2.6, markeredgewidth=0)
@@ -207,39 +207,39 @@ def _fit(shape: tuple[int, ...], side: float) -> float:
     return side / max(shape)
 
 
-def _draw_block(axes: Axes, block: Sequence[Group], y: float) -> None:
+def _draw_block(axes: Axes, block: Sequence[Channel], y: float) -> None:
     """Draw a row of channels: headings, the three rows of pictures, and each picture's own error below."""
     first = y + HEADING
     for row, name in enumerate(ROWS):
         middle = first + row * (SIDE + GAP) + SIDE / 2
         axes.text(MARGIN + LABELS - 0.08, middle, name, ha="right", va="center", size=7)
     x = MARGIN + LABELS
-    for tap, members in itertools.groupby(block, key=lambda group: group.tap):
+    for tap, members in itertools.groupby(block, key=lambda channel: channel.tap):
         own = list(members)
         axes.plot([x, x + width_of(own)], [y + 0.15] * 2, color="0.6", linewidth=0.6)
         axes.text(x, y + 0.11, page.plain(tap), ha="left", va="bottom", size=7.5)
-        for group in own:
-            _draw_group(axes, group, x, first)
-            x += group.width + GROUP_GAP
+        for channel in own:
+            _draw_channel(axes, channel, x, first)
+            x += channel.width + GROUP_GAP
         x += TAP_GAP - GROUP_GAP
 
 
-def _draw_group(axes: Axes, group: Group, x: float, y: float) -> None:
-    limit = f"±{number_text(group.limit)}"
-    many = group.views[0].level is not None
-    heading = f"{group.name}, {limit}" if many else f"{group.name}\n{limit}"
-    centre = x + group.width / 2
+def _draw_channel(axes: Axes, channel: Channel, x: float, y: float) -> None:
+    limit = f"±{number_text(channel.limit)}"
+    many = channel.views[0].level is not None
+    heading = f"{channel.name}, {limit}" if many else f"{channel.name}\n{limit}"
+    centre = x + channel.width / 2
     axes.text(
         centre, y - (0.13 if many else 0.02), heading, ha="center", va="bottom", size=SMALLER, linespacing=1.1
     )
-    for place, view in enumerate(group.views):
-        left = x + place * (SIDE + GAP)
+    for index, view in enumerate(channel.views):
+        left = x + index * (SIDE + GAP)
         if view.level is not None:
             axes.text(
                 left + SIDE / 2, y - 0.02, f"level {view.level}", ha="center", va="bottom", size=SMALLER
             )
         for row, values in enumerate((view.expected, view.actual, view.difference)):
-            _draw_values(axes, values, view, group.limit, left, y + row * (SIDE + GAP))
+            _draw_values(axes, values, view, channel.limit, left, y + row * (SIDE + GAP))
         error = view.error
         text = "" if error is None else f"$\\Delta$ {number_text(error)}"
         axes.text(left + SIDE / 2, y + 3 * (SIDE + GAP), text, ha="center", va="top", size=SMALLER)
@@ -254,8 +254,8 @@ def _draw_values(axes: Axes, values: Array, view: FeatureView, limit: float, x: 
     box = (left, left + width, upper + height, upper)
     compared = view.compared
     if not compared.all():
-        look: dict[str, Any] = {"facecolor": "0.95", "edgecolor": "0.7", "hatch": "//////", "linewidth": 0}
-        axes.add_patch(Rectangle((left, upper), width, height, **look))
+        hatched: dict[str, Any] = {"facecolor": "0.95", "edgecolor": "0.7", "hatch": "//////", "linewidth": 0}
+        axes.add_patch(Rectangle((left, upper), width, height, **hatched))
     if compared.any():
         shown = np.ma.masked_array(values, mask=~compared)
         top = limit or 1.0

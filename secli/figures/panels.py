@@ -38,9 +38,9 @@ def tap_panels(records: Sequence[EquivarianceRecord]) -> list[Panel]:
 
 
 def control_taps(record: EquivarianceRecord, control: EquivarianceRecord) -> dict[str, str]:
-    """Return which tap of a control stands beside which tap of its network.
+    """Return which tap of a control meets which tap of its network.
 
-    Taps of one name belong together. A control that shares no name stands beside every tap with a plane when it has
+    Taps of one name belong together. A control that shares no name meets every tap with a plane when it has
     a single one itself (the identity, a pointwise layer), and by relative depth otherwise; vectors and logits, which
     do not move with scale, then stay without.
     """

@@ -42,7 +42,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Origin:
+class ReportProvenance:
     """Where all numbers of a report come from.
 
     Attributes
@@ -73,4 +73,4 @@ class Report:
     tables: tuple[TablePart, ...]
     figures: tuple[FigurePart, ...]
     set_aside: TablePart | None
-    origin: Origin
+    origin: ReportProvenance

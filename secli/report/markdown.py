@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from secli.errors import printable
 from secli.provenance import secli_version
-from secli.report.content import FigurePart, Origin, Report, TablePart
+from secli.report.content import FigurePart, Report, ReportProvenance, TablePart
 from secli.tables.render.markdown import markdown
 from secli.tables.table import Table
 
@@ -71,7 +71,7 @@ def code(text: str) -> str:
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
-def _provenance(origin: Origin, command: str) -> str:
+def _provenance(origin: ReportProvenance, command: str) -> str:
     facts = [f"- {plain(fact.name)}: {'; '.join(map(plain, fact.values))}" for fact in origin.facts]
     commands = "\n".join(f"- {code(line)}" for line in origin.commands)
     return "\n\n".join(

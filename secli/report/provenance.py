@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from secli.records import Provenance
-from secli.report.content import Fact, Origin
+from secli.report.content import Fact, ReportProvenance
 from secli.tables.collect import Run
 from secli.tables.dataset_names import called
 from secli.tables.table import Cell, Column, Table
@@ -31,7 +31,7 @@ _SEVERAL = {
 }
 
 
-def origin(runs: Sequence[Run]) -> Origin:
+def origin(runs: Sequence[Run]) -> ReportProvenance:
     """Collect the provenance of all records of the runs."""
     records = [one.provenance for run in runs for one in (run.training, run.curves) if one is not None]
     counted = {name: Counter(map(value, records)) for name, value in _FACTS.items()}
@@ -48,7 +48,9 @@ def origin(runs: Sequence[Run]) -> Origin:
     data = _data(runs)
     facts += [Fact("data", data)] if data else []
     commands = _with_counts(Counter(record.command for record in records))
-    return Origin(tuple(_mixes({**counted, **libraries})), tuple(facts), commands, _runs_table(runs))
+    return ReportProvenance(
+        tuple(_mixes({**counted, **libraries})), tuple(facts), commands, _runs_table(runs)
+    )
 
 
 def _with_counts(counts: Counter[str]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ Name = tuple[str, str | None]
 """What a sweep calls a run in its tables: its label, and the tag of its block."""
 
 Listing = dict[str, tuple[int, tuple[Name, ...]]]
-"""The runs of a sweep: directory below the sweep's to the place in its order, and the names."""
+"""The runs of a sweep: directory below the sweep's to the position in its order, and the names."""
 
 _PUT_ASIDE = re.compile(re.escape(DAMAGED) + r"\d*$")
 

@@ -1,4 +1,4 @@
-"""What is missing in curves and what is warned of, each said once: with the taps and ranges of factors it holds for."""
+"""What is missing in curves and what is warned of, each told once: with the taps and ranges of factors it holds for."""
 
 from __future__ import annotations
 

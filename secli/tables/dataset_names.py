@@ -70,13 +70,13 @@ def _words(name: str, info: DataInfo) -> str:
     known, standard = parameters_of(info), DATASETS[base].standard.as_dict()
     if not known:
         return info.name
-    said = []
+    parts = []
     if known.get("sizes") and list(known["sizes"]) != standard["sizes"]:
-        said += [
+        parts += [
             f"{count} {part}" for count, part in zip(known["sizes"], ("train", "val", "test"), strict=True)
         ]
     if known.get("factors") and list(known["factors"]) != standard["factors"]:
-        said.append("factors {:g} to {:g}".format(*known["factors"]))
+        parts.append("factors {:g} to {:g}".format(*known["factors"]))
     if known.get("image_size") not in (None, standard["image_size"]):
-        said.append(f"{known['image_size']} px")
-    return f"{name} ({', '.join(said)})" if said else name
+        parts.append(f"{known['image_size']} px")
+    return f"{name} ({', '.join(parts)})" if parts else name

@@ -26,7 +26,7 @@ from secli.tables.collect import Run, SetAside, collect
 from secli.tables.dataset_names import called, with_realisations
 from secli.tables.paired_tests import Draw
 from secli.tables.quantities import Quantity, accuracy_at_factor, delta_at, quantity
-from secli.tables.readings import Measure, Reading, readable_tap
+from secli.tables.readings import Measure, ReadAt, readable_tap
 from secli.tables.statistic import Statistic, finite, statistic
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Group:
 
     members: tuple[Run, ...]
     by: Mapping[str, Any]
-    reading: Reading
+    read_at: ReadAt
     data_called: str | None
 
     def __getitem__(self, key: str) -> Statistic:
@@ -52,7 +52,7 @@ class Group:
 
     def values(self, of: Quantity) -> dict[Draw, float]:
         """Return the value of each draw that has one."""
-        read = {_draw(run): finite(of.read(run, self.reading)) for run in self.members}
+        read = {_draw(run): finite(of.read(run, self.read_at)) for run in self.members}
         return {draw: value for draw, value in read.items() if value is not None}
 
     @property
@@ -91,7 +91,7 @@ class Group:
     @property
     def tap(self) -> str | None:
         """The tap at which Δ is read."""
-        return self.reading.tap
+        return self.read_at.tap
 
     @property
     def label(self) -> str:
@@ -242,11 +242,11 @@ def averaged(
     rows = []
     for group, own in zip(members, curves, strict=True):
         mean_tap = readable_tap(own, mean_factors, tap)
-        read_at = mean_tap or tap or readable_tap(own, shown)
+        own_tap = mean_tap or tap or readable_tap(own, shown)
         known, data = facts(group[0]), group[0].trained_on
-        reading = Reading(read_at, mean_tap, mean_factors, accuracy_factors, shown)
+        read_at = ReadAt(own_tap, mean_tap, mean_factors, accuracy_factors, shown)
         data_called = names[data.name] if data is not None else None
-        rows.append(Group(tuple(group), {key: known.get(key) for key in by}, reading, data_called))
+        rows.append(Group(tuple(group), {key: known.get(key) for key in by}, read_at, data_called))
     on = with_realisations(record.data for group in curves for record in group)
     return Summary(tuple(rows), tuple(by), shown, mean_factors, accuracy_factors, measure, on)
 

@@ -2,54 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from secli.provenance import origin_of_weights
 from secli.records import EquivarianceRecord
 from secli.tables.dataset_names import called
 
-# What can set two results of one model apart, from the most to the least telling.
-# Each is told the record, and what each dataset is called among all of them.
-Detail = Callable[[EquivarianceRecord, Mapping[str, str]], str]
-_DETAILS: tuple[Detail, ...] = (
-    lambda record, _: "" if record.trained else "untrained",
-    lambda record, _: ", ".join(f"{key}={value}" for key, value in sorted(record.model.options.items())),
-    lambda record, names: "" if record.trained_on is None else f"trained on {names[record.trained_on.name]}",
-    lambda record, names: f"on {names[record.data.name]}",
-    lambda record, _: "" if record.background == "empty" else "background kept",
-    lambda record, _: "" if record.trained_on is None else f"r{record.trained_on.realisation}",
-    lambda record, _: f"seed {record.seed}",
-    lambda record, _: "" if record.run is None else Path(record.run).name,
-)
-
 
 def distinct_labels(records: Sequence[EquivarianceRecord]) -> list[str]:
     """Return one label per record: the model's name, then the details in which namesakes differ.
 
-    Each says where its weights come from: an untrained curve must not pass for a trained one.
+    Each tells where its weights come from: an untrained curve must not pass for a trained one.
     """
     infos = [info for record in records for info in (record.data, record.trained_on) if info is not None]
-    names = called(infos)
-    labels = [_named(record) for record in records]
-    details: list[list[str]] = [[] for _ in records]
-    for detail in _DETAILS[1:]:
-        current = _joined(labels, details)
+    details = [_details(record, called(infos)) for record in records]
+    labels = list(map(_named, records))
+    told: list[list[str]] = [[] for _ in records]
+    for kind in range(len(details[0]) if details else 0):
+        current = _joined(labels, told)
         for label in set(current):
-            group = [index for index, other in enumerate(current) if other == label]
-            values = {index: _differing(detail, index, group, records, names) for index in group}
-            if len(set(values.values())) > 1:
-                for index in group:
-                    if values[index]:
-                        details[index].append(values[index])
+            namesakes = [index for index, other in enumerate(current) if other == label]
+            common = set.intersection(*(set(details[index][kind]) for index in namesakes))
+            for index in namesakes:
+                differing = ", ".join(part for part in details[index][kind] if part not in common)
+                told[index] += [differing] if differing else []
     labels = [
-        label if detail else _with_runs(label, record)
-        for label, detail, record in zip(labels, details, records, strict=True)
+        label if own else _with_runs(label, record)
+        for label, own, record in zip(labels, told, records, strict=True)
     ]
-    joined = _joined(labels, details)
+    joined = _joined(labels, told)
     return [
         label if joined.count(label) == 1 else f"{label} #{joined[: index + 1].count(label)}"
         for index, label in enumerate(joined)
+    ]
+
+
+def _details(record: EquivarianceRecord, names: Mapping[str, str]) -> list[list[str]]:
+    """Return what can set two results of one model apart, from the most to the least telling kind."""
+    trained_on = record.trained_on
+    return [
+        [f"{key}={value}" for key, value in sorted(record.model.options.items())],
+        [] if trained_on is None else [f"trained on {names[trained_on.name]}"],
+        [f"on {names[record.data.name]}"],
+        [] if record.background == "empty" else ["background kept"],
+        [] if trained_on is None else [f"r{trained_on.realisation}"],
+        [f"seed {record.seed}"],
+        [] if record.run is None else [Path(record.run).name],
     ]
 
 
@@ -70,20 +69,5 @@ def _with_runs(label: str, record: EquivarianceRecord) -> str:
     return f"{label} ({len(record.pooled)} runs)" if record.trained and record.pooled else label
 
 
-def _joined(labels: Sequence[str], details: Sequence[Sequence[str]]) -> list[str]:
-    return [" ".join([label, *parts]) for label, parts in zip(labels, details, strict=True)]
-
-
-def _differing(
-    detail: Detail,
-    index: int,
-    group: Sequence[int],
-    records: Sequence[EquivarianceRecord],
-    names: Mapping[str, str],
-) -> str:
-    """Return the detail of one record, options reduced to those that differ within the group."""
-    text = detail(records[index], names)
-    if detail is not _DETAILS[1]:
-        return text
-    common = set.intersection(*(set(detail(records[other], names).split(", ")) for other in group))
-    return ", ".join(part for part in text.split(", ") if part not in common)
+def _joined(labels: Sequence[str], told: Sequence[Sequence[str]]) -> list[str]:
+    return [" ".join([label, *parts]) for label, parts in zip(labels, told, strict=True)]

@@ -89,44 +89,44 @@ def column_of(quantity: Quantity, key: str | None = None, title: str | None = No
 
 
 def _row(pivot: Pivot, row: int) -> list[At]:
-    return [(row, place) for place in range(len(pivot.columns))]
+    return [(row, index) for index in range(len(pivot.columns))]
 
 
 def _blocks(pivot: Pivot) -> list[list[int]]:
-    """Return the rows that are compared with each other."""
+    """Return the rows among which one is the best."""
     blocks = pivot.blocks or (None,) * len(pivot.names)
     return [[row for row, own in enumerate(blocks) if own == block] for block in dict.fromkeys(blocks)]
 
 
 def _standings(pivot: Pivot, test: Test) -> Standings:
     found: Standings = {}
-    for place, column in enumerate(pivot.columns):
+    for index, column in enumerate(pivot.columns):
         lower = column.quantity.lower_is_better
         for rows in _blocks(pivot) if lower is not None else ():
-            if not _same_tap(pivot, rows, place):
+            if not _same_tap(pivot, rows, index):
                 continue
-            samples = [pivot.cell(row, place).values for row in rows]
+            samples = [pivot.cell(row, index).values for row in rows]
             for row, standing in zip(rows, standings(samples, bool(lower), test), strict=True):
                 if standing is not None:
-                    found[row, place] = standing
+                    found[row, index] = standing
     return found
 
 
-def _same_tap(pivot: Pivot, rows: Sequence[int], place: int) -> bool:
+def _same_tap(pivot: Pivot, rows: Sequence[int], index: int) -> bool:
     """Whether the values of a column may be compared: Δ of another tap is another quantity."""
-    cells = [pivot.cell(row, place) for row in rows]
-    return not pivot.columns[place].quantity.at_tap or len({cell.tap for cell in cells if cell.values}) < 2
+    cells = [pivot.cell(row, index) for row in rows]
+    return not pivot.columns[index].quantity.at_tap or len({cell.tap for cell in cells if cell.values}) < 2
 
 
 def _ranks(pivot: Pivot) -> tuple[list[float | None], list[int]]:
     rows = range(len(pivot.names))
     usable = [
-        place
-        for place, column in enumerate(pivot.columns)
-        if column.quantity.lower_is_better is not None and _same_tap(pivot, rows, place)
+        index
+        for index, column in enumerate(pivot.columns)
+        if column.quantity.lower_is_better is not None and _same_tap(pivot, rows, index)
     ]
-    means = [[pivot.cell(row, place).statistic.mean for place in usable] for row in rows]
-    lower = [bool(pivot.columns[place].quantity.lower_is_better) for place in usable]
+    means = [[pivot.cell(row, index).statistic.mean for index in usable] for row in rows]
+    lower = [bool(pivot.columns[index].quantity.lower_is_better) for index in usable]
     ranked, over = mean_ranks(means, lower)
     return ranked, [usable[index] for index in over]
 
@@ -152,8 +152,8 @@ def _published_lines(
     """Give the lines of published figures below a row: the figure, and how far ours is from it."""
     for kind in kinds:
         cells, away = [], []
-        for place, column in enumerate(pivot.columns):
-            cell = pivot.cell(row, place)
+        for index, column in enumerate(pivot.columns):
+            cell = pivot.cell(row, index)
             figure = cell.reported.get(kind)
             away.append(_difference(cell, figure, column.quantity))
             if figure is None:
@@ -224,8 +224,8 @@ def _test_notes(pivot: Pivot, found: Standings, test: Test) -> Iterator[str]:
 def _tap_notes(pivot: Pivot) -> Iterator[str]:
     mixed = [
         column.title
-        for place, column in enumerate(pivot.columns)
-        if not all(_same_tap(pivot, rows, place) for rows in _blocks(pivot))
+        for index, column in enumerate(pivot.columns)
+        if not all(_same_tap(pivot, rows, index) for rows in _blocks(pivot))
     ]
     if mixed:
         where = "" if len(mixed) == len(pivot.columns) else f" in {'; '.join(mixed)}"
@@ -239,16 +239,16 @@ def _tap_notes(pivot: Pivot) -> Iterator[str]:
 def _named(pivot: Pivot, cells: Sequence[At]) -> str:
     """Name cells, as many as are read."""
     named = []
-    for row, place in cells[:MOST_NAMED]:
+    for row, index in cells[:MOST_NAMED]:
         names = [pivot.dataset_names.get(part, part) for part in pivot.names[row] if part is not None]
-        named.append(f"{', '.join(names)} ({pivot.columns[place].title})")
+        named.append(f"{', '.join(names)} ({pivot.columns[index].title})")
     more = f" and {len(cells) - MOST_NAMED} more" if len(cells) > MOST_NAMED else ""
     return "; ".join(named) + more
 
 
 def _rank_notes(pivot: Pivot, over: Sequence[int]) -> Iterator[str]:
     if over:
-        titles = "; ".join(pivot.columns[place].title for place in over)
+        titles = "; ".join(pivot.columns[index].title for index in over)
         yield f"Mean rank (1 is the best) over the columns that all rows have: {titles}."
     else:
         yield "No mean rank: there is no column that all rows have."
@@ -256,8 +256,8 @@ def _rank_notes(pivot: Pivot, over: Sequence[int]) -> Iterator[str]:
 
 def _published_notes(pivot: Pivot) -> Iterator[str]:
     entries = [
-        (cell, one, pivot.columns[place].quantity)
-        for (_, place), cell in pivot.cells.items()
+        (cell, one, pivot.columns[index].quantity)
+        for (_, index), cell in pivot.cells.items()
         for one in cell.reported.values()
     ]
     if not entries:
@@ -291,17 +291,17 @@ def _machine(
             columns.append(Column(f"{key}_{kind}_difference_se", "SE"))
             columns.append(Column(f"{key}_{kind}_departures", "departures", text=True))
     columns += [*tail_columns, Column("runs", "runs", text=True)]
-    places: dict[tuple[object, ...], list[int]] = {}
-    for place, one in enumerate(pivot.columns):
-        places.setdefault(tuple(one.facts.get(fact) for fact in facts), []).append(place)
+    by_facts: dict[tuple[object, ...], list[int]] = {}
+    for index, one in enumerate(pivot.columns):
+        by_facts.setdefault(tuple(one.facts.get(fact) for fact in facts), []).append(index)
     lines = []
     for row, names in enumerate(pivot.names):
-        for values, own in places.items():
+        for values, own in by_facts.items():
             cells = dict(zip([*pivot.heads, *facts], map(Cell, (*names, *values)), strict=True))  # type: ignore[arg-type]
             runs: dict[str, None] = {}
-            for place in own:
-                cells |= _machine_cells(pivot, (row, place), found.get((row, place)), keys[place])
-                group = pivot.cell(row, place).group
+            for index in own:
+                cells |= _machine_cells(pivot, (row, index), found.get((row, index)), keys[index])
+                group = pivot.cell(row, index).group
                 runs |= dict.fromkeys(str(run.path) for run in (group.members if group is not None else ()))
             cells["mean_rank"] = Cell(ranked[row])
             cells["tap"] = Cell(None if pivot.taps is None else pivot.taps[row])

@@ -48,7 +48,7 @@ class Standing:
 
     @property
     def word(self) -> str | None:
-        """``best``, ``tied``, ``worse`` or None where nothing can be said."""
+        """``best``, ``tied``, ``worse`` or None where nothing is known."""
         if self.best:
             return "best"
         return None if self.p is None else "tied" if self.tied else "worse"
@@ -69,9 +69,9 @@ def standings(
     sign = 1 if lower_is_better else -1
     best = min(there, key=lambda index: sign * statistics.fmean(samples[index].values()))
     differences = {index: paired_differences(samples[index], samples[best]) for index in there}
-    compared = [index for index in there if index != best and len(differences[index]) >= FEWEST_PAIRS]
+    testable = [index for index in there if index != best and len(differences[index]) >= FEWEST_PAIRS]
     # by their number alone, before a value is looked at: a test that cannot find anything shall not say "tied"
-    able = [index for index in compared if smallest_p(len(differences[index]), test) * len(compared) <= ALPHA]
+    able = [index for index in testable if smallest_p(len(differences[index]), test) * len(testable) <= ALPHA]
     raw = [p_value(differences[index], test) for index in able]
     corrected = dict(zip(able, holm(raw), strict=True))
     for index in there:
@@ -131,7 +131,7 @@ def _wilcoxon(differences: Sequence[float]) -> float:
 
     from scipy.stats import wilcoxon
 
-    with warnings.catch_warnings():  # zeros and equal ranks: the normal approximation, said loudly
+    with warnings.catch_warnings():  # zeros and equal ranks: the normal approximation, with a warning
         warnings.simplefilter("ignore")
         return float(wilcoxon(differences).pvalue)
 

@@ -104,7 +104,7 @@ class Pivot:
     taps
         The tap of each row at which Δ is read, where that has a column.
     blocks
-        Rows of one block are compared with each other; none: all are.
+        Rows among which one is the best, by equal values; none: all are one block.
     dataset_names
         What a reader calls the datasets among the names.
     """
@@ -266,14 +266,14 @@ def cells_of(
     for index, group in enumerate(groups):
         row = keys.index(row_key(group, heads))
         entries = reported(group, published) if published is not None else []
-        for place, column in enumerate(columns):
+        for at, column in enumerate(columns):
             if column.holds(group):
                 figures: dict[Kind, Reported] = {}
                 for one in entries:
                     if one.value(column.quantity) is not None:
                         figures.setdefault(one.source.kind, one)
                 own = values.get((index, column.quantity.key), {})
-                cells[row, place] = PivotCell(own, group, figures)
+                cells[row, at] = PivotCell(own, group, figures)
     return cells
 
 

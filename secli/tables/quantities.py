@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from secli.errors import UnknownNameError
 from secli.tables.collect import Run
-from secli.tables.readings import Reading, accuracy_at, mean_over, value_at
+from secli.tables.readings import ReadAt, accuracy_at, mean_over, value_at
 from secli.tables.statistic import mean_of_all
 
-Read = Callable[[Run, Reading], float | None]
+Read = Callable[[Run, ReadAt], float | None]
 
 _AT = re.compile(r"^(delta|accuracy)_(\d*\.?\d+)$")
 
@@ -46,7 +46,7 @@ class Quantity:
 
 
 def _result(name: str) -> Read:
-    def read(run: Run, reading: Reading) -> float | None:
+    def read(run: Run, at: ReadAt) -> float | None:
         results = run.training.results if run.training is not None else None
         value: float | None = getattr(results, name, None)
         return value
@@ -54,21 +54,21 @@ def _result(name: str) -> Read:
     return read
 
 
-def _right(run: Run, reading: Reading) -> float | None:
-    error = _result("test_error")(run, reading)
+def _right(run: Run, at: ReadAt) -> float | None:
+    error = _result("test_error")(run, at)
     return None if error is None else 1 - error
 
 
-def _delta(run: Run, reading: Reading) -> float | None:
-    if run.curves is None or reading.mean_tap is None:
+def _delta(run: Run, at: ReadAt) -> float | None:
+    if run.curves is None or at.mean_tap is None:
         return None
-    return mean_over(run.curves, reading.mean_tap, reading.mean_factors)
+    return mean_over(run.curves, at.mean_tap, at.mean_factors)
 
 
-def _accuracy(run: Run, reading: Reading) -> float | None:
+def _accuracy(run: Run, at: ReadAt) -> float | None:
     if run.curves is None:
         return None
-    return mean_of_all([accuracy_at(run.curves, factor) for factor in reading.accuracy_factors])
+    return mean_of_all([accuracy_at(run.curves, factor) for factor in at.accuracy_factors])
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -108,10 +108,10 @@ def quantity(key: str, where: str = "value --value") -> Quantity:
 def delta_at(factor: float) -> Quantity:
     """Return Δ at one scale factor."""
 
-    def read(run: Run, reading: Reading) -> float | None:
-        if run.curves is None or reading.tap is None:
+    def read(run: Run, at: ReadAt) -> float | None:
+        if run.curves is None or at.tap is None:
             return None
-        return value_at(run.curves, reading.tap, factor)
+        return value_at(run.curves, at.tap, factor)
 
     return Quantity(f"delta_{factor:.3g}", f"Δ({factor:.3g})", read, True, curves=True)
 
@@ -119,7 +119,7 @@ def delta_at(factor: float) -> Quantity:
 def accuracy_at_factor(factor: float) -> Quantity:
     """Return the accuracy on images rescaled by one factor."""
 
-    def read(run: Run, reading: Reading) -> float | None:
+    def read(run: Run, at: ReadAt) -> float | None:
         return None if run.curves is None else accuracy_at(run.curves, factor)
 
     title = f"accuracy at s\u00a0=\u00a0{factor:.3g}\u00a0(%)"

@@ -1,4 +1,4 @@
-"""Reading numbers off equivariance curves: at a factor, over common factors, at the deepest tap that has them."""
+"""ReadAt numbers off equivariance curves: at a factor, over common factors, at the deepest tap that has them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AtFactor = TypeVar("AtFactor", CurveRow, AccuracyRow)
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadAt:
     """Where a group of runs is read.
 
     Attributes

@@ -123,16 +123,16 @@ def _matching(run: Run, only: Mapping[str, Any]) -> Run | None:
 
 def matches(known: Mapping[str, Any], only: Mapping[str, Any]) -> bool:
     """Say whether facts match every key of an entry, as in a sweep's exclusions; patterns and lists are allowed."""
-    return all(among(known.get(fact_name(key)), wanted) for key, wanted in only.items())
+    return all(among(known.get(fact_name(key)), allowed) for key, allowed in only.items())
 
 
 def could_match(known: Mapping[str, Any], only: Mapping[str, Any]) -> bool:
     """Say whether a run of which only some facts are known may match; its data by either of their names."""
     return all(
         fact_name(key) not in known
-        or among(known[fact_name(key)], wanted)
-        or (fact_name(key) == "dataset" and among(known.get(_SWEPT), wanted))
-        for key, wanted in only.items()
+        or among(known[fact_name(key)], allowed)
+        or (fact_name(key) == "dataset" and among(known.get(_SWEPT), allowed))
+        for key, allowed in only.items()
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from secli.errors import InputError
-from secli.figures.features import ROOM, block_rows, draw_views, groups_of, plot_views, width_of
+from secli.figures.features import ROOM, block_rows, channels_of, draw_views, plot_views, width_of
 from secli.views import FeatureView, FeatureViews, SamplingView
 
 
@@ -96,12 +96,12 @@ def test_sampling_points_stand_at_their_places() -> None:
 
 
 def test_rows_fill_the_page_and_taps_stay_together() -> None:
-    groups = groups_of([view(tap, channel) for tap in "abcd" for channel in range(4)])
+    groups = channels_of([view(tap, channel) for tap in "abcd" for channel in range(4)])
     rows = list(block_rows(groups))
     assert [[group.tap for group in row] for row in rows] == [list("aaaabbbbcccc"), list("dddd")]
-    levels = groups_of([view("s", channel, level) for channel in range(5) for level in range(4)])
+    levels = channels_of([view("s", channel, level) for channel in range(5) for level in range(4)])
     assert [len(row) for row in block_rows(levels)] == [3, 2]
-    long = groups_of([view("s", 0, level) for level in range(30)])
+    long = channels_of([view("s", 0, level) for level in range(30)])
     assert sum(len(group.views) for group in long) == 30
     for row in [*rows, *block_rows(levels), *block_rows(long)]:
         assert width_of(row) <= ROOM

@@ -72,9 +72,9 @@ def escape(text: str) -> str:
     parts = _SYMBOL.split(text)  # every second part is Δ or L, whose index s stood behind it
     escaped = "".join(
         f"${'L' if part == 'L' else chr(92) + 'Delta'}_s$"
-        if place % 2
+        if index % 2
         else "".join(_character(character) for character in part)
-        for place, part in enumerate(parts)
+        for index, part in enumerate(parts)
     )
     return re.sub("-(?=-)", "-{}", escaped).replace("\0", "--")
 
