@@ -15,7 +15,7 @@ from secli.errors import InputError
 from secli.figures import page
 from secli.figures.heatmap import number_text
 from secli.figures.style import COLOURS, STYLE
-from secli.views import Array, FeatureView, FeatureViews, SamplingView
+from secli.views import Array, FeatureView, FeatureViews
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,11 +76,11 @@ def draw_views(views: FeatureViews, title: str | None = None) -> Figure:
     from matplotlib.figure import Figure
 
     blocks = list(block_rows(channels_of(views.features)))
-    pictures = [*_pictures(views), *(one for sampling in views.sampling for one in _sampled(views, sampling))]
+    pictures = _pictures(views)
     abreast = int((PAGE - 2 * MARGIN + GAP) / (PICTURE + GAP + 0.06))
     lines = [pictures[i : i + abreast] for i in range(0, len(pictures), abreast)]
     head = title if title is not None else f"Features at scale factor $s={views.factor:.3g}$"
-    titles = textwrap.wrap(head, int(PAGE * 14))
+    titles = textwrap.wrap(head, int(PAGE * page.TITLE_CHARACTERS))
     notes = page.wrapped(_notes(views), PAGE)
     top = 0.1 + 0.16 * len(titles)
     picture_height = PICTURE + 0.3
@@ -159,7 +159,7 @@ def width_of(row: Sequence[Channel]) -> float:
 
 @dataclass(frozen=True)
 class Picture:
-    """One of the pictures on top: an image, its name, and sampling points for some of its cells."""
+    """One of the pictures on top: its name, an image, and sampling points for some of its cells."""
 
     name: str
     image: Array
@@ -168,17 +168,17 @@ class Picture:
 
     def draw(self, axes: Axes, x: float, y: float) -> None:
         """Draw the picture with its upper left corner at (x, y), in inches."""
-        shown, scale = np.clip(self.image, 0, 1), _fit(self.image.shape[:2], PICTURE)
-        height, width = (side * scale for side in self.image.shape[:2])
-        box = (x, x + width, y + height, y)
-        axes.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=box, interpolation="nearest", aspect="auto")
-        _frame(axes, box)
+        # three channels are colours, any other number is shown by its mean
+        image = np.moveaxis(self.image, 0, -1) if len(self.image) == 3 else self.image.mean(0)
+        scale = PICTURE / max(image.shape[:2])
+        height, width = (side * scale for side in image.shape[:2])
+        _draw_image(axes, np.clip(image, 0, 1), (x, x + width, y + height, y), cmap="gray", vmin=0, vmax=1)
         axes.text(x + width / 2, y - 0.05, self.name, ha="center", va="bottom", size=SMALL)
         if self.positions is None or self.points is None:
             return
         for index, (position, points) in enumerate(zip(self.positions, self.points, strict=True)):
             colour = COLOURS[(1, 4, 3)[index % 3]]
-            inside = ((points >= -0.5) & (points <= np.array(self.image.shape[1::-1]) - 0.5)).all(-1)
+            inside = ((points >= -0.5) & (points <= np.array(image.shape[1::-1]) - 0.5)).all(-1)
             at = np.array([x, y]) + (points[inside] + 0.5) * scale
             axes.plot(at[:, 0], at[:, 1], ".", color=colour, markersize=2.6, markeredgewidth=0)
             centre = np.array([x, y]) + (position + 0.5) * scale
@@ -186,25 +186,13 @@ class Picture:
 
 
 def _pictures(views: FeatureViews) -> list[Picture]:
-    return [Picture("$f$", _shown(views.image)), Picture("$L_sf$", _shown(views.rescaled))]
-
-
-def _sampled(views: FeatureViews, sampling: SamplingView) -> list[Picture]:
-    name = page.plain(sampling.layer)
-    return [
-        Picture(f"{name}, $f$", _shown(views.image), sampling.positions, sampling.points),
-        Picture(f"{name}, $L_sf$", _shown(views.rescaled), sampling.moved_positions, sampling.moved_points),
-    ]
-
-
-def _shown(image: Array) -> Array:
-    """Return an image as it is shown: three channels as colours, any other number as their mean."""
-    return np.moveaxis(image, 0, -1) if len(image) == 3 else image.mean(0)
-
-
-def _fit(shape: tuple[int, ...], side: float) -> float:
-    """Return inches per cell so that the larger side has a length."""
-    return side / max(shape)
+    before, after = views.image, views.rescaled
+    pictures = [Picture("$f$", before), Picture("$L_sf$", after)]
+    for one in views.sampling:
+        name = page.plain(one.layer)
+        pictures.append(Picture(f"{name}, $f$", before, one.positions, one.points))
+        pictures.append(Picture(f"{name}, $L_sf$", after, one.moved_positions, one.moved_points))
+    return pictures
 
 
 def _draw_block(axes: Axes, block: Sequence[Channel], y: float) -> None:
@@ -225,62 +213,46 @@ def _draw_block(axes: Axes, block: Sequence[Channel], y: float) -> None:
 
 
 def _draw_channel(axes: Axes, channel: Channel, x: float, y: float) -> None:
-    limit = f"±{number_text(channel.limit)}"
     many = channel.views[0].level is not None
-    heading = f"{channel.name}, {limit}" if many else f"{channel.name}\n{limit}"
-    centre = x + channel.width / 2
-    axes.text(
-        centre, y - (0.13 if many else 0.02), heading, ha="center", va="bottom", size=SMALLER, linespacing=1.1
-    )
+    small: dict[str, Any] = {"ha": "center", "size": SMALLER}
+    heading = (", " if many else "\n").join([channel.name, f"±{number_text(channel.limit)}"])
+    above = y - (0.13 if many else 0.02)
+    axes.text(x + channel.width / 2, above, heading, va="bottom", linespacing=1.1, **small)
     for index, view in enumerate(channel.views):
         left = x + index * (SIDE + GAP)
         if view.level is not None:
-            axes.text(
-                left + SIDE / 2, y - 0.02, f"level {view.level}", ha="center", va="bottom", size=SMALLER
-            )
+            axes.text(left + SIDE / 2, y - 0.02, f"level {view.level}", va="bottom", **small)
         for row, values in enumerate((view.expected, view.actual, view.difference)):
             _draw_values(axes, values, view, channel.limit, left, y + row * (SIDE + GAP))
-        error = view.error
-        text = "" if error is None else f"$\\Delta$ {number_text(error)}"
-        axes.text(left + SIDE / 2, y + 3 * (SIDE + GAP), text, ha="center", va="top", size=SMALLER)
+        text = "" if view.error is None else f"$\\Delta$ {number_text(view.error)}"
+        axes.text(left + SIDE / 2, y + 3 * (SIDE + GAP), text, va="top", **small)
 
 
 def _draw_values(axes: Axes, values: Array, view: FeatureView, limit: float, x: float, y: float) -> None:
     from matplotlib.patches import Rectangle
 
-    scale = _fit(values.shape, SIDE)
+    scale = SIDE / max(values.shape)
     height, width = (side * scale for side in values.shape)
     left, upper = x + (SIDE - width) / 2, y + (SIDE - height) / 2
-    box = (left, left + width, upper + height, upper)
-    compared = view.compared
-    if not compared.all():
+    if not view.compared.all():
         hatched: dict[str, Any] = {"facecolor": "0.95", "edgecolor": "0.7", "hatch": "//////", "linewidth": 0}
         axes.add_patch(Rectangle((left, upper), width, height, **hatched))
-    if compared.any():
-        shown = np.ma.masked_array(values, mask=~compared)
-        top = limit or 1.0
-        axes.imshow(
-            shown,
-            cmap=DIVERGING,
-            vmin=-top,
-            vmax=top,
-            extent=box,
-            interpolation="nearest",
-            aspect="auto",
-            zorder=2,
-        )
-    _frame(axes, box)
+    shown = np.ma.masked_array(values, mask=~view.compared) if view.compared.any() else None
+    top, box = limit or 1.0, (left, left + width, upper + height, upper)
+    _draw_image(axes, shown, box, cmap=DIVERGING, vmin=-top, vmax=top, zorder=2)
 
 
-def _frame(axes: Axes, box: tuple[float, float, float, float]) -> None:
+def _draw_image(
+    axes: Axes, image: Array | None, box: tuple[float, float, float, float], **options: Any
+) -> None:
+    """Draw an image, where there is one, into a box (left, right, lower, upper) with a thin frame."""
     from matplotlib.patches import Rectangle
 
+    if image is not None:
+        axes.imshow(image, extent=box, interpolation="nearest", aspect="auto", **options)
     left, right, lower, upper = box
-    axes.add_patch(
-        Rectangle(
-            (left, upper), right - left, lower - upper, fill=False, edgecolor="0.6", linewidth=0.4, zorder=3
-        )
-    )
+    frame: dict[str, Any] = {"fill": False, "edgecolor": "0.6", "linewidth": 0.4, "zorder": 3}
+    axes.add_patch(Rectangle((left, upper), right - left, lower - upper, **frame))
 
 
 def _draw_bar(figure: Figure, y: float, height: float) -> None:

@@ -76,16 +76,14 @@ def curve_table(record: EquivarianceRecord, label: str | None = None) -> Table:
     lines: list[Line] = []
     for tap in tap_names(rows):
         own = _at_factors(rows, [row for row in rows if row.tap == tap])
-        measured = [row if row is not None and row.mean is not None else None for row in own]
         lines.append((Cell(tap), *(_cell(row, marks) for row in own)))
+        measured = [row if row is not None and row.mean is not None else None for row in own]
         # an interval of no width (all images alike, as at s = 1) and a floor of 0 say nothing
         wide = [row if row is not None and row.low != row.high else None for row in measured]
-        if any(wide):
-            cells = (Cell("" if row is None else interval_text(row.low, row.high)) for row in wide)
-            lines.append((Cell(f"{INDENT}95 %"), *cells))
-        floors = [None if row is None else row.floor for row in measured]
-        if any(floors):
-            lines.append((Cell(f"{INDENT}floor"), *(Cell(finite(floor) or "") for floor in floors)))
+        intervals = ["" if row is None else interval_text(row.low, row.high) for row in wide]
+        floors = [finite(row.floor) or "" if row is not None else "" for row in measured]
+        lines += [(Cell(f"{INDENT}95 %"), *map(Cell, intervals))] if any(wide) else []
+        lines += [(Cell(f"{INDENT}floor"), *map(Cell, floors))] if any(floors) else []
     title = f"{METRICS[record.metric].title}: {label or record.model.name}"
     return Table(title, _columns("tap", rows), tuple(lines), tuple(_notes(record, rows, marks)))
 
@@ -93,10 +91,8 @@ def curve_table(record: EquivarianceRecord, label: str | None = None) -> Table:
 def parts_table(record: EquivarianceRecord, label: str | None = None) -> Table:
     """Return the table (tap, one level or channel) × factor of the mean error."""
     rows = parts(record.rows)
-    lines = []
-    for name in dict.fromkeys(map(full_name, rows)):
-        own = [row for row in rows if full_name(row) == name]
-        lines.append((Cell(name), *(_cell(row) for row in _at_factors(rows, own))))
+    names = dict.fromkeys(map(full_name, rows))
+    lines = [_line(name, rows, [row for row in rows if full_name(row) == name]) for name in names]
     title = f"The same, one scale level or channel at a time: {label or record.model.name}"
     notes = (*_lattice_notes(rows), *(f"{MISSING} {reason}: {at}." for reason, at in missing(rows)))
     return Table(title, _columns("tap", rows), tuple(lines), notes)
@@ -110,11 +106,10 @@ def controls_table(record: EquivarianceRecord, label: str | None = None) -> Tabl
     for control in record.controls:
         own, name = whole(control.rows), control.control or control.model.name
         taps = tap_names(own)
-        lines += [_heading(name, rows)] if len(taps) > 1 else []
+        lines += [_line(name, rows, [])] if len(taps) > 1 else []
         for tap in taps:
-            at = _at_factors(rows, [row for row in own if row.tap == tap])
             first = f"{INDENT}{tap}" if len(taps) > 1 else name
-            lines.append((Cell(first), *(_cell(row) for row in at)))
+            lines.append(_line(first, rows, [row for row in own if row.tap == tap]))
         notes += [f"{MISSING} {name}: {reason}: {where}." for reason, where in missing(own)]
     title = f"Controls, measured the same way: {label or record.model.name}"
     return Table(title, _columns("control", rows), tuple(lines), tuple(notes))
@@ -148,7 +143,7 @@ def local_table(record: EquivarianceRecord, label: str | None = None) -> Table:
     at = {(row.kind, row.part, row.factor): Cell(finite(row.mean)) for row in rows}
     lines: list[Line] = []
     for kind in (*(kind for kind in KINDS if kind in found), *(kind for kind in found if kind not in KINDS)):
-        lines.append(_heading(kind, rows))
+        lines.append((Cell(kind), *(Cell("") for _ in factors)))
         for part in dict.fromkeys(row.part for row in rows if row.kind == kind):
             cells = (at.get((kind, part, factor), Cell(None)) for factor in factors)
             lines.append((Cell(f"{INDENT}{part}"), *cells))
@@ -233,8 +228,8 @@ def _at_factors(rows: Sequence[CurveRow], own: Sequence[CurveRow]) -> list[Curve
     return [at.get(factor) for factor in sorted({row.factor for row in rows})]
 
 
-def _heading(name: str, rows: Iterable[AtFactor]) -> Line:
-    return (Cell(name), *(Cell("") for _ in {row.factor for row in rows}))
+def _line(name: str, rows: Sequence[CurveRow], own: Sequence[CurveRow]) -> Line:
+    return (Cell(name), *(_cell(row) for row in _at_factors(rows, own)))
 
 
 def _cell(row: CurveRow | None, marks: Marks | None = None) -> Cell:

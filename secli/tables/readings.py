@@ -121,9 +121,10 @@ def readable_tap(records: Curves, factors: Sequence[float], tap: str | None = No
     """Return the tap, by default the last with a plane, that all records could measure at all factors; None if none."""
     if not records or not factors:
         return None
-    spatial = [name for name in tap_names(records[0].rows) if all(_spatial(one, name) for one in records)]
-    for name in reversed(spatial) if tap is None else [tap]:
-        if all(mean_over(record, name, factors) is not None for record in records):
+    names = reversed(tap_names(records[0].rows)) if tap is None else [tap]
+    for name in names:
+        usable = tap is not None or all(_spatial(record, name) for record in records)
+        if usable and all(mean_over(record, name, factors) is not None for record in records):
             return name
     return None
 
