@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from secli.catalogue import MODELS
@@ -24,7 +25,7 @@ from secli.tables.belonging import (
 from secli.tables.collect import Run, SetAside
 from secli.tables.groups import Summary, averaged
 from secli.tables.layout import lay_out
-from secli.tables.pivot import Key, Pivot, PivotColumn, TableSpec, cells_of, ordered, row_key, row_names
+from secli.tables.pivot import Key, PivotColumn, TableSpec, ordered, pivoted, row_key, row_names
 from secli.tables.quantities import delta_at, quantity
 from secli.tables.table import Table
 
@@ -142,9 +143,7 @@ def _table(
     if spec.values == TableSpec().values and groups.measure is not None:
         chosen += [quantity("delta"), *(delta_at(factor) for factor in groups.factors)]
     quantities = list({one.key: one for one in chosen}.values())
-    taps = {row_key(group, heads): group.tap for group in at_base}
-    keys = ordered(list(taps), ("trained", *heads))
-    columns = [PivotColumn(one.title, one) for one in quantities]
+    keys = ordered([row_key(group, heads) for group in at_base], ("trained", *heads))
     names = []
     for key in keys:
         *network, value = row_names(key)
@@ -156,17 +155,13 @@ def _table(
         more.append(notes.measured(groups.measure, groups.measured_on))
     if any(one.at_tap for one in quantities):
         more += notes.little_compared(at_base, (*groups.mean_factors, *groups.factors))
-    pivot = Pivot(
-        f"{spec.title or 'Ablation over ' + notes.trained_on(groups.rows)}: {name}",
-        heads,
-        tuple(names),
-        tuple(columns),
-        cells_of(at_base, heads, keys, columns),
-        taps=tuple(taps[key] for key in keys) if groups.measure is not None else None,
-        blocks=tuple(key[:-1] for key in keys),
-        notes=(*more, *versions),
+    title = f"{spec.title or 'Ablation over ' + notes.trained_on(groups.rows)}: {name}"
+    columns = [PivotColumn(one.title, one) for one in quantities]
+    pivot = pivoted(title, at_base, heads, keys, columns, taps=groups.measure is not None)
+    blocks = tuple(key[:-1] for key in keys)
+    return lay_out(
+        replace(pivot, names=tuple(names), blocks=blocks, notes=(*more, *versions)), test=spec.test
     )
-    return lay_out(pivot, False, spec.test)
 
 
 def _base_words(key: Key, base: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from secli.errors import InputError
@@ -140,17 +140,8 @@ class Arrangement:
         self, title: str, columns: Sequence[PivotColumn], more: Sequence[str] = (), taps: bool = False
     ) -> Table:
         """Return a table of some columns, with notes of its own before those of all, and taps where it needs them."""
-        own = {row_key(group, self.heads): group.tap for group in self.groups.rows}
-        pivot = Pivot(
-            title,
-            self.heads,
-            tuple(row_names(key) for key in self.keys),
-            tuple(columns),
-            cells_of(self.groups.rows, self.heads, self.keys, columns, self.published),
-            taps=tuple(own.get(key) for key in self.keys) if taps else None,
-            notes=(*more, *self.notes),
-            dataset_names=self.groups.dataset_names,
-        )
+        pivot = pivoted(title, self.groups.rows, self.heads, self.keys, columns, taps, self.published)
+        pivot = replace(pivot, notes=(*more, *self.notes), dataset_names=self.groups.dataset_names)
         return lay_out(pivot, self.spec.ranks, self.spec.test)
 
 
@@ -253,15 +244,18 @@ def arrange(
     )
 
 
-def cells_of(
+def pivoted(
+    title: str,
     groups: Sequence[Group],
-    heads: Sequence[str],
+    heads: tuple[str, ...],
     keys: Sequence[Key],
     columns: Sequence[PivotColumn],
+    taps: bool = False,
     published: Published | None = None,
-) -> dict[tuple[int, int], PivotCell]:
-    """Return what stands in each cell: groups in the row of their key and the columns that hold them."""
+) -> Pivot:
+    """Put groups into the rows of their keys and the columns that hold them."""
     values = samples(tidy(groups, list({one.quantity.key: one.quantity for one in columns}.values())))
+    own_tap = {row_key(group, heads): group.tap for group in groups}
     cells = {}
     for index, group in enumerate(groups):
         row = keys.index(row_key(group, heads))
@@ -272,9 +266,10 @@ def cells_of(
                 for one in entries:
                     if one.value(column.quantity) is not None:
                         figures.setdefault(one.source.kind, one)
-                own = values.get((index, column.quantity.key), {})
-                cells[row, at] = PivotCell(own, group, figures)
-    return cells
+                cells[row, at] = PivotCell(values.get((index, column.quantity.key), {}), group, figures)
+    names = tuple(row_names(key) for key in keys)
+    tap_of = tuple(own_tap.get(key) for key in keys) if taps else None
+    return Pivot(title, heads, names, tuple(columns), cells, tap_of)
 
 
 def row_key(group: Group, heads: Sequence[str]) -> Key:
