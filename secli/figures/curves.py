@@ -24,7 +24,7 @@ from secli.figures.style import (
     styles_of,
 )
 from secli.metrics import METRICS
-from secli.records import AccuracyRow, CurveRow
+from secli.records.schema import AccuracyRow, CurveRow
 from secli.tables.curve_notes import missing, pattern, telling_warnings, warnings_of
 from secli.tables.curve_rows import part_name, parts, whole
 from secli.tables.labels import distinct_labels

@@ -15,7 +15,7 @@ from secli.errors import InputError
 from secli.figures import page
 from secli.figures.heatmap import number_text
 from secli.figures.style import COLOURS, STYLE
-from secli.views import Array, FeatureView, FeatureViews
+from secli.records.feature_maps import Array, FeatureView, FeatureViews
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

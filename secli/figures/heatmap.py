@@ -15,7 +15,7 @@ from secli.figures import page
 from secli.figures.axes import LOG_FROM, power_label
 from secli.figures.style import STYLE, Records
 from secli.metrics import METRICS
-from secli.records import CurveRow, EquivarianceRecord
+from secli.records.schema import CurveRow, EquivarianceRecord
 from secli.tables.curve_notes import by_reason, pattern, telling_warnings, warnings_of
 from secli.tables.curve_rows import tap_names, whole
 from secli.tables.labels import distinct_labels

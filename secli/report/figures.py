@@ -12,7 +12,7 @@ from secli.figures.curves import draw_curves
 from secli.figures.heatmap import draw_heatmap
 from secli.figures.page import plain
 from secli.figures.style import COLOURS
-from secli.records import EquivarianceRecord
+from secli.records.schema import EquivarianceRecord
 from secli.report.content import FigurePart
 from secli.tables.curve_rows import tap_names, whole
 from secli.tables.curve_tables import tables_of

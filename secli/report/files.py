@@ -8,7 +8,7 @@ from secli.errors import InputError
 from secli.report.content import Report
 from secli.report.html import to_html
 from secli.report.markdown import to_markdown
-from secli.storage.full import check_file
+from secli.storage.disk_space import check_file
 from secli.storage.leftovers import tidy
 from secli.storage.writing import atomic_set, write_text
 

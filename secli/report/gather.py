@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from secli.errors import InputError
-from secli.records import SWEEP_FILE, SweepRecord, read_sweep_record
+from secli.records.schema import SWEEP_FILE, SweepRecord, read_sweep_record
 from secli.report.content import Report, TablePart
 from secli.report.figures import figures
 from secli.report.grouping import telling_keys

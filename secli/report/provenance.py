@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from secli.records import Provenance
+from secli.records.schema import Provenance
 from secli.report.content import Fact, ReportProvenance
 from secli.tables.collect import Run
 from secli.tables.dataset_names import called

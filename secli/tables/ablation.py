@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from secli.catalogue import MODELS
+from secli.catalogue.models import MODELS
 from secli.config import TrainingSettings
 from secli.tables import notes
 from secli.tables.belonging import (

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from secli.records import CurveRow, EquivarianceRecord, LieRow, LocalRow
+from secli.records.schema import CurveRow, EquivarianceRecord, LieRow, LocalRow
 from secli.tables.labels import distinct_labels
 from secli.tables.table import Cell, Column, Table
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from secli.records import CurveRow, LieRow, LocalRow
+from secli.records.schema import CurveRow, LieRow, LocalRow
 from secli.tables.curve_rows import full_name
 from secli.tables.statistic import finite
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from secli.records import CurveRow
+from secli.records.schema import CurveRow
 
 
 def whole(rows: Sequence[CurveRow]) -> list[CurveRow]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from secli.metrics import METRICS
-from secli.records import AccuracyRow, CurveRow, EquivarianceRecord, LocalRow
+from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord, LocalRow
 from secli.tables.curve_frame import curve_frame
 from secli.tables.curve_notes import by_reason, missing, pattern, telling_warnings, warnings_of
 from secli.tables.curve_rows import full_name, parts, tap_names, whole

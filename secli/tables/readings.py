@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from secli.errors import InputError
-from secli.records import AccuracyRow, CurveRow, EquivarianceRecord
+from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord
 from secli.tables.curve_rows import tap_names, whole
 from secli.tables.statistic import finite, mean_of_all
 

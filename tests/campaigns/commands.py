@@ -256,10 +256,10 @@ def warm() -> None:
     import secli.cli.app
     import secli.cli.measuring
     import secli.datasets.build
-    import secli.experiments.measuring
-    import secli.experiments.prepare
     import secli.report.files
     import secli.sources.registry
+    import secli.sweeps.measure
+    import secli.sweeps.prepare_data
     import secli.training.run  # noqa: F401
 
     torch.set_num_threads(1)

@@ -43,8 +43,8 @@ def warm() -> None:
 
     import secli.cli.app
     import secli.cli.measuring
-    import secli.experiments.measuring
     import secli.report.gather
+    import secli.sweeps.measure
     import secli.training.run  # noqa: F401
 
     torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from PIL import Image
 from secli.errors import InputError
 from secli.figures.curves import draw_curves, plot_curves
 from secli.figures.panels import control_taps, tap_panels
-from secli.records import EquivarianceRecord
+from secli.records.schema import EquivarianceRecord
 from secli.tables.labels import distinct_labels
 from tests.tables.fabricate import FACTORS, curve_row, curves, data, lie_row, with_controls, with_parts
 

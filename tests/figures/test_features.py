@@ -13,7 +13,7 @@ from PIL import Image
 
 from secli.errors import InputError
 from secli.figures.features import ROOM, block_rows, channels_of, draw_views, plot_views, width_of
-from secli.views import FeatureView, FeatureViews, SamplingView
+from secli.records.feature_maps import FeatureView, FeatureViews, SamplingView
 
 
 def view(

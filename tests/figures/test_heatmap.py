@@ -11,7 +11,7 @@ from PIL import Image
 
 from secli.errors import InputError
 from secli.figures.heatmap import draw_heatmap, number_text, plot_heatmap
-from secli.records import EquivarianceRecord
+from secli.records.schema import EquivarianceRecord
 from tests.tables.fabricate import FACTORS, curve_row, curves, with_controls, with_parts
 
 

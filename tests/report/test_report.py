@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from secli.errors import InputError
-from secli.records import SWEEP_FILE, EquivarianceRecord, SweepRecord, SweptRun, write_record
+from secli.records.schema import SWEEP_FILE, EquivarianceRecord, SweepRecord, SweptRun, write_record
 from secli.report.content import Report
 from secli.report.figures import networks_of, shared_figures
 from secli.report.files import report_file, write_report

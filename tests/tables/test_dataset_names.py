@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from secli.records import DataInfo
+from secli.records.schema import DataInfo
 from secli.report.gather import gather
 from secli.report.html import to_html
 from secli.tables.compare import compare
