@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from secli.errors import InputError, UnmatchedPatternError
 
 if TYPE_CHECKING:
-    from secli.training.loading import Foreign, Subject
+    from secli.training.load import Foreign, Subject
 
 Shape = tuple[int, int, int]
 
@@ -117,7 +117,7 @@ def _pattern(text: str, error: UnmatchedPatternError) -> str:
     """Return the pattern of ``PATTERN`` or of ``PATTERN=FIELD``."""
     if error.option == "--taps":
         return text
-    from secli.models.field_text import parse_fields
+    from secli.external.field_text import parse_fields
 
     return parse_fields([text])[0][0]
 

@@ -20,7 +20,7 @@ from secli.cli.report import report
 from secli.cli.sweep import sweep
 from secli.cli.train import train
 from secli.cli.untrained import untrained
-from secli.models.standard_output import no_more_results
+from secli.external.standard_output import no_more_results
 
 app = typer.Typer(
     name="secli",

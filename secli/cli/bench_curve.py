@@ -25,11 +25,11 @@ def time_curve(
 ) -> None:
     """Time one curve and print what it costs beside the forward passes, and L_s beside a loop over planes."""
     from secli.equivariance.benchmark import curve_cost, zoom_cost
-    from secli.experiments.measuring import machine
     from secli.provenance import command_line
+    from secli.sweeps.measure import machine
     from secli.training.determinism import reproducible
     from secli.training.devices import device_name
-    from secli.training.loading import load_subject
+    from secli.training.load import load_subject
 
     where = machine(device, threads)
     subject = load_subject(name)

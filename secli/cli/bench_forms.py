@@ -22,7 +22,7 @@ def time_forms(asked: Asked) -> None:
 
 
 def _table(rows: Sequence[Row], width: int) -> str:
-    from secli.layers.forms import FORMS
+    from secli.layers.fast.forms import FORMS
     from secli.tables.formats import Cell, Column, Table, render
 
     title = f"Time without a form over time with all: {place_of(rows[0])}"

@@ -51,12 +51,12 @@ def demo(
     from secli.datasets.build import make_dataset
     from secli.datasets.store import open_dataset
     from secli.errors import InterruptedRunError
-    from secli.experiments.measuring import Wanted, machine, pictures_for
+    from secli.sweeps.measure import Wanted, machine, pictures_for
     from secli.tables.aggregate import summarise
     from secli.tables.comparison import compare
     from secli.tables.formats import render
     from secli.tables.plots import plot_curves
-    from secli.training.loading import load_subject
+    from secli.training.load import load_subject
     from secli.training.plan import default_training
 
     if every:

@@ -16,8 +16,8 @@ from secli.metrics import METRICS
 if TYPE_CHECKING:
     from secli.config import MeasureSettings
     from secli.datasets.pictures import Pictures
-    from secli.records import EquivarianceRecord
-    from secli.training.loading import Foreign, Subject
+    from secli.records.schema import EquivarianceRecord
+    from secli.training.load import Foreign, Subject
 
 MEASURE, NETWORK, OUTPUT = "Measure", "Networks outside the registry", "Output"
 
@@ -208,7 +208,7 @@ def equivariance(
     from secli.cli.measuring import check_places, left_over, measure_watched, pooled, write_results
     from secli.config import Config, parse_assignments, read_config
     from secli.errors import InputError
-    from secli.storage.full import check_file
+    from secli.storage.disk_space import check_file
     from secli.tables.formats import check_format
     from secli.tables.plots import check_plot_path
 
@@ -231,7 +231,7 @@ def equivariance(
     settings = measure_settings(file.measure, f"--config {config}", given["measure"], flags)
 
     # brings torch, for which a mistake in the options does not wait
-    from secli.experiments.measuring import Wanted, machine, pictures_for
+    from secli.sweeps.measure import Wanted, machine, pictures_for
 
     where = machine(device, threads)
     targets = once_each(targets)
@@ -341,7 +341,7 @@ def foreign_of(
     InputError
         When the shape or the normalisation cannot be read.
     """
-    from secli.training.loading import Foreign
+    from secli.training.load import Foreign
 
     return Foreign(
         taps,
@@ -408,8 +408,8 @@ def load_subjects(
 
     from secli.cli.addressing import Patterns, load_foreign, refuse_fields, registered_taps
     from secli.datasets.pictures import open_pictures
-    from secli.models.external import is_external, suggested_input
-    from secli.training.loading import load_subject
+    from secli.external.load import is_external, suggested_input
+    from secli.training.load import load_subject
 
     patterns = Patterns(targets)
     subjects = []
@@ -440,7 +440,7 @@ def load_subjects(
 
 def once_each(targets: Sequence[str]) -> list[str]:
     """Return targets without those that name a network for the second time, and say so."""
-    from secli.models.external import same_network
+    from secli.external.load import same_network
 
     found: dict[str, str] = {}
     for target in targets:
@@ -475,7 +475,7 @@ def tap_table(subjects: Sequence[Subject], quiet: bool = True) -> str:
     from torch import nn
 
     from secli.cli.console import progress
-    from secli.models.external import list_taps
+    from secli.external.load import list_taps
 
     tables = []
     for subject in subjects:
@@ -561,7 +561,7 @@ def draw_features(
 ) -> None:
     """Draw what Δ is made of, for the first picture and the smallest factor."""
     from secli.datasets.loading import pixels
-    from secli.equivariance.views import feature_views
+    from secli.equivariance.feature_maps import feature_views
     from secli.tables.views import plot_views
 
     border = 0.0 if settings.border is None and pictures.on_black else settings.border

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from secli.experiments.engine import SweepEvent
+    from secli.sweeps.engine import SweepEvent
 
 
 @contextmanager
@@ -74,7 +74,7 @@ class _View:
 
     def show(self, event: SweepEvent) -> None:
         """Show one event."""
-        from secli.experiments.engine import Done, Failed, Left, Progressed, Said, Started
+        from secli.sweeps.engine import Done, Failed, Left, Progressed, Said, Started
 
         if isinstance(event, Said):
             self._say(event.text)

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from secli.config import TrainingSettings
     from secli.datasets.pictures import Pictures
     from secli.errors import InputError
-    from secli.experiments.measuring import Wanted
-    from secli.records import EquivarianceRecord
-    from secli.training.loading import Subject
+    from secli.records.schema import EquivarianceRecord
+    from secli.sweeps.measure import Wanted
+    from secli.training.load import Subject
 
 
 def measure_watched(
     subject: Subject, pictures: Pictures, wanted: Wanted, where: TrainingSettings, quiet: bool = False
 ) -> EquivarianceRecord:
     """Measure one network, with a progress display."""
-    from secli.experiments.measuring import measure_subject
+    from secli.sweeps.measure import measure_subject
 
     def remark(text: str) -> None:
         if not quiet:
@@ -41,7 +41,7 @@ def write_results(
 ) -> None:
     """Write results into the ``--save`` directory, or else a run's into the run: all files, or none."""
     from secli.errors import InputError
-    from secli.records import write_record
+    from secli.records.schema import write_record
     from secli.storage.writing import atomic_set, write_text
     from secli.tables.curves import render_curves
     from secli.tables.plots import plot_curves
@@ -63,7 +63,7 @@ def write_results(
 
 def _place(subject: Subject, save: Path | None) -> Path | None:
     """Return where the results of a network go; None keeps them on the terminal."""
-    from secli.records import CURVES_FILE
+    from secli.records.schema import CURVES_FILE
 
     if save is not None:
         return save / f"{_file_name(subject)}.json"
@@ -81,7 +81,7 @@ def check_places(subjects: Sequence[Subject], save: Path | None, force: bool) ->
         Before anything is measured; the message names the file.
     """
     from secli.errors import InputError
-    from secli.storage.full import check_file
+    from secli.storage.disk_space import check_file
     from secli.storage.leftovers import tidy
 
     taken: dict[Path, str] = {}
@@ -112,7 +112,7 @@ def left_over(
         When the record is of another measurement: it must not be lost.
     """
     from secli.errors import InputError
-    from secli.records import EquivarianceRecord, read_record
+    from secli.records.schema import EquivarianceRecord, read_record
 
     place = _place(subject, save)
     if place is None or not place.exists():
@@ -168,7 +168,7 @@ def _plain(text: str) -> str:
 def pooled(subjects: Sequence[Subject], records: Sequence[EquivarianceRecord]) -> list[EquivarianceRecord]:
     """Return one record per network: runs that differ in nothing but seed and realisation are averaged."""
     from secli.equivariance.pooling import identity, pool
-    from secli.newer import told_defaults
+    from secli.records.identity import told_defaults
 
     defaults = told_defaults(record.model for record in records)
     groups: dict[str, list[EquivarianceRecord]] = {}

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from secli.catalogue import MODELS
-from secli.families import FAMILIES, Family
+from secli.catalogue.families import FAMILIES, Family
+from secli.catalogue.models import MODELS
 from secli.models.agreement import AGREEMENTS
 from secli.models.building import builder_of
 from secli.models.describe import Description, summary
-from secli.models.outline import outline
+from secli.models.meta_device import outline
 from secli.models.starts import STARTS, places, start_of
 
 COMMAND = "secli models --format markdown --speed docs/models-speed.json > docs/models.md"

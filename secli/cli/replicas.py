@@ -14,7 +14,7 @@ from secli.errors import InputError, SecliError
 if TYPE_CHECKING:
     from secli.config import ModelSettings, TrainingSettings
     from secli.datasets.store import ScaleDataset
-    from secli.records import TrainingRecord
+    from secli.records.schema import TrainingRecord
     from secli.training.events import Event, Stepped
     from secli.training.replicas.fit import ReplicaReport
 
@@ -125,7 +125,7 @@ def _tracked(
     trackers: Sequence[str], runs: Path, show: ReplicaReport, replicas: int
 ) -> Iterator[ReplicaReport]:
     """Give a function that hands events on, each run's to trackers of its own; at the end they learn the results."""
-    from secli.trackers.following import Follower, following
+    from secli.trackers.forward import Follower, following
 
     if not trackers:
         yield show
@@ -154,7 +154,7 @@ def _tracked(
 
 
 def _finished(run: Path) -> bool:
-    from secli.records import read_training_record
+    from secli.records.schema import read_training_record
 
     try:
         return read_training_record(run).status == "finished"

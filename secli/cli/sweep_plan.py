@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from secli.cli.console import out, progress
 
 if TYPE_CHECKING:
-    from secli.experiments.estimate import Estimate
-    from secli.experiments.jobs import Standing
-    from secli.experiments.plan import PlannedRun
-    from secli.experiments.rates import Rates
-    from secli.experiments.spec import Sweep
+    from secli.sweeps.cpu_rates import Rates
+    from secli.sweeps.estimate import Estimate
+    from secli.sweeps.jobs import Standing
+    from secli.sweeps.plan import PlannedRun
+    from secli.sweeps.spec import Sweep
 
 STATES = {
     "todo": "to do",
@@ -95,9 +95,9 @@ def _plan(
     retry_failed: bool,
     quiet: bool,
 ) -> Plan:
-    from secli.experiments.estimate import distinct, estimate, finished_seconds, protocol_sizes
-    from secli.experiments.leading import given_up, seconds_below
-    from secli.experiments.rates import measured_rates
+    from secli.sweeps.cpu_rates import measured_rates
+    from secli.sweeps.estimate import distinct, estimate, finished_seconds, protocol_sizes
+    from secli.sweeps.scheduler import given_up, seconds_below
 
     with progress(quiet) as display:
         task = display.add_task("count the work of each network", total=1, unit="networks", detail="")
@@ -182,7 +182,7 @@ def _peak(estimates: Sequence[Estimate]) -> float:
 
 
 def _wall(estimates: Sequence[Estimate], slots: int) -> float:
-    from secli.experiments.estimate import longest_path
+    from secli.sweeps.estimate import longest_path
 
     return longest_path([each.seconds for each in estimates if each.seconds is not None], slots)
 

@@ -11,7 +11,7 @@ def print_tables(directory: Path, format: str) -> None:
     """Print the tables of what is finished in a sweep's directory; for programs, as one document."""
     from shutil import get_terminal_size
 
-    from secli.records import read_sweep_record
+    from secli.records.schema import read_sweep_record
     from secli.tables.formats import csv_document, document, dump_json, render
     from secli.tables.sweep import sweep_tables
 

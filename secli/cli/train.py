@@ -15,7 +15,7 @@ from secli.cli.limits import PROCESSES
 if TYPE_CHECKING:
     from secli.config import Config, ModelSettings, TrainingSettings
     from secli.datasets.store import ScaleDataset
-    from secli.records import TrainingRecord
+    from secli.records.schema import TrainingRecord
     from secli.training.events import Event
 
 
@@ -221,7 +221,7 @@ def _training(
     name: str, file: Config, path: Path | None, given: dict[str, Any], flags: dict[str, Any]
 ) -> TrainingSettings:
     """Merge the training settings: flag > --set > YAML > the model's default; each is checked where it stands."""
-    from secli.catalogue import MODELS
+    from secli.catalogue.models import MODELS
     from secli.config import TrainingSettings, validated
 
     chosen = {key: value for key, value in flags.items() if value is not None}
@@ -245,7 +245,7 @@ def run_training(
     trackers: Sequence[str] = (),
 ) -> tuple[Path, TrainingRecord]:
     """Train with a progress display on stderr; see ``secli.training.run.train``."""
-    from secli.trackers.following import following
+    from secli.trackers.forward import following
     from secli.training.run import train as train_model
 
     with showing(training.epochs, quiet) as show, following(trackers, runs, show) as follower:

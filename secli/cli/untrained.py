@@ -11,7 +11,7 @@ from secli.cli.console import out, progress
 from secli.cli.limits import COUNT, MOST, ROUNDS, THREADS
 
 if TYPE_CHECKING:
-    from secli.experiments.untrained import Untrained
+    from secli.sweeps.untrained import Untrained
 
 KEYS = {"model", "variant", "tap", "field", "factor", "mean", "low", "high", "compared", "seeds", "images"}
 
@@ -67,7 +67,7 @@ def untrained(
     from secli.config import MeasureSettings, validated
     from secli.errors import InputError
     from secli.provenance import command_line
-    from secli.storage.full import check_file
+    from secli.storage.disk_space import check_file
     from secli.storage.writing import write_text
     from secli.tables.untrained import block, replaced
 
@@ -114,8 +114,8 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 def wanted_networks(models: list[str]) -> list[Untrained]:
     """Return what is measured: the networks named, or all that take small grey pictures and their options."""
-    from secli.catalogue import MODELS
-    from secli.experiments.untrained import VARIANTS, Untrained
+    from secli.catalogue.models import MODELS
+    from secli.sweeps.untrained import VARIANTS, Untrained
 
     if models:
         return [Untrained(MODELS[name].name) for name in models]
@@ -141,8 +141,8 @@ def _measure(
     from dataclasses import asdict
 
     from secli.datasets.pictures import open_pictures
-    from secli.experiments.measuring import machine
-    from secli.experiments.untrained import measure_untrained
+    from secli.sweeps.measure import machine
+    from secli.sweeps.untrained import measure_untrained
     from secli.training.determinism import reproducible
 
     wanted = wanted_networks(models)

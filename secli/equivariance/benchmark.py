@@ -12,16 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secli.action.fields import Canvas, Field, Plane, ScaleSpace, read_levels
+from secli.action.images import rescale
 from secli.config import MeasureSettings
-from secli.equivariance.accumulate import SMALLEST_PLANE, Cell
 from secli.equivariance.batching import batches
+from secli.equivariance.cell_error import SMALLEST_PLANE, Cell
 from secli.equivariance.curves import curve_batch, measure_curves, pieces
+from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.features import taken
-from secli.equivariance.precision import measuring
 from secli.equivariance.zooming import looped_error
-from secli.fields import Canvas, Field, Plane, ScaleSpace, read_levels
 from secli.models.contract import Features, Model
-from secli.scaling import rescale
 
 SMALLEST = 1 / 3
 ZOOMED = SMALLEST**0.5

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
-from secli.layers.forms import FORMS, without
+from secli.layers.fast.forms import FORMS, without
 from secli.training.speed import NOISE, Mode, Subject, in_turn, spread
 
 
@@ -20,7 +20,7 @@ class FormSpeed:
     model, mode
         As in :class:`secli.training.speed.Speed`.
     form
-        Which form is left out; see :data:`secli.layers.forms.FORMS`.
+        Which form is left out; see :data:`secli.layers.fast.forms.FORMS`.
     ratio
         Median over the rounds of the time without it over the time with all forms.
     low, high

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from secli.catalogue import MODELS
+from secli.catalogue.families import FAMILIES
+from secli.catalogue.models import MODELS
 from secli.cli.app import app
-from secli.families import FAMILIES
 
 DOCS = Path(__file__).parents[2] / "docs"
 SPEED = DOCS / "models-speed.json"

@@ -10,13 +10,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from secli.catalogue import MODELS
+from secli.action.fields import Invariant, Plane, ScaleSpace
+from secli.catalogue.models import MODELS
 from secli.cli.app import app
 from secli.cli.untrained import wanted_networks
-from secli.experiments.untrained import VARIANTS, draw_offsets, read_as_plane
-from secli.fields import Invariant, Plane, ScaleSpace
 from secli.layers.deformable import DeformConv
 from secli.models.building import build
+from secli.sweeps.untrained import VARIANTS, draw_offsets, read_as_plane
 from secli.tables.untrained import BEGIN, END, block, not_below, plain_of, reference, replaced
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from secli.cli.app import app
-from secli.layers.forms import FORMS, in_use
+from secli.layers.fast.forms import FORMS, in_use
 from secli.training.speed import Subject
 from secli.training.speed_forms import measure_forms
 
