@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from secli.action.fields import Acted, Canvas, Field, Invariant, Plane, Pyramid, ScaleSpace, VectorField
 from secli.action.images import rescale
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.equivariance.error import compare
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import Features, Model, Stage, StagedModel
