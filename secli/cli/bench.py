@@ -143,7 +143,7 @@ def bench(
 
         time_data(dataset, source, repeats or 1, format, quiet, export)
         return
-    from secli.catalogue.models import MODELS
+    from secli.catalogue import MODELS
 
     names = list(MODELS.own) if every else [MODELS[name].name for name in models or []]
     if not names:

@@ -167,11 +167,11 @@ def _plain(text: str) -> str:
 
 def pooled(subjects: Sequence[Subject], records: Sequence[EquivarianceRecord]) -> list[EquivarianceRecord]:
     """Return one record per network: runs that differ in nothing but seed and realisation are averaged."""
-    from secli.equivariance.pooling import identity, pool
-    from secli.records.identity import told_defaults
+    from secli.equivariance.pooling import pool
+    from secli.records.identity import pooling_key, told_defaults
 
     defaults = told_defaults(record.model for record in records)
     groups: dict[str, list[EquivarianceRecord]] = {}
     for subject, record in zip(subjects, records, strict=True):
-        groups.setdefault(identity(record, subject.record, defaults), []).append(record)
+        groups.setdefault(pooling_key(record, subject.record, defaults), []).append(record)
     return [pool(group) for group in groups.values()]

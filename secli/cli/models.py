@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.cli.console import note, out, show
 from secli.errors import InputError, SecliError
 

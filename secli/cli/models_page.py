@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from secli.catalogue import MODELS
 from secli.catalogue.families import FAMILIES, Family
-from secli.catalogue.models import MODELS
 from secli.models.agreement import AGREEMENTS
 from secli.models.building import builder_of
 from secli.models.describe import Description, summary

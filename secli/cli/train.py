@@ -221,7 +221,7 @@ def _training(
     name: str, file: Config, path: Path | None, given: dict[str, Any], flags: dict[str, Any]
 ) -> TrainingSettings:
     """Merge the training settings: flag > --set > YAML > the model's default; each is checked where it stands."""
-    from secli.catalogue.models import MODELS
+    from secli.catalogue import MODELS
     from secli.config import TrainingSettings, validated
 
     chosen = {key: value for key, value in flags.items() if value is not None}

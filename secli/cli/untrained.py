@@ -114,7 +114,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 def wanted_networks(models: list[str]) -> list[Untrained]:
     """Return what is measured: the networks named, or all that take small grey pictures and their options."""
-    from secli.catalogue.models import MODELS
+    from secli.catalogue import MODELS
     from secli.sweeps.untrained import VARIANTS, Untrained
 
     if models:

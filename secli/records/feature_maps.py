@@ -1,7 +1,7 @@
 """What a figure of features shows, as plain arrays: Φ(L_s f) beside L_sΦ(f), and where deformable layers read.
 
-The measure computes these (``secli.equivariance.feature_maps``) and the figures draw them (``secli.figures.features``); they
-meet here, because figures never load torch.
+The measure computes these (``secli.equivariance.feature_maps``) and the figures draw them (``secli.figures.features``);
+they meet here, because figures never load torch.
 """
 
 from __future__ import annotations

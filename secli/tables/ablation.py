@@ -8,20 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import TrainingSettings
+from secli.records.identity import DRAW, MACHINE
 from secli.tables import notes
-from secli.tables.belonging import (
-    DERIVED,
-    DRAW,
-    MACHINE,
-    check_facts,
-    facts,
-    grouped,
-    named_apart,
-    same_data,
-    same_protocol,
-)
+from secli.tables.belonging import DERIVED, check_facts, facts, grouped, named_apart, same_data, same_protocol
 from secli.tables.collect import Run, SetAside
 from secli.tables.groups import Summary, averaged
 from secli.tables.layout import lay_out

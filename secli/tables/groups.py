@@ -9,19 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError, UnknownNameError
+from secli.records.identity import DRAW, MACHINE
 from secli.records.schema import EquivarianceRecord, ModelInfo
 from secli.tables import notes, readings
-from secli.tables.belonging import (
-    DRAW,
-    MACHINE,
-    KeepsApart,
-    check_by,
-    facts,
-    grouped,
-    named_apart,
-    same_data,
-    same_protocol,
-)
+from secli.tables.belonging import KeepsApart, check_by, facts, grouped, named_apart, same_data, same_protocol
 from secli.tables.collect import Run, SetAside, collect
 from secli.tables.dataset_names import called, with_realisations
 from secli.tables.paired_tests import Draw

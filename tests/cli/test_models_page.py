@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from secli.catalogue import MODELS
 from secli.catalogue.families import FAMILIES
-from secli.catalogue.models import MODELS
 from secli.cli.app import app
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch.nn import functional
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.models.building import build, resolve_options
 from secli.training.optim import make_optimizer, set_learning_rate
 from secli.training.replicas.stack import Stack, without_advice
