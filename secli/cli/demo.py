@@ -51,7 +51,7 @@ def demo(
     from secli.datasets.build import make_dataset
     from secli.datasets.store import open_dataset
     from secli.errors import InterruptedRunError
-    from secli.sweeps.measure import Wanted, machine, pictures_for
+    from secli.sweeps.measure import MeasureRequest, machine, pictures_for
     from secli.tables.aggregate import summarise
     from secli.tables.comparison import compare
     from secli.tables.formats import render
@@ -93,7 +93,7 @@ def demo(
         say(f"     {summary(record)}")
         subject = load_subject(str(run))
         pictures = pictures_for(subject, measured_on.path, settings)
-        curves = measure_watched(subject, pictures, Wanted(settings), where, quiet)
+        curves = measure_watched(subject, pictures, MeasureRequest(settings), where, quiet)
         write_results(subject, curves, None, quiet=True)
         runs.append(run)
         records.append(curves)

@@ -231,7 +231,7 @@ def equivariance(
     settings = measure_settings(file.measure, f"--config {config}", given["measure"], flags)
 
     # brings torch, for which a mistake in the options does not wait
-    from secli.sweeps.measure import Wanted, machine, pictures_for
+    from secli.sweeps.measure import MeasureRequest, machine, pictures_for
 
     where = machine(device, threads)
     targets = once_each(targets)
@@ -255,7 +255,7 @@ def equivariance(
     questions = []
     for _, own_taps, _ in chosen:
         own = settings.model_copy(update={"taps": own_taps})
-        questions.append(Wanted(own, lie, local, kinds, controls))
+        questions.append(MeasureRequest(own, lie, local, kinds, controls))
     asked = list(zip(subjects, sets, questions, strict=True))
     known = [None if force else left_over(each[0], save, each[1], each[2]) for each in asked]
     records = []

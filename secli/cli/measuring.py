@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from secli.datasets.pictures import Pictures
     from secli.errors import InputError
     from secli.records.schema import EquivarianceRecord
-    from secli.sweeps.measure import Wanted
+    from secli.sweeps.measure import MeasureRequest
     from secli.training.load import Subject
 
 
 def measure_watched(
-    subject: Subject, pictures: Pictures, wanted: Wanted, where: TrainingSettings, quiet: bool = False
+    subject: Subject, pictures: Pictures, wanted: MeasureRequest, where: TrainingSettings, quiet: bool = False
 ) -> EquivarianceRecord:
     """Measure one network, with a progress display."""
     from secli.sweeps.measure import measure_subject
@@ -102,7 +102,7 @@ def check_places(subjects: Sequence[Subject], save: Path | None, force: bool) ->
 
 
 def left_over(
-    subject: Subject, save: Path | None, pictures: Pictures, wanted: Wanted
+    subject: Subject, save: Path | None, pictures: Pictures, wanted: MeasureRequest
 ) -> EquivarianceRecord | None:
     """Return the record of a measurement whose other files are missing, if it is the one that is asked for.
 
@@ -126,7 +126,9 @@ def left_over(
     return record
 
 
-def _answers(record: EquivarianceRecord, subject: Subject, pictures: Pictures, wanted: Wanted) -> bool:
+def _answers(
+    record: EquivarianceRecord, subject: Subject, pictures: Pictures, wanted: MeasureRequest
+) -> bool:
     settings = wanted.settings.model_dump(mode="json", exclude={"batch"})
     kinds = {row.kind for row in record.local} - {"stage"}
     return (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from secli.sweeps.engine import Engine
     from secli.sweeps.jobs import SweepJob
     from secli.sweeps.plan import PlannedRun
-    from secli.sweeps.scheduler import Outcome
+    from secli.sweeps.scheduler import SweepOutcome
     from secli.sweeps.spec import Sweep
 
 DATA, WORKERS = "Data", "Workers"
@@ -300,7 +300,7 @@ def _write_down(
     write_sweep(place, wanted, [run for run, _ in found], folders, keys, command, names)
 
 
-def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> Outcome:
+def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> SweepOutcome:
     """Carry out what is left of the jobs, with the live view."""
     from secli.cli.live import watching
     from secli.sweeps.scheduler import given_up, lead, standings
@@ -322,7 +322,7 @@ def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool,
 
 
 def _finish(
-    wanted: Sweep, place: Path, outcome: Outcome, jobs: Sequence[SweepJob], format: str, quiet: bool
+    wanted: Sweep, place: Path, outcome: SweepOutcome, jobs: Sequence[SweepJob], format: str, quiet: bool
 ) -> None:
     """Print the tables of what is finished, and leave with the code that says whether all is."""
     from secli.errors import InterruptedRunError, SecliError
@@ -349,7 +349,7 @@ def _finish(
         note(f"sweep {wanted.name}: {len(outcome.finished)} runs finished in {place}")
 
 
-def _failures(outcome: Outcome, count: int) -> str:
+def _failures(outcome: SweepOutcome, count: int) -> str:
     """Say how many runs failed, which the first is, and what to do; empty where none did."""
     if not outcome.failed:
         return ""

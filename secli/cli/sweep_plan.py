@@ -14,7 +14,7 @@ from secli.cli.console import out, progress
 if TYPE_CHECKING:
     from secli.sweeps.cpu_rates import Rates
     from secli.sweeps.estimate import Estimate
-    from secli.sweeps.jobs import Standing
+    from secli.sweeps.jobs import JobState
     from secli.sweeps.plan import PlannedRun
     from secli.sweeps.spec import Sweep
 
@@ -61,7 +61,7 @@ class Plan:
 def print_plan(
     sweep: Sweep,
     runs: Sequence[PlannedRun],
-    states: Sequence[Standing],
+    states: Sequence[JobState],
     directory: Path,
     slots: int,
     retry_failed: bool,
@@ -89,7 +89,7 @@ def print_plan(
 def _plan(
     sweep: Sweep,
     runs: Sequence[PlannedRun],
-    states: Sequence[Standing],
+    states: Sequence[JobState],
     directory: Path,
     slots: int,
     retry_failed: bool,
