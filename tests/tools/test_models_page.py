@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from secli.catalogue import MODELS
-from secli.cli.app import app
 from secli.families import FAMILIES
+from tools.models_page import main
 
 DOCS = Path(__file__).parents[2] / "docs"
 SPEED = DOCS / "models-speed.json"
-runner = CliRunner()
 pytestmark = pytest.mark.usefixtures("_described_once")
 
 
 def page(*arguments: str) -> str:
-    result = runner.invoke(app, ["models", *arguments, "--format", "markdown"])
-    assert result.exit_code == 0, result.stderr
-    return result.stdout
+    with redirect_stdout(io.StringIO()) as text:
+        assert main(arguments) == 0
+    return text.getvalue()
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -81,17 +81,16 @@ def test_speeds_stand_beside_machine_and_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", "[{}]", "no json", '[{"model": "cnn"}]'])
-def test_a_file_that_is_no_benchmark_is_one_line(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_no_benchmark_is_one_line(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "speed.json"
     file.write_text(content)
-    result = runner.invoke(app, ["models", "--format", "markdown", "--speed", str(file)])
-    assert result.exit_code == 2
-    assert result.stderr == f"error: --speed {file}: is not what 'secli bench MODEL --format json' prints\n"
+    assert main(["--speed", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: --speed {file}: is not what 'secli bench MODEL --format json' prints\n"
 
 
-def test_speeds_go_with_markdown(tmp_path: Path) -> None:
-    result = runner.invoke(app, ["models", "--speed", "nothing.json"])
-    assert (result.exit_code, result.stderr) == (2, "error: --speed: goes with --format markdown\n")
-    result = runner.invoke(app, ["models", "--format", "markdown", "--speed", str(tmp_path / "nothing.json")])
-    assert result.exit_code == 2
-    assert "No such file" in result.stderr
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--speed", str(tmp_path / "nothing.json")]) == 2
+    assert "No such file" in capsys.readouterr().err

@@ -1,23 +1,35 @@
-"""The page of all models, in markdown: what the registry knows, and the speeds that a benchmark recorded."""
+"""Write the page of all models, in markdown: what the registry knows, and the speeds that a benchmark recorded.
+
+``python -m tools.models_page --speed docs/models-speed.json > docs/models.md``; ``secli bench --all --format json``
+gives the speeds.
+"""
 
 from __future__ import annotations
 
+import argparse
 import inspect
+import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from secli.catalogue import MODELS
+from secli.errors import SecliError
 from secli.families import FAMILIES, Family
-from secli.models.agreement import AGREEMENTS
 from secli.models.building import builder_of
 from secli.models.describe import Description, summary
 from secli.models.outline import outline
-from secli.models.starts import STARTS, places, start_of
+from tools.agreement import AGREEMENTS
+from tools.initialisation import INITIALISATIONS, initialisation_of, parameters_of
 
-COMMAND = "secli models --format markdown --speed docs/models-speed.json > docs/models.md"
+COMMAND = "python -m tools.models_page --speed docs/models-speed.json > docs/models.md"
 
 Speeds = Mapping[tuple[str, str], Mapping[str, Any]]
+KEYS = {"model", "mode", "images_per_second", "low", "high", "repeats", "batch"}
+KEYS |= {"device", "threads", "torch", "command"}
+"""Of a benchmark's row, what the page shows."""
 
 
 def page(descriptions: Sequence[Description], speeds: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -44,7 +56,7 @@ def page(descriptions: Sequence[Description], speeds: Sequence[Mapping[str, Any]
         parts.append(_measured_on(speeds))
     names = [each.name for each in descriptions]
     parts += ["## Compared with published code", _COMPARED, _agreements(names)]
-    parts += ["## How weights start", _STARTS, _starts(names)]
+    parts += ["## How weights start", _INITIALISED, _initialisations(names)]
     for name in FAMILIES:
         members = [each for each in descriptions if each.family == name]
         if members:
@@ -66,9 +78,9 @@ _COMPARED = """What of each network is known to be equal to its authors' code, o
 of the difference over that of the output. The reference numbers are in `tests/golden`; a row says no more than its
 tests."""
 
-_STARTS = """The first row that speaks of a parameter holds. uniform: in ± the size; normal: with the size as its
+_INITIALISED = """The first row that speaks of a parameter holds. uniform: in ± the size; normal: with the size as its
 deviation; delta: uniform but for the taps named. in, out: channels; K: side of a kernel; I: interaction.
-`tests/models/test_starts.py` holds every tensor of every network against its row."""
+`tests/tools/test_initialisation.py` holds every tensor of every network against its row."""
 
 
 def _agreements(names: Sequence[str]) -> str:
@@ -83,21 +95,21 @@ def _agreements(names: Sequence[str]) -> str:
     )
 
 
-def _starts(names: Sequence[str]) -> str:
+def _initialisations(names: Sequence[str]) -> str:
     rows = []
     every = {MODELS[name].family for name in names}
-    for start in STARTS:
-        families = {MODELS[name].family for name in names if start.what in _started(name)}
+    for each in INITIALISATIONS:
+        families = {MODELS[name].family for name in names if each.what in _rows_of(name)}
         if families:
             where = "all" if families == every else ", ".join(name for name in FAMILIES if name in families)
-            rows.append([start.what, where, start.kind, start.formula, start.source])
+            rows.append([each.what, where, each.kind, each.formula, each.source])
     return _table(["parameter", "families", "distribution", "size", "source"], rows)
 
 
 @lru_cache(maxsize=128)
-def _started(name: str) -> frozenset[str]:
+def _rows_of(name: str) -> frozenset[str]:
     """Return the rows that speak of a network's parameters."""
-    return frozenset(start_of(place).what for place in places(name, outline(name)).values())
+    return frozenset(initialisation_of(each).what for each in parameters_of(name, outline(name)).values())
 
 
 def _overview(descriptions: Sequence[Description], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -127,12 +139,12 @@ def _speed(row: Mapping[str, Any] | None) -> str:
 
 def _measured_on(rows: Sequence[Mapping[str, Any]]) -> str:
     """Say by which commands, and where, the speeds were measured."""
-    places: dict[tuple[Any, ...], int] = {}
+    settings: dict[tuple[Any, ...], int] = {}
     for row in rows:
         key = tuple(row[name] for name in ("repeats", "batch", "device", "threads", "torch", "command"))
-        places[key] = places.get(key, 0) + 1
+        settings[key] = settings.get(key, 0) + 1
     lines = ["Images per second: median of the repeats (slowest–fastest), all networks taking turns."]
-    for (repeats, batch, device, threads, torch, command), count in places.items():
+    for (repeats, batch, device, threads, torch, command), count in settings.items():
         lines.append(
             f"- {count} timings: {repeats} repeats, batch {batch}, {device}, {threads} CPU threads, torch {torch}: "
             f"`{command}`"
@@ -237,3 +249,41 @@ def _mega(flops: int) -> str:
 
 def _times(shape: tuple[int, ...]) -> str:
     return "×".join(str(length) for length in shape)
+
+
+def read_speeds(file: Path) -> list[dict[str, Any]]:
+    """Read what a benchmark recorded.
+
+    Raises
+    ------
+    ValueError
+        When the file holds something else.
+    """
+    try:
+        rows: Any = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(rows, list) or any(KEYS - row.keys() for row in rows):
+            raise TypeError
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(f"--speed {file}: is not what 'secli bench MODEL --format json' prints") from None
+    return list(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the page."""
+    from secli.models.describe import describe
+
+    parser = argparse.ArgumentParser(prog="models_page", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", nargs="*", help="registry names; none: all")
+    parser.add_argument("--speed", type=Path, metavar="FILE", help="what secli bench --format json gave")
+    given = parser.parse_args(arguments)
+    try:
+        speeds = [] if given.speed is None else read_speeds(given.speed)
+        sys.stdout.write(page([describe(name) for name in given.models or MODELS.own], speeds))
+    except (OSError, SecliError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,8 +1,10 @@
-"""``secli untrained``: one table of what architectures promise, and the page that holds it."""
+"""The untrained networks: one table of what architectures promise, and the page that holds it."""
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +14,38 @@ from typer.testing import CliRunner
 
 from secli.catalogue import MODELS
 from secli.cli.app import app
-from secli.cli.untrained import wanted_networks
-from secli.experiments.untrained import VARIANTS, draw_offsets, read_as_plane
 from secli.fields import Invariant, Plane, ScaleSpace
 from secli.layers.deformable import DeformConv
 from secli.models.building import build
-from secli.tables.untrained import BEGIN, END, block, not_below, plain_of, reference, replaced
+from tools.untrained_page import (
+    BEGIN,
+    END,
+    VARIANTS,
+    block,
+    draw_offsets,
+    main,
+    measured_networks,
+    not_below,
+    plain_of,
+    read_as_plane,
+    reference,
+    replaced,
+)
 
 DOCS = Path(__file__).parents[2] / "docs"
-runner = CliRunner()
 
 
 def run(*arguments: str, code: int = 0) -> str:
-    result = runner.invoke(app, ["untrained", *arguments])
-    assert result.exit_code == code, result.stderr
-    return result.stderr if code else result.stdout
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        assert main(arguments) == code, err.getvalue()
+    return err.getvalue() if code else out.getvalue()
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("data")
-    made = runner.invoke(app, ["make-data", "digits", "--out", str(place), "--jobs", "1"])
+    made = CliRunner().invoke(app, ["make-data", "digits", "--out", str(place), "--jobs", "1"])
     assert made.exit_code == 0, made.stderr
     return place / "digits" / "r0"
 
@@ -51,7 +64,6 @@ def measured(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "0",
         "--threads",
         "1",
-        "-q",
     )
     file = tmp_path_factory.mktemp("rows") / "rows.json"
     file.write_text(run(*names, *options, "--format", "json"))
@@ -93,7 +105,7 @@ def test_the_table_is_printed_from_rows_and_put_into_a_page(measured: Path, tmp_
 def test_rows_of_anything_else_are_one_line(tmp_path: Path, content: str) -> None:
     file = tmp_path / "rows.json"
     file.write_text(content)
-    assert "is not what 'secli untrained --format json' prints" in run("--rows", str(file), code=2)
+    assert "is not what --format json prints" in run("--rows", str(file), code=2)
 
 
 def test_pictures_or_rows_are_needed() -> None:
@@ -101,19 +113,19 @@ def test_pictures_or_rows_are_needed() -> None:
 
 
 def test_by_default_every_network_of_small_grey_pictures_is_measured() -> None:
-    wanted = wanted_networks([])
-    own = {each.model for each in wanted if not each.said}
+    wanted = measured_networks()
+    own = {each.model for each in wanted if not each.variant}
     left = {name for name in MODELS.own if name not in own}
     assert left == {name for name in MODELS.own if name.startswith("wrn_") or name.endswith("resnet50")}
-    assert [each for each in wanted if each.said] == list(VARIANTS)
-    assert len({(each.model, each.said) for each in wanted}) == len(wanted)
+    assert [each for each in wanted if each.variant] == list(VARIANTS)
+    assert len({(each.model, each.variant) for each in wanted}) == len(wanted)
 
 
 def test_the_page_holds_every_network_and_says_what_the_rows_say() -> None:
     rows = json.loads((DOCS / "untrained.json").read_text(encoding="utf-8"))
     page = (DOCS / "untrained.md").read_text(encoding="utf-8")
     assert {(row["model"], row["variant"]) for row in rows} == {
-        (each.model, each.said) for each in wanted_networks([])
+        (each.model, each.variant) for each in measured_networks()
     }
     for model in {row["model"] for row in rows}:
         taps = [tap for tap, field in build(model).taps.items() if not isinstance(field, Invariant)]

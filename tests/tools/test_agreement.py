@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from secli.catalogue import MODELS
-from secli.models.agreement import AGREEMENTS
+from tools.agreement import AGREEMENTS
 
 ROOT = Path(__file__).parents[2]
 

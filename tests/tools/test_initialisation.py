@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from secli.catalogue import MODELS
 from secli.models.building import build
 from secli.models.outline import outline
-from secli.models.starts import STARTS, Start, places, size_of, start_of
+from tools.initialisation import INITIALISATIONS, Initialisation, initialisation_of, parameters_of, size_of
 
 Array = NDArray[np.float64]
 
@@ -68,7 +68,7 @@ def not_drawn_so(values: Array, kind: str) -> str | None:
     return f"another distribution, p = {likely:.1g}" if likely < SURE else None
 
 
-def standardised(parameter: Tensor, start: Start, size: float) -> tuple[Array, str | None]:
+def standardised(parameter: Tensor, start: Initialisation, size: float) -> tuple[Array, str | None]:
     """Return what is random in a tensor, divided by its size, and what is wrong with the rest."""
     values = parameter.detach().double()
     if start.kind == "constant":
@@ -90,16 +90,16 @@ def wrong(name: str, network: nn.Module) -> list[str]:
     """
     problems: list[str] = []
     pooled: dict[str, list[Array]] = {}
-    at = places(name, network)
+    at = parameters_of(name, network)
     for key, parameter in network.named_parameters():
-        start = start_of(at[key])
+        start = initialisation_of(at[key])
         values, problem = standardised(parameter, start, size_of(at[key], parameter))
         kind = "uniform" if start.kind == "delta" else start.kind
         if problem is None and len(values):
             problem = not_drawn_so(values, kind)
             pooled.setdefault(start.what, []).append(values)
         problems += [f"{key}: {problem}"] if problem else []
-    for start in STARTS:
+    for start in INITIALISATIONS:
         if start.what in pooled:
             kind = "uniform" if start.kind == "delta" else start.kind
             together = not_drawn_so(np.concatenate(pooled[start.what]), kind)
@@ -115,8 +115,11 @@ def test_every_tensor_starts_as_the_table_says(name: str) -> None:
 def test_every_row_of_the_table_speaks_of_some_parameter() -> None:
     used = set()
     for name in MODELS.own:
-        used |= {start_of(place).what for place in places(name, outline(name, smaller(name))).values()}
-    assert used == {start.what for start in STARTS}
+        used |= {
+            initialisation_of(each).what
+            for each in parameters_of(name, outline(name, smaller(name))).values()
+        }
+    assert used == {start.what for start in INITIALISATIONS}
 
 
 # the controls: an initialisation that changes is found
@@ -145,12 +148,12 @@ CHANGED = {
 def test_a_changed_start_is_found(name: str, change: str) -> None:
     """Every tensor of a row is changed, as a changed line of code would change them."""
     network = build(name, smaller(name), seed=0)
-    at = places(name, network)
+    at = parameters_of(name, network)
     generator = torch.Generator().manual_seed(1)
     what = CHANGED[name]
     with torch.no_grad():
         for key, parameter in network.named_parameters():
-            start = start_of(at[key])
+            start = initialisation_of(at[key])
             if not start.what.startswith(what):
                 continue
             size = size_of(at[key], parameter)
@@ -181,9 +184,9 @@ CONSTANT = {
 @pytest.mark.parametrize("name", CONSTANT)
 def test_a_constant_that_is_drawn_is_found(name: str) -> None:
     network = build(name, smaller(name), seed=0)
-    at = places(name, network)
+    at = parameters_of(name, network)
     for key, parameter in network.named_parameters():
-        if start_of(at[key]).what.startswith(CONSTANT[name]):
+        if initialisation_of(at[key]).what.startswith(CONSTANT[name]):
             with torch.no_grad():
                 parameter[-1] += 1e-3
             assert [problem.split(":")[0] for problem in wrong(name, network)] == [key]

@@ -30,8 +30,8 @@ Kind = Literal["uniform", "normal", "constant", "delta"]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a parameter stands.
+class Parameter:
+    """One parameter of a network, and the modules that hold it.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Start:
+class Initialisation:
     """How one kind of parameter starts.
 
     Attributes
@@ -85,7 +85,7 @@ class Start:
     formula: str
     source: str
     size: Callable[[Tensor], float]
-    applies: Callable[[Place], bool]
+    applies: Callable[[Parameter], bool]
 
 
 PUBLISHED, TORCH, OURS = "published", "PyTorch's default", "our choice"
@@ -113,8 +113,8 @@ def _steerable(weight: Tensor) -> tuple[int, int]:
     return weight.shape[2], weight.shape[1]
 
 
-STARTS = (
-    Start(
+INITIALISATIONS = (
+    Initialisation(
         "weight of a batch norm",
         "constant",
         "1",
@@ -122,7 +122,7 @@ STARTS = (
         lambda weight: 1.0,
         lambda at: isinstance(at.module, _BatchNorm) and at.leaf == "weight",
     ),
-    Start(
+    Initialisation(
         "bias of a batch norm",
         "constant",
         "0",
@@ -130,7 +130,7 @@ STARTS = (
         lambda weight: 0.0,
         lambda at: isinstance(at.module, _BatchNorm) and at.leaf == "bias",
     ),
-    Start(
+    Initialisation(
         "last layer of a localiser (`stn_cnn`)",
         "constant",
         "0, which is the identity",
@@ -138,7 +138,7 @@ STARTS = (
         lambda weight: 0.0,
         lambda at: isinstance(at.above, SpatialTransformer) and isinstance(at.module, nn.Linear),
     ),
-    Start(
+    Initialisation(
         "branch of offsets and masks of a deformable convolution",
         "constant",
         "0",
@@ -146,7 +146,7 @@ STARTS = (
         lambda weight: 0.0,
         lambda at: isinstance(at.module, OffsetBranch) or isinstance(at.above, DeformConv),
     ),
-    Start(
+    Initialisation(
         "bias of the classifier of `wrn_16_8*`",
         "constant",
         "0",
@@ -154,7 +154,7 @@ STARTS = (
         lambda weight: 0.0,
         lambda at: at.wide and isinstance(at.module, nn.Linear) and at.leaf == "bias",
     ),
-    Start(
+    Initialisation(
         "weight of a linear layer",
         "uniform",
         "1/√in",
@@ -162,7 +162,7 @@ STARTS = (
         lambda weight: 1 / math.sqrt(weight.shape[1]),
         lambda at: isinstance(at.module, nn.Linear) and at.leaf == "weight",
     ),
-    Start(
+    Initialisation(
         "bias of a linear layer",
         "uniform",
         "1/√in",
@@ -170,7 +170,7 @@ STARTS = (
         lambda weight: 1 / math.sqrt(weight.shape[1]),
         lambda at: isinstance(at.module, nn.Linear) and at.leaf == "bias",
     ),
-    Start(
+    Initialisation(
         "convolutions and shortcuts of `wrn_16_8_dss`",
         "delta",
         "0.01; the central tap of (output b, input a) is g/out where ⌊a·g/in⌋ = ⌊b·g/out⌋, g = gcd(in, out), in every "
@@ -179,7 +179,7 @@ STARTS = (
         lambda weight: 0.01,
         lambda at: at.model == "wrn_16_8_dss",
     ),
-    Start(
+    Initialisation(
         "coefficients of `wrn_16_8_ss`, real and imaginary parts alike",
         "normal",
         "√(2·in/n), n = orders · out · in · angles",
@@ -187,7 +187,7 @@ STARTS = (
         lambda weight: math.sqrt(2 * weight.shape[2] / weight.numel()),
         lambda at: at.wide and isinstance(at.module, ScaleSteerableConv),
     ),
-    Start(
+    Initialisation(
         "convolutions and shortcuts of the other `wrn_16_8*`",
         "normal",
         "√(2·in/n), n the number of weights (or coefficients) of the layer",
@@ -195,7 +195,7 @@ STARTS = (
         lambda weight: math.sqrt(2 * weight.shape[1] / weight.numel()),
         lambda at: at.wide,
     ),
-    Start(
+    Initialisation(
         "coefficients of scale-steerable filters, real and imaginary parts alike",
         "uniform",
         "√(2/(9 · in · out))",
@@ -203,7 +203,7 @@ STARTS = (
         lambda weight: math.sqrt(2 / (9 * math.prod(_steerable(weight)))),
         lambda at: isinstance(at.module, ScaleSteerableConv),
     ),
-    Start(
+    Initialisation(
         "coefficients of SESN and DISCO",
         "uniform",
         "1/√(in · I · functions)",
@@ -211,7 +211,7 @@ STARTS = (
         lambda weight: 1 / math.sqrt(_inputs(weight)),
         lambda at: isinstance(at.module, SteerableFilters) and at.leaf == "weight",
     ),
-    Start(
+    Initialisation(
         "bias of SESN and DISCO",
         "constant",
         "0",
@@ -219,7 +219,7 @@ STARTS = (
         lambda weight: 0.0,
         lambda at: isinstance(at.module, SteerableFilters) and at.leaf == "bias",
     ),
-    Start(
+    Initialisation(
         "scale convolutions: levels or pyramid, plain or deformable",
         "normal",
         "√(2/(in · I · K²))",
@@ -227,7 +227,7 @@ STARTS = (
         lambda weight: math.sqrt(2 / _inputs(weight)),
         lambda at: isinstance(at.module, (DSSConv, PyramidConv)),
     ),
-    Start(
+    Initialisation(
         "1×1 convolutions of the ResNet-50 bodies",
         "normal",
         "√(2/in)",
@@ -235,7 +235,7 @@ STARTS = (
         lambda weight: math.sqrt(2 / _inputs(weight)),
         lambda at: "resnet50" in at.model and isinstance(at.module, SESPointwise),
     ),
-    Start(
+    Initialisation(
         "coefficients of rotation-steerable filters (`so2_cnn`)",
         "normal",
         "√(2/(in · N · functions)), N = 1 in a lift",
@@ -243,7 +243,7 @@ STARTS = (
         lambda weight: math.sqrt(2 / _inputs(weight)),
         lambda at: isinstance(at.module, (RotationLift, RotationConv)) and at.leaf == "weight",
     ),
-    Start(
+    Initialisation(
         "bias of rotation-steerable filters (`so2_cnn`)",
         "constant",
         "0",
@@ -251,7 +251,7 @@ STARTS = (
         lambda weight: 0.0,
         lambda at: isinstance(at.module, (RotationLift, RotationConv)) and at.leaf == "bias",
     ),
-    Start(
+    Initialisation(
         "every other convolution, its weight",
         "uniform",
         "1/√(in · K²)",
@@ -259,7 +259,7 @@ STARTS = (
         lambda weight: 1 / math.sqrt(_inputs(weight)),
         lambda at: isinstance(at.module, LIKE_CONVOLUTIONS) and at.leaf != "bias",
     ),
-    Start(
+    Initialisation(
         "every other convolution, its bias",
         "uniform",
         "1/√(in · K²)",
@@ -270,17 +270,17 @@ STARTS = (
 )
 
 
-def places(model: str, network: nn.Module) -> dict[str, Place]:
-    """Return where each parameter of a network stands, by its name."""
+def parameters_of(model: str, network: nn.Module) -> dict[str, Parameter]:
+    """Return the parameters of a network by their names."""
     modules = dict(network.named_modules())
     found = {}
     for name, _ in network.named_parameters():
         holder = name.rpartition(".")[0]
-        found[name] = Place(model, name, modules[holder], modules[holder.rpartition(".")[0]])
+        found[name] = Parameter(model, name, modules[holder], modules[holder.rpartition(".")[0]])
     return found
 
 
-def start_of(place: Place) -> Start:
+def initialisation_of(parameter: Parameter) -> Initialisation:
     """Return the row that speaks of a parameter.
 
     Raises
@@ -288,14 +288,14 @@ def start_of(place: Place) -> Start:
     LookupError
         When none does.
     """
-    for start in STARTS:
-        if start.applies(place):
-            return start
-    raise LookupError(f"{place.model}: nothing is said of how {place.name} starts")
+    for each in INITIALISATIONS:
+        if each.applies(parameter):
+            return each
+    raise LookupError(f"{parameter.model}: no row for {parameter.name}")
 
 
-def size_of(place: Place, parameter: Tensor) -> float:
-    """Return the size that a parameter's row gives it: a bias takes that of the weight beside it."""
-    weight = getattr(place.module, "weight", None)
-    shaped = weight if place.leaf == "bias" and isinstance(weight, Tensor) else parameter
-    return start_of(place).size(shaped)
+def size_of(parameter: Parameter, values: Tensor) -> float:
+    """Return the size that a parameter's row gives it: a bias takes that of its module's weight."""
+    weight = getattr(parameter.module, "weight", None)
+    shaped = weight if parameter.leaf == "bias" and isinstance(weight, Tensor) else values
+    return initialisation_of(parameter).size(shaped)
