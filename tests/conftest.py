@@ -29,6 +29,7 @@ ROOMS_WITH_TENSORS = (
     "models",
     "training",
     "equivariance",
+    "bench",
 )
 
 if os.environ.get("SECLI_SHAPE_HOOK", "1") == "1":

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from secli.cli.bench_rows import Asked
+from secli.cli.console import note, out, progress
 from secli.cli.limits import COUNT, MOST_SIDE, PROCESSES, ROUNDS, THREADS
 
 if TYPE_CHECKING:
-    from secli.training.speed import Mode
+    from secli.bench.rows import Request
+    from secli.bench.timing import Mode
+
+
+class Benchmark(NamedTuple):
+    """One of the kinds.
+
+    Attributes
+    ----------
+    title
+        What the progress display says.
+    measure
+        Returns the rows, given ``on_progress``.
+    table
+        Returns the rows as text that fits a terminal.
+    """
+
+    title: str
+    measure: Callable[..., list[dict[str, Any]]]
+    table: Callable[[Sequence[dict[str, Any]], int], str]
 
 
 def bench(
@@ -112,6 +133,7 @@ def bench(
     layers faster brings. With --replicas: training steps of several networks at once, beside one after the other.
     With --data: the time to make six realisations of a dataset.
     """
+    from secli.catalogue import MODELS
     from secli.errors import InputError
 
     if format not in ("table", "json"):
@@ -122,49 +144,101 @@ def bench(
         "--equivariance": equivariance is not None,
         "--data": data,
     }
-    chosen = [kind for kind, wanted in kinds.items() if wanted]
-    if len(chosen) > 1:
-        raise InputError(f"{' and '.join(chosen)} exclude each other: each times something else")
     networks = bool(models or every or train or evaluate or image_size or precision != "32")
-    if networks and (equivariance is not None or data):
-        goes = "--images, --factors, --repeats, --batch" if equivariance else "--dataset, --source, --repeats"
-        raise InputError(f"{chosen[0]} times no networks in training or evaluation; it goes with {goes}")
-    if replicas is not None and evaluate:
-        raise InputError("--replicas times training steps; leave out --eval")
-    if export and not data:
-        raise InputError("--export-png goes with --data")
+    _refuse_mixtures([kind for kind, given in kinds.items() if given], networks, evaluate, export)
     if equivariance is not None:
-        from secli.cli.bench_curve import time_curve
+        from secli.bench.measure_cost import measure_cost_rows, measure_cost_table
 
-        time_curve(equivariance, images, factors, repeats or 3, batch, device, threads, format, quiet)
+        measure = partial(
+            measure_cost_rows,
+            equivariance,
+            images,
+            factors,
+            repeats=repeats or 3,
+            batch=batch,
+            device=device,
+            threads=threads,
+        )
+        _run(Benchmark(equivariance, measure, measure_cost_table), format, quiet)
         return
     if data:
-        from secli.cli.bench_data import time_data
+        from secli.bench.datasets import dataset_rows, dataset_table
 
-        time_data(dataset, source, repeats or 1, format, quiet, export)
+        measure = partial(dataset_rows, dataset, source, export=export, repeats=repeats or 1)
+        _run(Benchmark(dataset, measure, dataset_table), format, quiet)
         return
-    from secli.catalogue import MODELS
-
     names = list(MODELS.own) if every else [MODELS[name].name for name in models or []]
     if not names:
         raise InputError(
             "name the networks to time (see 'secli models'), or give --all, --equivariance MODEL or --data"
         )
-    modes: list[Mode] = (
-        ["train"] if train and not evaluate else ["eval"] if evaluate and not train else ["train", "eval"]
-    )
-    asked = Asked(
-        names, modes, device, threads, precision, batch or 32, repeats or 5, image_size, format, quiet
-    )
+    from secli.bench.rows import Request
+
+    both = train == evaluate
+    modes: list[Mode] = ["train", "eval"] if both else ["train"] if train else ["eval"]
+    request = Request(names, modes, device, threads, precision, batch or 32, repeats or 5, image_size)
+    _run(_of_networks(request, forms, replicas, literal, memory), format, quiet)
+
+
+def _refuse_mixtures(kinds: list[str], networks: bool, evaluate: bool, export: bool) -> None:
+    """Raise ``InputError`` on options that go with another kind of benchmark than the one asked for."""
+    from secli.errors import InputError
+
+    if len(kinds) > 1:
+        raise InputError(f"{' and '.join(kinds)} exclude each other: each times something else")
+    alone = {
+        "--equivariance": "--images, --factors, --repeats, --batch",
+        "--data": "--dataset, --source, --repeats",
+    }
+    for kind in kinds:
+        if networks and kind in alone:
+            raise InputError(
+                f"{kind} times no networks in training or evaluation; it goes with {alone[kind]}"
+            )
+    if "--replicas" in kinds and evaluate:
+        raise InputError("--replicas times training steps; leave out --eval")
+    if export and "--data" not in kinds:
+        raise InputError("--export-png goes with --data")
+
+
+def _of_networks(
+    request: Request, forms: bool, replicas: int | None, literal: bool, memory: bool
+) -> Benchmark:
+    """Return the benchmark that times networks in the way asked for."""
     if forms:
-        from secli.cli.bench_forms import time_forms
+        from secli.bench.layer_forms import form_rows, form_table
 
-        time_forms(asked)
-    elif replicas is not None:
-        from secli.cli.bench_replicas import time_replicas
+        return Benchmark("timing", partial(form_rows, request), form_table)
+    if replicas is not None:
+        from secli.bench.replicas import replica_rows, replica_table
 
-        time_replicas(asked, replicas)
+        return Benchmark("timing", partial(replica_rows, request, replicas), replica_table)
+    from secli.bench.networks import network_rows, network_table
+
+    return Benchmark("timing", partial(network_rows, request, literal, memory), network_table)
+
+
+def _run(benchmark: Benchmark, format: str, quiet: bool) -> None:
+    """Carry a benchmark out and print its rows; say on stderr which the machine was too busy to decide."""
+    import json
+    from shutil import get_terminal_size
+
+    from secli.bench.rows import noisy_rows
+
+    with progress(quiet) as display:
+        unit = "timings" if benchmark.title == "timing" else "rounds"
+        task = display.add_task(benchmark.title, total=None, unit=unit, detail="")
+        rows = benchmark.measure(
+            on_progress=lambda done, total: display.update(task, completed=done, total=total)
+        )
+    if format == "json":
+        found = rows[0] if "network" in rows[0] else rows  # of one curve an object, not a list
+        out(json.dumps(found, indent=1, ensure_ascii=False), "json")
     else:
-        from secli.cli.bench_networks import time_networks
-
-        time_networks(asked, literal, memory)
+        out(benchmark.table(rows, get_terminal_size((100, 24)).columns))
+    noisy = noisy_rows(rows)
+    if noisy:
+        note(
+            f"the repeats differ too much to decide ({', '.join(noisy)}); time again on a quieter machine, "
+            "or with more --repeats"
+        )

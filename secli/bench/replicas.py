@@ -10,11 +10,13 @@ from statistics import median
 import torch
 from torch.nn import functional
 
+from secli.bench.rows import Request, Row, measured_rows, range_text, rows_table, settings_text
+from secli.bench.timing import NOISE, Tell, TimedNetwork, autocast, duration, in_turn, ratio, spread
 from secli.catalogue import MODELS
 from secli.models.building import build, resolve_options
+from secli.tables.formats import Column
 from secli.training.optim import make_optimizer, set_learning_rate
 from secli.training.replicas.stack import Stack, without_advice
-from secli.training.speed import NOISE, Subject, autocast, duration, in_turn, spread
 
 
 @dataclass(frozen=True)
@@ -51,27 +53,27 @@ class ReplicaSpeed:
 
 
 class _AtOnce:
-    """The replicas of a subject as one stack, on the same images; the optimiser's rate is zero."""
+    """The replicas of a network as one stack, on the same images; the optimiser's rate is zero."""
 
-    def __init__(self, subject: Subject, replicas: int) -> None:
-        sized = "image_size" in resolve_options(MODELS[subject.name])
-        options = {"image_size": subject.input[1]} if sized else {}
-        networks = [build(subject.name, options, seed=seed) for seed in range(replicas)]
-        self.subject, self.replicas = subject, replicas
-        self.stack = Stack(networks).to(subject.device).train()
-        self.images = subject.images.expand(replicas, *subject.images.shape).contiguous()
-        self.labels = subject.labels.repeat(replicas)
-        self.optimizer = make_optimizer(self.stack.parameters(), subject.training)
+    def __init__(self, network: TimedNetwork, replicas: int) -> None:
+        sized = "image_size" in resolve_options(MODELS[network.name])
+        options = {"image_size": network.input[1]} if sized else {}
+        networks = [build(network.name, options, seed=seed) for seed in range(replicas)]
+        self.network, self.replicas = network, replicas
+        self.stack = Stack(networks).to(network.device).train()
+        self.images = network.images.expand(replicas, *network.images.shape).contiguous()
+        self.labels = network.labels.repeat(replicas)
+        self.optimizer = make_optimizer(self.stack.parameters(), network.training)
         set_learning_rate(self.optimizer, 0.0)
 
     def run(self) -> None:
         """Take one step."""
         self.stack.streams.seed(range(self.replicas))
-        with autocast(self.subject.device, self.subject.precision):
+        with autocast(self.network.device, self.network.precision):
             logits = self.stack(self.images)
         self.optimizer.zero_grad()
         loss = functional.cross_entropy(logits.float().flatten(0, 1), self.labels, reduction="sum")
-        torch.autograd.backward(loss / len(self.subject.labels))
+        torch.autograd.backward(loss / len(self.network.labels))
         self.optimizer.step()
 
 
@@ -85,7 +87,7 @@ def replica_speeds(
     device: str = "cpu",
     precision: str = "32",
     image_size: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Tell | None = None,
 ) -> list[ReplicaSpeed]:
     """Time training steps of several replicas at once, and of as many single networks, in turn within each round.
 
@@ -98,48 +100,69 @@ def replica_speeds(
     batch : int
         Images per step of each replica.
     repeats, seconds, device, precision, image_size
-        As in :func:`secli.training.speed.measure_speed`.
+        As in :func:`secli.bench.networks.measure_speed`.
     on_progress : callable, optional
         Called with (rounds done, rounds in all).
     """
     found = []
     for at, name in enumerate(names):
-        subject = Subject(name, batch, device, image_size, precision)
+        network = TimedNetwork(name, batch, device, image_size, precision)
 
         def done(rounds: int, before: int = at * repeats) -> None:
             if on_progress:
                 on_progress(before + rounds, len(names) * repeats)
 
-        found.append(_speed(subject, replicas, repeats, seconds, done))
+        found.append(_speed(network, replicas, repeats, seconds, done))
     return found
 
 
 def _speed(
-    subject: Subject, replicas: int, repeats: int, seconds: float, done: Callable[[int], None]
+    network: TimedNetwork, replicas: int, repeats: int, seconds: float, done: Callable[[int], None]
 ) -> ReplicaSpeed:
-    subject.model.train()
-    together = _AtOnce(subject, replicas)
+    network.model.train()
+    together = _AtOnce(network, replicas)
 
     def singly() -> None:
         for _ in range(replicas):
-            subject.run("train")
+            network.run("train")
 
-    works = [partial(duration, work, device=subject.device) for work in (together.run, singly)]
+    works = [partial(duration, work, device=network.device) for work in (together.run, singly)]
     with without_advice():
         times = in_turn(works, repeats, seconds, on_round=done)
-    batch = len(subject.labels)
+    batch = len(network.labels)
     rates = [[replicas * batch / each for each in own] for own in times]
-    gains = [one / at_once for at_once, one in zip(*times, strict=True)]
+    gain = ratio(times[1], times[0])
     return ReplicaSpeed(
-        model=subject.name,
+        model=network.name,
         replicas=replicas,
         batch=batch,
-        precision=subject.precision,
+        precision=network.precision,
         at_once=median(rates[0]),
         singly=median(rates[1]),
-        gain=median(gains),
-        gain_low=min(gains),
-        gain_high=max(gains),
+        gain=gain.median,
+        gain_low=gain.low,
+        gain_high=gain.high,
         repeats=repeats,
         noisy=max(spread(own) for own in rates) > NOISE,
     )
+
+
+def replica_rows(request: Request, replicas: int, on_progress: Tell) -> list[Row]:
+    """Time training steps of replicas on this machine: a row for each network."""
+    return measured_rows(
+        request,
+        lambda where: replica_speeds(request.names, replicas, on_progress=on_progress, **request.work(where)),
+    )
+
+
+def replica_table(rows: Sequence[Row], width: int) -> str:
+    """Return the rows as a table that fits a terminal."""
+    columns: dict[Column, Callable[[Row], float | str | None]] = {
+        Column("model", "model", text=True, whole=True): lambda row: row["model"],
+        Column("at_once", "at once, images/s"): lambda row: row["at_once"],
+        Column("singly", "one after the other, images/s"): lambda row: row["singly"],
+        Column("gain", "gain", digits=2): lambda row: row["gain"],
+        Column("range", "low to high"): lambda row: range_text(row["gain_low"], row["gain_high"]),
+    }
+    title = f"{rows[0]['replicas']} replicas: {settings_text(rows[0])}, precision {rows[0]['precision']}"
+    return rows_table(title, columns, rows, 1, width)

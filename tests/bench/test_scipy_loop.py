@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+from secli.bench.measure_cost import zoom_cost
+from secli.bench.scipy_loop import looped_error, zoomed
 from secli.cli.app import app
 from secli.equivariance.accumulate import Cell
-from secli.equivariance.benchmark import zoom_cost
-from secli.equivariance.zooming import looped_error, zoomed
 from secli.fields import Canvas, Plane
 from secli.models.building import build
 from secli.scaling import rescale

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from secli.cli.bench_networks import _table
+from secli.bench.networks import network_table
 
 NAMES = ["cnn", "mnist_ses_vector_28"]
 
@@ -45,7 +45,7 @@ def rows(literal: bool = True, memory: bool = True) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("width", [60, 80, 160])
 def test_the_table_fits_and_keeps_names_and_numbers_whole(width: int) -> None:
-    text = _table(rows(), width)
+    text = network_table(rows(), width)
     assert max(len(line) for line in text.splitlines()) <= width
     assert text.splitlines()[0] == "a processor, 1 thread, batch 4, 2 repeats, precision 32"
     for word in (*NAMES, "2289", "2226 to 2352", "83.7", "0.38", "3.26", "3.22 to 3.30", "23.0", "0.54"):
@@ -55,8 +55,8 @@ def test_the_table_fits_and_keeps_names_and_numbers_whole(width: int) -> None:
 
 
 def test_what_was_not_timed_takes_no_column() -> None:
-    text = _table(rows(literal=False, memory=False), 160)
+    text = network_table(rows(literal=False, memory=False), 160)
     assert "GFLOP/s" in text
     assert "literal" not in text
     assert "MiB" not in text
-    assert "literal" in _table(rows(memory=False), 160)
+    assert "literal" in network_table(rows(memory=False), 160)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from secli.equivariance.benchmark import curve_cost
+from secli.bench.measure_cost import curve_cost
 from secli.models.building import build
 
 PEAK = """

@@ -7,10 +7,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from secli.bench.layer_forms import measure_forms
+from secli.bench.timing import TimedNetwork
 from secli.cli.app import app
 from secli.layers.forms import FORMS, in_use
-from secli.training.speed import Subject
-from secli.training.speed_forms import measure_forms
 
 runner = CliRunner()
 
@@ -19,14 +19,14 @@ def test_every_form_is_left_out_once_in_each_round(monkeypatch: pytest.MonkeyPat
     """Without the k-th form a pass takes k + 2 seconds, with all of them one; in the last round twice that."""
     asked: list[tuple[str, ...]] = []
 
-    def seconds(self: Subject, mode: str, passes: int) -> float:
+    def seconds(self: TimedNetwork, mode: str, passes: int) -> float:
         missing = tuple(form for form in FORMS if not in_use(form))
         asked.append(missing)
         late = 2.0 if len(asked) > 2 * 8 + 2 * 8 else 1.0
         slow = [*FORMS].index(missing[0]) + 2 if missing else 1
         return passes * (slow * late if missing else 1.0)
 
-    monkeypatch.setattr(Subject, "seconds", seconds)
+    monkeypatch.setattr(TimedNetwork, "seconds", seconds)
     told: list[tuple[int, int]] = []
     found = measure_forms(
         ["mnist_ses_scalar_28"],

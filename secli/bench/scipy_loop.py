@@ -1,6 +1,6 @@
 """The ruler's work done as a script would do it: picture by picture, channel by channel, with ``scipy.ndimage``.
 
-Kept beside the benchmark, to say what two cached matrices save; nothing is measured with it.
+Only to say what two cached matrices save; nothing is measured with it.
 """
 
 from __future__ import annotations

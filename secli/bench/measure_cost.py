@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -12,16 +11,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secli.bench.rows import Row
+from secli.bench.scipy_loop import looped_error
+from secli.bench.timing import Tell, duration
 from secli.config import MeasureSettings
 from secli.equivariance.accumulate import SMALLEST_PLANE, Cell
 from secli.equivariance.batching import batches
 from secli.equivariance.curves import curve_batch, measure_curves, pieces
 from secli.equivariance.features import taken
 from secli.equivariance.precision import measuring
-from secli.equivariance.zooming import looped_error
+from secli.experiments.measuring import machine
 from secli.fields import Canvas, Field, Plane, ScaleSpace, read_levels
 from secli.models.contract import Features, Model
+from secli.provenance import command_line
 from secli.scaling import rescale
+from secli.training.determinism import reproducible
+from secli.training.devices import device_name
+from secli.training.loading import load_subject
 
 SMALLEST = 1 / 3
 ZOOMED = SMALLEST**0.5
@@ -37,9 +43,9 @@ def curve_cost(
     factors: int = 9,
     repeats: int = 3,
     batch: int | None = None,
-    device: torch.device | str = "cpu",
-    on_progress: Callable[[int, int], None] | None = None,
-) -> dict[str, float | int | list[float]]:
+    device: str = "cpu",
+    on_progress: Tell | None = None,
+) -> dict[str, Any]:
     """Time a whole curve, every declared tap with its floor, against the network's own forward passes.
 
     The two are timed in turn, so that a machine which grows slower or busier slows both alike, and the ratio is
@@ -57,7 +63,7 @@ def curve_cost(
         How often both are timed.
     batch : int, optional
         Images per forward pass, in both; default: as many as a curve takes.
-    device : torch.device
+    device : str
         Where to compute.
     on_progress : callable, optional
         Called with (rounds done, rounds in all).
@@ -68,8 +74,8 @@ def curve_cost(
         ``forward_s`` and ``measure_s``, the seconds of each repeat; ``ratio`` of their medians, ``ratios`` of each
         repeat; ``images``, ``factors``, ``passes``, ``taps``, ``batch``.
     """
-    wanted = tuple(SMALLEST ** ((k + 1) / factors) for k in range(factors))
-    settings = MeasureSettings(factors=wanted, images=len(images), batch=batch)
+    chosen = tuple(SMALLEST ** ((k + 1) / factors) for k in range(factors))
+    settings = MeasureSettings(factors=chosen, images=len(images), batch=batch)
     batch = curve_batch(model, images, settings, on_black=True, device=device)
     forward_s, measure_s = [], []
     _forward(model, images[:batch], 1, batch, device)
@@ -99,8 +105,8 @@ def zoom_cost(
     factor: float = ZOOMED,
     repeats: int = 3,
     looped: int = LOOPED,
-    device: torch.device | str = "cpu",
-    on_progress: Callable[[int, int], None] | None = None,
+    device: str = "cpu",
+    on_progress: Tell | None = None,
 ) -> dict[str, Any]:
     """Time L_s with its comparison against a loop over pictures, channels and levels with ``scipy.ndimage``.
 
@@ -119,7 +125,7 @@ def zoom_cost(
         How often both are timed.
     looped : int
         Images that the loop is given.
-    device : torch.device
+    device : str
         Where L_s is computed; the loop is the CPU's.
     on_progress : callable, optional
         Called with (rounds done, rounds in all).
@@ -137,35 +143,37 @@ def zoom_cost(
         before, after = model.features(batch), model.features(rescale(batch, factor))
         taps = {tap: field for tap, field in model.taps.items() if _planar(field, before[tap], factor)}
         loops = [_loop_planes(field, before[tap], after[tap], factor, looped) for tap, field in taps.items()]
-        action_s, loop_s = [], []
-        for done in range(-1, repeats):  # the first round warms up
-            _wait(device)
-            start = time.perf_counter()
+
+        def act() -> None:
             for tap, field in taps.items():
                 for part in pieces(after[tap]):
                     one, other = taken(before[tap], part), taken(after[tap], part)
                     Cell(field, factor, "squared", floor=False).add(one, other, one, other, canvas)
-            _wait(device)
-            middle = time.perf_counter()
+
+        def loop() -> None:
             for planes, others, stride in loops:
                 for picture, answer in zip(planes, others, strict=True):
                     looped_error(picture, answer, factor, stride)
+
+        action_s, loop_s = [], []
+        for done in range(-1, repeats):  # the first round warms up
+            one, other = duration(act, 1, device), duration(loop, 1, "cpu")
             if done >= 0:
-                action_s.append(middle - start)
-                loop_s.append(time.perf_counter() - middle)
+                action_s.append(one)
+                loop_s.append(other)
                 if on_progress:
                     on_progress(done + 1, repeats)
     few = min(looped, len(images))
-    action = [1e6 * seconds / len(images) / len(taps) for seconds in action_s if taps]
-    loop = [1e6 * seconds / few / len(taps) for seconds in loop_s if taps]
+    action_us = [1e6 * seconds / len(images) / len(taps) for seconds in action_s if taps]
+    loop_us = [1e6 * seconds / few / len(taps) for seconds in loop_s if taps]
     return {
         "zoom_factor": factor,
         "zoom_images": few,
         "zoom_taps": list(taps),
-        "action_us": action,
-        "loop_us": loop,
-        "zoom_ratios": [slow / fast for slow, fast in zip(loop, action, strict=True)],
-        "zoom_ratio": median(loop) / median(action) if taps else None,
+        "action_us": action_us,
+        "loop_us": loop_us,
+        "zoom_ratios": [slow / fast for slow, fast in zip(loop_us, action_us, strict=True)],
+        "zoom_ratio": median(loop_us) / median(action_us) if taps else None,
     }
 
 
@@ -197,32 +205,105 @@ def _loop_planes(
     return one, other, stride
 
 
-def _forward(
-    model: Model, images: Float[Tensor, "n c h w"], passes: int, batch: int, device: torch.device | str
-) -> float:
+def _forward(model: Model, images: Float[Tensor, "n c h w"], passes: int, batch: int, device: str) -> float:
     """Return the seconds of so many passes over all images."""
     with measuring(model, device) as dtype:
-        _wait(device)
-        start = time.perf_counter()
-        for part in batches(images, batch, device, dtype):
-            for _ in range(passes):
-                model(part)
-        _wait(device)
-        return time.perf_counter() - start
+
+        def run() -> None:
+            for part in batches(images, batch, device, dtype):
+                for _ in range(passes):
+                    model(part)
+
+        return duration(run, 1, device)
 
 
-def _measure(
-    model: Model, images: Float[Tensor, "n c h w"], settings: MeasureSettings, device: torch.device | str
-) -> float:
+def _measure(model: Model, images: Float[Tensor, "n c h w"], settings: MeasureSettings, device: str) -> float:
     """Return the seconds of one curve."""
-    _wait(device)
-    start = time.perf_counter()
-    measure_curves(model, images, settings, on_black=True, device=device)
-    _wait(device)
-    return time.perf_counter() - start
+    return duration(lambda: measure_curves(model, images, settings, on_black=True, device=device), 1, device)
 
 
-def _wait(device: torch.device | str) -> None:
-    """Let an accelerator finish what was asked of it."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
+def measure_cost_rows(
+    network: str,
+    images: int = 1000,
+    factors: int = 9,
+    *,
+    repeats: int = 3,
+    batch: int | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    on_progress: Tell,
+) -> list[Row]:
+    """Time a network's curve on this machine, and L_s against the loop with scipy: one row.
+
+    Parameters
+    ----------
+    network : str
+        Registered name or run directory.
+    images, factors, repeats, batch
+        As in :func:`curve_cost`.
+    device, threads
+        Not yet resolved for this machine.
+    on_progress : callable
+        Called with (rounds done, rounds in all).
+    """
+    where = machine(device, threads)
+    subject = load_subject(network)
+    pictures = _noise(images, subject.info.options)
+    with reproducible(where):
+        cost = curve_cost(
+            subject.model,
+            pictures,
+            factors=factors,
+            repeats=repeats,
+            batch=batch,
+            device=where.device,
+            on_progress=lambda done, _: on_progress(done, 2 * repeats),
+        )
+        zoom = zoom_cost(
+            subject.model,
+            pictures[: cost["batch"]],
+            repeats=repeats,
+            device=where.device,
+            on_progress=lambda done, _: on_progress(repeats + done, 2 * repeats),
+        )
+    return [
+        {
+            "network": subject.info.name,
+            "device": device_name(where.device),
+            "threads": where.threads,
+            **cost,
+            **zoom,
+            "command": command_line(),
+        }
+    ]
+
+
+def _noise(count: int, options: Mapping[str, Any]) -> Float[Tensor, "n c h w"]:
+    """Return random pictures of the network's shape: time does not depend on what they show."""
+    side = options.get("image_size", 28)
+    channels, height, width = options.get("input") or (options.get("in_channels", 1), side, side)
+    return torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def measure_cost_table(rows: Sequence[Row], width: int) -> str:
+    """Return what a curve costs, a line for each time."""
+    (row,) = rows
+    lines = [
+        f"{row['network']}: {row['taps']} taps, {row['factors']} factors, {row['images']} images in batches "
+        f"of {row['batch']}; {row['device']}, {row['threads']} threads",
+        f"{row['passes']} forward passes   {median(row['forward_s']):8.2f} s",
+        f"the whole curve     {median(row['measure_s']):8.2f} s",
+        f"ratio of medians    {row['ratio']:8.3f}   (each repeat: {_each(row['ratios'], 3)})",
+    ]
+    if row["zoom_ratio"] is not None:
+        lines += [
+            f"L_s and comparison  {median(row['action_us']):8.0f} µs per image and tap "
+            f"({', '.join(row['zoom_taps'])}; s = {row['zoom_factor']:.3f})",
+            f"a loop with scipy   {median(row['loop_us']):8.0f} µs per image and tap ({row['zoom_images']} images)",
+            f"ratio of medians    {row['zoom_ratio']:8.1f}   (each repeat: {_each(row['zoom_ratios'], 1)})",
+        ]
+    return "\n".join(lines)
+
+
+def _each(ratios: Sequence[float], digits: int) -> str:
+    return ", ".join(f"{ratio:.{digits}f}" for ratio in ratios)

@@ -12,22 +12,22 @@ from typing import NamedTuple
 
 import torch
 
-from secli.training.speed import Subject, wait
+from secli.bench.timing import TimedNetwork, wait
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 M_MMAP_THRESHOLD = -3  # malloc.h
 LARGE = 1 << 16
 
 
-class Asked(NamedTuple):
-    """Which step is measured.
+class Step(NamedTuple):
+    """Which training step is measured.
 
     Attributes
     ----------
     name
         Registry name.
     batch, device, image_size, precision
-        As in :func:`secli.training.speed.measure_speed`.
+        As in :func:`secli.bench.networks.measure_speed`.
     threads
         CPU threads.
     literal
@@ -43,7 +43,7 @@ class Asked(NamedTuple):
     literal: bool = False
 
 
-def peak_memory(asked: Asked) -> float | None:
+def peak_memory(step: Step) -> float | None:
     """Return by how many MiB a training step raises the memory of a process, at its peak.
 
     The step starts with network, optimiser and a batch in place, and a step on two images done; activations,
@@ -52,7 +52,7 @@ def peak_memory(asked: Asked) -> float | None:
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(asked, theirs), daemon=True)
+    process = context.Process(target=_measure, args=(step, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -64,39 +64,39 @@ def peak_memory(asked: Asked) -> float | None:
     return peak
 
 
-def _measure(asked: Asked, answer: Connection) -> None:
+def _measure(step: Step, answer: Connection) -> None:
     if platform.libc_ver()[0] == "glibc":
         # large tensors in pages of their own, given back when they are freed: what is resident is what is in use
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
-    torch.set_num_threads(asked.threads)
-    subject: Subject | None = Subject(
-        asked.name, asked.batch, asked.device, asked.image_size, asked.precision
+    torch.set_num_threads(step.threads)
+    network: TimedNetwork | None = TimedNetwork(
+        step.name, step.batch, step.device, step.image_size, step.precision
     )
-    if subject is not None and asked.literal:
-        subject = subject.literal()
-    answer.send(None if subject is None else _peak(subject))
+    if network is not None and step.literal:
+        network = network.literal()
+    answer.send(None if network is None else _peak(network))
     answer.close()
 
 
-def _peak(subject: Subject) -> float | None:
-    subject.model.train()
-    images, labels = subject.images, subject.labels
-    subject.images, subject.labels = images[:2], labels[:2]
-    subject.run("train")
-    subject.images, subject.labels = images, labels
-    subject.optimizer.zero_grad()
+def _peak(network: TimedNetwork) -> float | None:
+    network.model.train()
+    images, labels = network.images, network.labels
+    network.images, network.labels = images[:2], labels[:2]
+    network.run("train")
+    network.images, network.labels = images, labels
+    network.optimizer.zero_grad()
     gc.collect()
-    if subject.device == "cuda":
+    if network.device == "cuda":
         wait("cuda")
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        subject.run("train")
+        network.run("train")
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    if subject.device != "cpu" or not RESET.exists():
+    if network.device != "cpu" or not RESET.exists():
         return None
     RESET.write_text("5", encoding="ascii")  # the high-water mark starts again from here
     before = _kibibytes("VmRSS")
-    subject.run("train")
+    network.run("train")
     return (_kibibytes("VmHWM") - before) / 2**10
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from secli.bench.replicas import replica_speeds
 from secli.cli.app import app
-from secli.training.replicas.benchmark import replica_speeds
 
 runner = CliRunner()
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from secli.bench import networks, peak_memory
+from secli.bench.networks import measure_speed
+from secli.bench.peak_memory import Step
+from secli.bench.timing import NOISE, TimedNetwork, spread
 from secli.cli.app import app
 from secli.models.flops import flops
-from secli.training import memory, speed
-from secli.training.memory import Asked, peak_memory
-from secli.training.speed import measure_speed
 
 runner = CliRunner()
 
@@ -20,14 +21,14 @@ def test_every_network_and_mode_is_timed_in_turn(monkeypatch: pytest.MonkeyPatch
     """With a clock of our own: seconds per pass 1, 2, 3, … in the order in which they were asked for."""
     asked: list[tuple[str, str, int]] = []
 
-    def seconds(self: speed.Subject, mode: str, passes: int) -> float:
+    def seconds(self: TimedNetwork, mode: str, passes: int) -> float:
         asked.append((self.name, mode, passes))
         return float(len(asked))
 
-    monkeypatch.setattr(speed.Subject, "seconds", seconds)
+    monkeypatch.setattr(TimedNetwork, "seconds", seconds)
     told: list[tuple[int, int]] = []
-    monkeypatch.setattr(speed.Subject, "flops", lambda *_: 40.0)
-    monkeypatch.setattr(speed._Roof, "rate", lambda *_: 1000.0)
+    monkeypatch.setattr(TimedNetwork, "flops", lambda *_: 40.0)
+    monkeypatch.setattr(networks._Roof, "rate", lambda *_: 1000.0)
     found = measure_speed(
         ["cnn", "dcn"], batch=4, repeats=3, seconds=8.0, on_progress=lambda *at: told.append(at)
     )
@@ -48,7 +49,7 @@ def test_every_network_and_mode_is_timed_in_turn(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_training_step_is_whole_but_leaves_the_weights() -> None:
-    subject = speed.Subject("mnist_cnn_28", 4, "cpu", 32)
+    subject = TimedNetwork("mnist_cnn_28", 4, "cpu", 32)
     before = [parameter.clone() for parameter in subject.model.parameters()]
     assert subject.seconds("train", 2) > 0
     assert subject.images.shape == (4, 1, 32, 32)
@@ -69,7 +70,7 @@ def test_a_literal_form_takes_its_turn_and_its_ratio_is_that_of_the_rounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter([9.0] * 4 + [1.0, 3.0, 2.0, 4.0, 1.0, 5.0])
-    monkeypatch.setattr(speed.Subject, "seconds", lambda *_: next(clock))
+    monkeypatch.setattr(TimedNetwork, "seconds", lambda *_: next(clock))
     (found,) = measure_speed(["mnist_ses_scalar_28"], ["eval"], batch=2, repeats=3, seconds=1.0)
     assert (found.vs_literal_low, found.vs_literal, found.vs_literal_high) == (2.0, 3.0, 5.0)
     assert found.images_per_second == 2.0
@@ -79,11 +80,11 @@ def test_float32_takes_its_turn_beside_another_precision(monkeypatch: pytest.Mon
     turns: list[str] = []
     clock = iter([9.0] * 4 + [1.0, 3.0, 2.0, 4.0, 1.0, 5.0])
 
-    def seconds(self: speed.Subject, *_: object) -> float:
+    def seconds(self: TimedNetwork, *_: object) -> float:
         turns.append(self.precision)
         return next(clock)
 
-    monkeypatch.setattr(speed.Subject, "seconds", seconds)
+    monkeypatch.setattr(TimedNetwork, "seconds", seconds)
     (found,) = measure_speed(["cnn"], ["train"], batch=2, repeats=3, seconds=1.0, precision="bf16")
     assert turns[4:] == ["bf16", "32"] * 3
     assert (found.vs_float32_low, found.vs_float32, found.vs_float32_high) == (2.0, 3.0, 5.0)
@@ -91,7 +92,7 @@ def test_float32_takes_its_turn_beside_another_precision(monkeypatch: pytest.Mon
 
 
 def test_a_subject_in_float32_is_one_apart() -> None:
-    subject = speed.Subject("mnist_cnn_28", 2, "cpu", None, "bf16")
+    subject = TimedNetwork("mnist_cnn_28", 2, "cpu", None, "bf16")
     other = subject.in_float32()
     assert other is not None
     assert other.in_float32() is None
@@ -109,16 +110,16 @@ def test_a_subject_in_float32_is_one_apart() -> None:
 
 
 def test_tf32_is_on_for_its_own_turns_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = speed.Subject("mnist_cnn_28", 2, "cpu", None, "tf32")
+    subject = TimedNetwork("mnist_cnn_28", 2, "cpu", None, "tf32")
     other = subject.in_float32()
     assert other is not None
     before = torch.backends.cudnn.allow_tf32
     seen: list[tuple[str, bool]] = []
 
-    def run(self: speed.Subject, _: str) -> None:
+    def run(self: TimedNetwork, _: str) -> None:
         seen.append((self.precision, torch.backends.cudnn.allow_tf32))
 
-    monkeypatch.setattr(speed.Subject, "run", run)
+    monkeypatch.setattr(TimedNetwork, "run", run)
     for each in (subject, other):
         each.seconds("eval", 1)
     assert seen == [("tf32", True), ("32", False)]
@@ -126,7 +127,7 @@ def test_tf32_is_on_for_its_own_turns_only(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_operations_are_those_of_the_whole_pass() -> None:
-    subject = speed.Subject("mnist_cnn_28", 3, "cpu", None)
+    subject = TimedNetwork("mnist_cnn_28", 3, "cpu", None)
     forward = subject.flops("eval")
     assert forward == flops(subject.model, subject.images)
     # two more of each layer, save the gradient with respect to the pictures
@@ -134,17 +135,17 @@ def test_operations_are_those_of_the_whole_pass() -> None:
 
 
 def test_a_busy_machine_is_told_from_a_quiet_one() -> None:
-    assert speed.spread([100.0, 101, 102, 103, 60]) < speed.NOISE  # one repeat alone says nothing
-    assert speed.spread([100.0, 130, 70, 160, 99]) > speed.NOISE
-    assert speed.spread([7.0]) == 0
+    assert spread([100.0, 101, 102, 103, 60]) < NOISE  # one repeat alone says nothing
+    assert spread([100.0, 130, 70, 160, 99]) > NOISE
+    assert spread([7.0]) == 0
 
 
 def test_the_peak_of_a_step_grows_with_the_batch() -> None:
-    small, large = (peak_memory(Asked("cnn", batch, "cpu", None, "32", 1)) for batch in (8, 512))
+    small, large = (peak_memory.peak_memory(Step("cnn", batch, "cpu", None, "32", 1)) for batch in (8, 512))
     assert small is not None
     assert large is not None
     assert large > small + 20  # the first convolution alone keeps 24 MiB more
-    assert peak_memory(Asked("cnn", 2, "cpu", None, "32", 1, literal=True)) is None
+    assert peak_memory.peak_memory(Step("cnn", 2, "cpu", None, "32", 1, literal=True)) is None
 
 
 def test_the_command_prints_rows_with_machine_and_command() -> None:
@@ -188,8 +189,8 @@ def test_the_command_prints_rows_with_machine_and_command() -> None:
 
 def test_peaks_stand_in_the_rows_and_noise_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = {False: 30.0, True: 60.0}
-    monkeypatch.setattr(memory, "peak_memory", lambda asked: peaks[asked.literal])
-    monkeypatch.setattr(speed, "spread", lambda _: 0.3)
+    monkeypatch.setattr(peak_memory, "peak_memory", lambda step: peaks[step.literal])
+    monkeypatch.setattr(networks, "spread", lambda _: 0.3)
     arguments = ["bench", "mnist_ses_scalar_28", "--batch", "2", "--repeats", "1", "--threads", "1", "-q"]
     result = runner.invoke(app, [*arguments, "--format", "json"])
     train, evaluate = json.loads(result.stdout)
