@@ -7,10 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import typer
-
-from secli.cli.console import note, out, progress
-from secli.cli.limits import COUNT, MOST_SIDE, PROCESSES, ROUNDS, THREADS
+from secli.cli.console import bar, note, out, out_json, terminal_width
+from secli.cli.options import (
+    COUNT,
+    MOST_SIDE,
+    PRECISIONS,
+    PROCESSES,
+    ROUNDS,
+    Device,
+    Threads,
+    argument,
+    format_option,
+    option,
+    quiet_option,
+    source_option,
+)
 
 if TYPE_CHECKING:
     from secli.bench.rows import Request
@@ -36,91 +47,76 @@ class Benchmark(NamedTuple):
 
 
 def bench(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="MODEL", help="Networks of the registry.", show_default=False),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every network of the registry.")] = False,
-    train: Annotated[bool, typer.Option("--train", help="Time training steps.")] = False,
-    evaluate: Annotated[bool, typer.Option("--eval", help="Time forward passes. Neither: both.")] = False,
+    models: Annotated[list[str] | None, argument("MODEL", "Networks of the registry.")] = None,
+    every: Annotated[bool, option("Every network of the registry.", "--all")] = False,
+    train: Annotated[bool, option("Time training steps.", "--train")] = False,
+    evaluate: Annotated[bool, option("Time forward passes. Neither: both.", "--eval")] = False,
     literal: Annotated[
         bool,
-        typer.Option(
+        option(
+            "Also time the literal form of networks that have one, all kernels on the largest support.",
             "--literal/--no-literal",
-            help="Also time the literal form of networks that have one, all kernels on the largest support.",
+            default=True,
         ),
     ] = True,
     forms: Annotated[
-        bool,
-        typer.Option("--forms", help="Instead, time them without each faster form of the layers in turn."),
+        bool, option("Instead, time them without each faster form of the layers in turn.", "--forms")
     ] = False,
     memory: Annotated[
         bool,
-        typer.Option(
+        option(
+            "Also measure a training step's peak memory, in a process of its own.",
             "--memory/--no-memory",
-            help="Also measure a training step's peak memory, in a process of its own.",
+            default=True,
         ),
     ] = True,
     replicas: Annotated[
         int | None,
-        typer.Option(
-            **PROCESSES,
+        option(
+            "Instead, time training steps of R networks at once beside R one after the other.",
             metavar="R",
-            help="Instead, time training steps of R networks at once beside R one after the other.",
-            show_default=False,
+            **PROCESSES,
         ),
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(
-            min=16, max=MOST_SIDE, help="Side of the pictures in pixels.", show_default="each network's own"
-        ),
+        option("Side of the pictures in pixels.", default="each network's own", min=16, max=MOST_SIDE),
     ] = None,
     equivariance: Annotated[
         str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="Instead, time the curve of this registered network or run.",
-            show_default=False,
-        ),
+        option("Instead, time the curve of this registered network or run.", metavar="MODEL"),
     ] = None,
-    data: Annotated[bool, typer.Option("--data", help="Instead, time the making of a dataset.")] = False,
+    data: Annotated[bool, option("Instead, time the making of a dataset.", "--data")] = False,
     dataset: Annotated[
-        str, typer.Option(metavar="DATASET", help="With --data: which dataset, realisations 0 to 5.")
+        str,
+        option("With --data: which dataset, realisations 0 to 5.", default=True, metavar="DATASET"),
     ] = "mnist-scale",
-    export: Annotated[
-        bool, typer.Option("--export-png", help="With --data: also the trees of PNG files.")
-    ] = False,
-    source: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Its raw pictures.", show_default="the cache, then a download"),
-    ] = None,
-    images: Annotated[int, typer.Option(**COUNT, help="Pictures of the curve.")] = 1000,
-    factors: Annotated[int, typer.Option(min=1, max=1000, help="Scale factors below 1 of the curve.")] = 9,
+    export: Annotated[bool, option("With --data: also the trees of PNG files.", "--export-png")] = False,
+    source: Annotated[Path | None, source_option()] = None,
+    images: Annotated[int, option("Pictures of the curve.", default=True, **COUNT)] = 1000,
+    factors: Annotated[int, option("Scale factors below 1 of the curve.", default=True, min=1, max=1000)] = 9,
     repeats: Annotated[
         int | None,
-        typer.Option(
-            **ROUNDS,
-            help="How often all are timed, in turn; the medians count.",
-            show_default="5; curve 3, data 1",
+        option(
+            "How often all are timed, in turn; the medians count.", default="5; curve 3, data 1", **ROUNDS
         ),
     ] = None,
     batch: Annotated[
-        int | None,
-        typer.Option(**COUNT, help="Pictures per pass.", show_default="32; curve: from measured memory"),
+        int | None, option("Pictures per pass.", default="32; curve: from measured memory", **COUNT)
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         str,
-        typer.Option(
-            metavar="32|tf32|bf16|16",
-            help="Arithmetic of the networks, as in training. Where networks alone are timed, float32 stands beside "
-            "any other.",
+        option(
+            "Arithmetic of the networks, as in training. Where networks alone are timed, float32 stands beside any "
+            "other.",
+            default=True,
+            metavar=PRECISIONS,
         ),
     ] = "32",
-    threads: Annotated[int, typer.Option(**THREADS, help="CPU threads; 0: one per core.")] = 0,
-    format: Annotated[str, typer.Option(metavar="table|json", help="What is printed.")] = "table",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    threads: Threads = 0,
+    format: Annotated[str, format_option("table", "json")] = "table",
+    quiet: Annotated[bool, quiet_option("No progress.")] = False,
 ) -> None:
     """Time networks: images per second in training and in evaluation, beside what the machine can do.
 
@@ -136,8 +132,6 @@ def bench(
     from secli.catalogue import MODELS
     from secli.errors import InputError
 
-    if format not in ("table", "json"):
-        raise InputError(f"--format {format}: known: table, json")
     kinds = {
         "--forms": forms,
         "--replicas": replicas is not None,
@@ -220,22 +214,15 @@ def _of_networks(
 
 def _run(benchmark: Benchmark, format: str, quiet: bool) -> None:
     """Carry a benchmark out and print its rows; say on stderr which the machine was too busy to decide."""
-    import json
-    from shutil import get_terminal_size
-
     from secli.bench.rows import noisy_rows
 
-    with progress(quiet) as display:
-        unit = "timings" if benchmark.title == "timing" else "rounds"
-        task = display.add_task(benchmark.title, total=None, unit=unit, detail="")
-        rows = benchmark.measure(
-            on_progress=lambda done, total: display.update(task, completed=done, total=total)
-        )
+    unit = "timings" if benchmark.title == "timing" else "rounds"
+    with bar(unit, quiet, benchmark.title) as tell:
+        rows = benchmark.measure(on_progress=tell)
     if format == "json":
-        found = rows[0] if "network" in rows[0] else rows  # of one curve an object, not a list
-        out(json.dumps(found, indent=1, ensure_ascii=False), "json")
+        out_json(rows[0] if "network" in rows[0] else rows)  # of one curve an object, not a list
     else:
-        out(benchmark.table(rows, get_terminal_size((100, 24)).columns))
+        out(benchmark.table(rows, terminal_width()))
     noisy = noisy_rows(rows)
     if noisy:
         note(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secli.cli.console import names, note, out
+from secli.cli.console import names, note, out, out_json, terminal_width
 
 if TYPE_CHECKING:
     from secli.tables.formats import Table
@@ -83,14 +83,12 @@ def print_grid(
     paths: list[Path], wanted: Wanted, ablate: str | None, curves: bool, published: bool, format: str
 ) -> None:
     """Print pivots, ablations or curves, with what was set aside; for programs, as one document."""
-    from shutil import get_terminal_size
-
     from secli.errors import InputError
     from secli.tables.ablation import ablation_tables
     from secli.tables.collect import SetAside, collect
     from secli.tables.comparison import aside_table, grouped_aside
     from secli.tables.factor_curves import curve_tables
-    from secli.tables.formats import csv_document, document, dump_json, render
+    from secli.tables.formats import csv_document, document, render
     from secli.tables.pivot import pivot_tables
     from secli.tables.published import load_published
 
@@ -108,10 +106,10 @@ def print_grid(
     left: list[SetAside] = list(dict.fromkeys(aside))
     if format == "json":
         apart = [{"path": one.path, "reason": one.reason} for one in left]
-        out(dump_json({**document(tables), "set_aside": apart}), "json")
+        out_json({**document(tables), "set_aside": apart})
         return
     rest = aside_table(grouped_aside(left))
-    width = get_terminal_size((100, 24)).columns
+    width = terminal_width()
     if format != "csv":
         out(render([*tables, *([rest] if rest is not None else [])], format, width))
         return

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secli.cli.console import note, out
+from secli.cli.console import note, out, terminal_width
 
 if TYPE_CHECKING:
     from secli.experiments.spec import Sweep
@@ -75,7 +75,6 @@ def demo_all(directory: Path, seed: int, jobs: int, quiet: bool, names: Sequence
 def _print(places: Sequence[Path]) -> None:
     """Print one table: the networks on digits, then those on drawn pictures; their figures are not comparable."""
     from dataclasses import replace
-    from shutil import get_terminal_size
 
     from secli.tables.aggregate import summarise
     from secli.tables.comparison import compare
@@ -87,7 +86,7 @@ def _print(places: Sequence[Path]) -> None:
     table = replace(
         tables[0], title="Every network once: one epoch of a few pictures", rows=rows, notes=notes
     )
-    out(render(table, "table", get_terminal_size((100, 24)).columns))
+    out(render(table, "table", terminal_width()))
 
 
 def _sweep(name: str, models: list[str], dataset: dict[str, Any], seed: int, images: int) -> Sweep:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from secli.catalogue import MODELS
-from secli.cli.console import note, out, show
+from secli.cli.console import note, out_json, show
+from secli.cli.options import format_option
 from secli.errors import SecliError
 
 if TYPE_CHECKING:
@@ -17,21 +18,13 @@ if TYPE_CHECKING:
     from secli.models.describe import Description, OptionInfo
 
 
-class Format(str, Enum):
-    """How the models are printed."""
-
-    table = "table"
-    json = "json"
-
-
 def models(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Registry name of one model; none lists all.")
     ] = None,
-    form: Annotated[
-        Format,
-        typer.Option("--format", help="table for the eye, json for programs: all of each."),
-    ] = Format.table,
+    format: Annotated[
+        str, format_option("table", "json", note=": table for the eye, json for programs, all of each")
+    ] = "table",
 ) -> None:
     """List the networks that secli can build, with their real parameter counts, or describe one of them.
 
@@ -53,14 +46,8 @@ def models(
             if name is not None or each in own:
                 raise
             note(f"{each}: left out: {error}")
-    if form is Format.json:
-        import json
-        from dataclasses import asdict
-
-        out(
-            json.dumps([asdict(description) for description in descriptions], indent=1, ensure_ascii=False),
-            "json",
-        )
+    if format == "json":
+        out_json([asdict(description) for description in descriptions])
     elif name is None:
         _show_all(descriptions)
     else:

@@ -226,7 +226,7 @@ def test_making_data_is_timed() -> None:
             ["--data", "--dataset", "mnist-scales"],
             "unknown dataset 'mnist-scales'; did you mean 'mnist-scale'?",
         ),
-        (["cnn", "--format", "csv"], "--format csv: known: table, json"),
+        (["cnn", "--format", "csv"], "unknown format --format 'csv'; known: json, table"),
         (
             ["cnn", "--equivariance", "cnn"],
             "--equivariance times no networks in training or evaluation; it goes with --images, --factors, --repeats, "

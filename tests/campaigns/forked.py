@@ -42,7 +42,7 @@ def warm() -> None:
     import torchvision.models  # noqa: F401
 
     import secli.cli.app
-    import secli.cli.measuring
+    import secli.cli.results
     import secli.experiments.measuring
     import secli.tables.report.gather
     import secli.training.run  # noqa: F401

@@ -15,7 +15,7 @@ from secli.tables.naming import parameters_of
 
 
 def twin_of(data: DataInfo) -> Path:
-    """Return where the unscaled twin of a dataset stands, as a sweep would have made it beside it.
+    """Return where the unscaled twin of a dataset is, as a sweep would have made it.
 
     Its folder has a hash where sizes or side are not the protocol's, and for pictures of one's own.
 
@@ -76,7 +76,7 @@ def _manifest(data: DataInfo) -> Manifest:
 
 
 def _command(name: str, asked: Parameters, data: DataInfo, out: Path) -> str:
-    """Return the command that makes a dataset beside another."""
+    """Return the command that makes a dataset in a folder."""
     words = ["secli", "make-data", name]
     words += [] if _published(name) else ["--source", "DIR"]
     words += [] if asked.sizes is None else ["--sizes", *map(str, asked.sizes)]

@@ -12,6 +12,7 @@ from secli.cli.console import note, progress
 from secli.errors import InputError, SecliError
 
 if TYPE_CHECKING:
+    from secli.cli.train import RunOptions
     from secli.config import ModelSettings, TrainingSettings
     from secli.datasets.store import ScaleDataset
     from secli.records import TrainingRecord
@@ -19,65 +20,66 @@ if TYPE_CHECKING:
     from secli.training.replicas.fit import ReplicaReport
 
 
-def one_dataset(places: Sequence[Path]) -> Path:
-    """Return the dataset directory of a single run."""
-    if not places:
-        raise InputError("--data: give the dataset directory, for example data/mnist-scale/r0")
-    if len(places) > 1:
-        raise InputError(f"--data is given {len(places)} times: add --replicas {len(places)}, or give one")
-    return places[0]
-
-
-def replica_places(places: Sequence[Path], replicas: int) -> list[Path]:
+def replica_datasets(given: Sequence[Path], replicas: int | None) -> list[Path]:
     """Return the dataset directory of each replica: the one given, those given, or r0, r1, … within the one given.
+
+    Parameters
+    ----------
+    given : sequence of Path
+        As on the command line.
+    replicas : int, optional
+        None: a single run.
 
     Raises
     ------
     InputError
         When there are neither one nor as many as replicas.
     """
-    if not places:
-        one_dataset(places)
-    if len(places) == 1 and _holds_realisations(places[0]):
-        return [places[0] / f"r{i}" for i in range(replicas)]
-    if len(places) not in (1, replicas):
+    if not given:
+        raise InputError("--data: give the dataset directory, for example data/mnist-scale/r0")
+    if len(given) == 1 and replicas is not None:
+        (only,) = given
+        if (only / "r0").is_dir() and not (only / "manifest.json").exists():
+            return [only / f"r{i}" for i in range(replicas)]
+        return [only] * replicas
+    if replicas is None and len(given) > 1:
+        raise InputError(f"--data is given {len(given)} times: add --replicas {len(given)}, or give one")
+    if replicas is not None and len(given) != replicas:
         raise InputError(
             f"--replicas {replicas}: give --data once (seeds differ) or {replicas} times (realisations differ), "
-            f"not {len(places)} times"
+            f"not {len(given)} times"
         )
-    return list(places) * (replicas if len(places) == 1 else 1)
-
-
-def _holds_realisations(place: Path) -> bool:
-    return (place / "r0").is_dir() and not (place / "manifest.json").exists()
+    return list(given)
 
 
 def train_several(
     model: ModelSettings,
-    places: Sequence[Path],
+    directories: Sequence[Path],
     training: TrainingSettings,
-    runs: Path,
-    *,
+    options: RunOptions,
     at_once: bool | None,
-    resume: bool,
-    force: bool,
-    quiet: bool,
-    trackers: Sequence[str],
 ) -> list[tuple[Path, TrainingRecord]]:
-    """Train a replica per place, those of equal places with seeds that count up from the one given."""
+    """Train a replica on each dataset, those of equal datasets with seeds that count up from the one given."""
     from secli.datasets.store import open_dataset
     from secli.training.replicas.train import train_replicas
 
-    opened = {place: open_dataset(place) for place in dict.fromkeys(places)}
-    datasets: list[ScaleDataset] = [opened[place] for place in places]
+    opened = {each: open_dataset(each) for each in dict.fromkeys(directories)}
+    datasets: list[ScaleDataset] = [opened[each] for each in directories]
     step = 1 if len(opened) == 1 else 0
-    trainings = [training.model_copy(update={"seed": training.seed + step * i}) for i, _ in enumerate(places)]
+    trainings = [training.model_copy(update={"seed": training.seed + step * i}) for i in range(len(datasets))]
     with (
-        _showing(len(places), training.epochs, quiet) as show,
-        _tracked(trackers, runs, show, len(places)) as report,
+        _showing(len(datasets), training.epochs, options.quiet) as show,
+        _tracked(options, show, len(datasets)) as report,
     ):
         return train_replicas(
-            model, datasets, trainings, runs, resume=resume, force=force, at_once=at_once, on_event=report
+            model,
+            datasets,
+            trainings,
+            options.runs,
+            resume=options.resume,
+            force=options.force,
+            at_once=at_once,
+            on_event=report,
         )
 
 
@@ -111,7 +113,7 @@ def _showing(replicas: int, epochs: int, quiet: bool) -> Iterator[ReplicaReport]
 
 
 def _detail(steps: Sequence[Stepped], epochs: int) -> str:
-    """Return the epoch, and loss and error on the mean of the replicas that stand in it."""
+    """Return the epoch, and loss and error on the mean of the replicas that are in it."""
     if not steps:
         return ""
     epoch = steps[-1].epoch
@@ -121,19 +123,18 @@ def _detail(steps: Sequence[Stepped], epochs: int) -> str:
 
 
 @contextlib.contextmanager
-def _tracked(
-    trackers: Sequence[str], runs: Path, show: ReplicaReport, replicas: int
-) -> Iterator[ReplicaReport]:
+def _tracked(options: RunOptions, show: ReplicaReport, replicas: int) -> Iterator[ReplicaReport]:
     """Give a function that hands events on, each run's to trackers of its own; at the end they learn the results."""
     from secli.trackers.following import Follower, following
 
-    if not trackers:
+    runs = options.runs
+    if not options.trackers:
         yield show
         return
     with contextlib.ExitStack() as open_ones:
         current: list[Path] = [runs]
         spare = [
-            open_ones.enter_context(following(trackers, runs, lambda event: show(current[0], event)))
+            open_ones.enter_context(following(options.trackers, runs, lambda event: show(current[0], event)))
             for _ in range(replicas)
         ]
         followers: dict[Path, Follower] = {}

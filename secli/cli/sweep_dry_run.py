@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import get_terminal_size
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from secli.cli.console import out, progress
+from secli.cli.console import bar, out, out_json, terminal_width
+from secli.cli.sweep_progress import duration
 
 if TYPE_CHECKING:
     from secli.experiments.estimate import Estimate
@@ -71,7 +71,7 @@ def print_plan(
     """Print the runs with how far they have come and what they will cost."""
     plan = _plan(sweep, runs, states, directory, slots, retry_failed, quiet)
     if format == "json":
-        out(_as_json(plan), "json")
+        out_json(_content(plan))
         return
     from tabulate import tabulate
 
@@ -80,10 +80,9 @@ def print_plan(
         for each, word in zip(plan.estimates, plan.words, strict=True)
     ]
     heads = ("run", "state", "time", "memory (MiB)")
-    width = get_terminal_size((100, 24)).columns
     out(tabulate(rows, heads, colalign=("left", "left", "right", "right")))
     for text in (_in_words(plan), _basis_in_words(plan)):
-        out("\n" + fill(text, width, break_long_words=False, break_on_hyphens=False))
+        out("\n" + fill(text, terminal_width(), break_long_words=False, break_on_hyphens=False))
 
 
 def _plan(
@@ -99,17 +98,11 @@ def _plan(
     from secli.experiments.leading import given_up, seconds_below
     from secli.experiments.rates import measured_rates
 
-    with progress(quiet) as display:
-        task = display.add_task("count the work of each network", total=1, unit="networks", detail="")
-        threads = {run.resolved.training.threads for run in runs}
-        rates = {count: measured_rates(count) for count in sorted(threads)}
-        estimates = estimate(
-            runs,
-            protocol_sizes,
-            finished_seconds(runs, seconds_below(directory)),
-            rates,
-            lambda done, total: display.update(task, completed=done, total=total),
-        )
+    threads = {run.resolved.training.threads for run in runs}
+    rates = {count: measured_rates(count) for count in sorted(threads)}
+    known = finished_seconds(runs, seconds_below(directory))
+    with bar("networks", quiet, "count the work of each network") as tell:
+        estimates = estimate(runs, protocol_sizes, known, rates, tell)
     over = [state.state == "done" or given_up(state, retry_failed) for state in states]
     left = [each for each, is_over in zip(estimates, over, strict=True) if not is_over]
     words = [STATES[state.state] for state in states]
@@ -117,8 +110,6 @@ def _plan(
 
 
 def _time(seconds: float | None) -> str:
-    from secli.cli.live import duration
-
     return "?" if seconds is None else duration(seconds)
 
 
@@ -128,8 +119,6 @@ def _mebibytes(memory: float | None) -> str:
 
 def _in_words(plan: Plan) -> str:
     """Say how many runs there are and what is left of them costs."""
-    from secli.cli.live import duration
-
     words, left = plan.words, plan.left
     known, begun = _total(plan.estimates), [w for w in STATES.values() if w != "to do" and w in words]
     counts = "".join(f", {words.count(word)} {word}" for word in begun)
@@ -187,27 +176,23 @@ def _wall(estimates: Sequence[Estimate], slots: int) -> float:
     return longest_path([each.seconds for each in estimates if each.seconds is not None], slots)
 
 
-def _as_json(plan: Plan) -> str:
-    from secli.tables.formats import dump_json
-
-    rows = zip(plan.estimates, plan.words, strict=True)
-    return dump_json(
-        {
-            "name": plan.name,
-            "runs": [_row(each, word) for each, word in rows],
-            "estimate": {
-                "runs": len(plan.estimates),
-                "runs_left": len(plan.left),
-                "at_once": plan.slots,
-                "seconds": _wall(plan.left, plan.slots),
-                "seconds_of_work": _total(plan.left),
-                "seconds_of_work_in_all": _total(plan.estimates),
-                "peak_memory_mib": _peak(plan.left) / 2**20,
-                "of_unknown_size": sum(each.seconds is None for each in plan.left),
-                "basis": _basis(plan),
-            },
-        }
-    )
+def _content(plan: Plan) -> dict[str, Any]:
+    """Return the plan for programs."""
+    return {
+        "name": plan.name,
+        "runs": [_row(each, word) for each, word in zip(plan.estimates, plan.words, strict=True)],
+        "estimate": {
+            "runs": len(plan.estimates),
+            "runs_left": len(plan.left),
+            "at_once": plan.slots,
+            "seconds": _wall(plan.left, plan.slots),
+            "seconds_of_work": _total(plan.left),
+            "seconds_of_work_in_all": _total(plan.estimates),
+            "peak_memory_mib": _peak(plan.left) / 2**20,
+            "of_unknown_size": sum(each.seconds is None for each in plan.left),
+            "basis": _basis(plan),
+        },
+    }
 
 
 def _row(each: Estimate, word: str) -> dict[str, Any]:
