@@ -83,13 +83,11 @@ def bench(
         option("Side of the pictures in pixels.", default="each network's own", min=16, max=MOST_SIDE),
     ] = None,
     equivariance: Annotated[
-        str | None,
-        option("Instead, time the curve of this registered network or run.", metavar="MODEL"),
+        str | None, option("Instead, time the curve of this registered network or run.", metavar="MODEL")
     ] = None,
     data: Annotated[bool, option("Instead, time the making of a dataset.", "--data")] = False,
     dataset: Annotated[
-        str,
-        option("With --data: which dataset, realisations 0 to 5.", default=True, metavar="DATASET"),
+        str, option("With --data: which dataset, realisations 0 to 5.", default=True, metavar="DATASET")
     ] = "mnist-scale",
     export: Annotated[bool, option("With --data: also the trees of PNG files.", "--export-png")] = False,
     source: Annotated[Path | None, source_option()] = None,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from secli.cli.console import names, note, out, terminal_width
 from secli.cli.options import TABLES, Published, argument, format_option, option
 
-PIVOT = "Rows and columns"
+of_pivot = partial(option, panel="Rows and columns")
 
 
 def compare(
@@ -53,48 +54,43 @@ def compare(
     ] = False,
     rows: Annotated[
         str | None,
-        option(
+        of_pivot(
             "What makes a row, comma-separated: model, label, system, net (plain or p), tag, or whatever --by takes.",
             default="model",
-            panel=PIVOT,
         ),
     ] = None,
     columns: Annotated[
         str | None,
-        option(
+        of_pivot(
             "What makes a column: size (pixels the network sees), augment, lr, dataset, ...; none: one column "
-            "per quantity.",
-            panel=PIVOT,
+            "per quantity."
         ),
     ] = None,
     value: Annotated[
         str | None,
-        option(
+        of_pivot(
             "Quantities: test_error, test_accuracy, delta, delta_0.5, accuracy, accuracy_0.5, parameters, ...",
             default="test_error",
-            panel=PIVOT,
         ),
     ] = None,
-    ranks: Annotated[bool, option("Also the mean rank over the columns.", "--ranks", panel=PIVOT)] = False,
+    ranks: Annotated[bool, of_pivot("Also the mean rank over the columns.", "--ranks")] = False,
     test: Annotated[
         str,
-        option(
+        of_pivot(
             "Paired test over (realisation, seed) that tells the best of a column from its equals.",
             default=True,
-            panel=PIVOT,
             metavar="t|wilcoxon",
         ),
     ] = "t",
     ablate: Annotated[
         str | None,
-        option(
+        of_pivot(
             "One table per parameter (model.base, lr, ...): its values, all else at the base configuration.",
-            panel=PIVOT,
             metavar="KEY,...",
         ),
     ] = None,
     curves: Annotated[
-        bool, option("Accuracy and Δ at every scale factor, a column each.", "--curves", panel=PIVOT)
+        bool, of_pivot("Accuracy and Δ at every scale factor, a column each.", "--curves")
     ] = False,
 ) -> None:
     """Compare runs: mean ± standard deviation over realisations and seeds, one row per model.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -18,6 +19,7 @@ from secli.cli.options import (
     config_option,
     force_option,
     format_option,
+    merged_settings,
     offline_option,
     option,
     seed_option,
@@ -27,11 +29,12 @@ from secli.metrics import METRICS
 
 if TYPE_CHECKING:
     from secli.cli.results import Measurement
-    from secli.config import MeasureSettings
     from secli.records import EquivarianceRecord
     from secli.training.loading import Subject
 
-MEASURE, NETWORK, OUTPUT = "Measure", "Networks outside the registry", "Output"
+of_measure = partial(option, panel="Measure")
+of_network = partial(option, panel="Networks outside the registry")
+of_output = partial(option, panel="Output")
 
 
 def equivariance(
@@ -53,137 +56,108 @@ def equivariance(
     ] = None,
     factors: Annotated[
         str | None,
-        option(
+        of_measure(
             "Scale factors s: a list 1,0.9,0.5 or a range LOW:HIGH:COUNT; s < 1 shrinks.",
             default="nine from 1/3 to 1, their inverses up to 1.5, and the network's own levels",
-            panel=MEASURE,
         ),
     ] = None,
     protocol: Annotated[
         str | None,
-        option(
-            "A named list of factors. downscale-2020: 1/s = 1, 1.1, 1.5, 2, 2.5, 3.",
-            panel=MEASURE,
-            metavar="downscale-2020",
+        of_measure(
+            "A named list of factors. downscale-2020: 1/s = 1, 1.1, 1.5, 2, 2.5, 3.", metavar="downscale-2020"
         ),
     ] = None,
     taps: Annotated[
         str | None,
-        option(
+        of_measure(
             "Taps, separated by commas: names or shell globs, name@k for the k-th call, NET:NAME for one network.",
             default="all declared, or the outermost",
-            panel=MEASURE,
         ),
     ] = None,
-    images: Annotated[int | None, option("Pictures, from the first.", default="1000", panel=MEASURE)] = None,
+    images: Annotated[int | None, of_measure("Pictures, from the first.", default="1000")] = None,
     batch: Annotated[
-        int | None, option("Pictures per forward pass.", default="from measured memory", panel=MEASURE)
+        int | None, of_measure("Pictures per forward pass.", default="from measured memory")
     ] = None,
     metric: Annotated[
-        str | None, option("The error.", default="squared", panel=MEASURE, metavar="|".join(METRICS.own))
+        str | None, of_measure("The error.", default="squared", metavar="|".join(METRICS.own))
     ] = None,
     background: Annotated[
-        str | None,
-        option("What is subtracted from features.", default="empty", panel=MEASURE, metavar="empty|none"),
+        str | None, of_measure("What is subtracted from features.", default="empty", metavar="empty|none")
     ] = None,
     border: Annotated[
         float | None,
-        option(
+        of_measure(
             "Pixels left out along the edges of picture and canvas.",
             default="0 for pictures on black, else the radius of the tap's receptive field",
-            panel=MEASURE,
         ),
     ] = None,
     per: Annotated[
-        str | None,
-        option("Also each scale level, each channel, by itself.", panel=MEASURE, metavar="level,channel"),
+        str | None, of_measure("Also each scale level, each channel, by itself.", metavar="level,channel")
     ] = None,
-    lie: Annotated[bool, option("Also the Lie derivative at every tap.", "--lie", panel=MEASURE)] = False,
-    local: Annotated[bool, option("Also what each stage adds by itself.", "--local", panel=MEASURE)] = False,
+    lie: Annotated[bool, of_measure("Also the Lie derivative at every tap.", "--lie")] = False,
+    local: Annotated[bool, of_measure("Also what each stage adds by itself.", "--local")] = False,
     attribute: Annotated[
         str | None,
-        option(
-            "Also what each layer of these kinds adds by itself.",
-            panel=MEASURE,
-            metavar="conv,pool,norm,activation",
+        of_measure(
+            "Also what each layer of these kinds adds by itself.", metavar="conv,pool,norm,activation"
         ),
     ] = None,
     controls: Annotated[
         bool,
-        option(
+        of_measure(
             "Also the controls: identity, pointwise, the network untrained, a plain CNN of its size, untrained too.",
             "--controls",
-            panel=MEASURE,
         ),
     ] = False,
     fields: Annotated[
         list[str] | None,
-        option(
+        of_network(
             "How scale acts at taps: plane[,stride=4,origin=1.5], scale:1,1.41,2[,blur=0.5], tokens:14x14+1, "
             "channels-last, invariant; repeatable.",
             "--field",
-            panel=NETWORK,
             metavar="PATTERN=FIELD",
         ),
     ] = None,
     shape: Annotated[
         str | None,
-        option(
+        of_network(
             "Resize the pictures to it; NET:CxHxW for one network.",
             "--input",
             default="what the network or its weights want, else as they are",
-            panel=NETWORK,
             metavar="CxHxW",
         ),
     ] = None,
     mean: Annotated[
-        str | None,
-        option("Mean of the normalisation, for pixels in 0 to 1.", panel=NETWORK, metavar="M[,M,M]"),
+        str | None, of_network("Mean of the normalisation, for pixels in 0 to 1.", metavar="M[,M,M]")
     ] = None,
-    std: Annotated[
-        str | None, option("Deviation of the normalisation.", panel=NETWORK, metavar="S[,S,S]")
-    ] = None,
+    std: Annotated[str | None, of_network("Deviation of the normalisation.", metavar="S[,S,S]")] = None,
     weights: Annotated[
         str | None,
-        option(
-            "safetensors, a state dict, or published weights by name (DEFAULT).",
-            panel=NETWORK,
-            metavar="FILE|NAME",
-        ),
+        of_network("safetensors, a state dict, or published weights by name (DEFAULT).", metavar="FILE|NAME"),
     ] = None,
     state: Annotated[
         str | None,
-        option(
-            "Which state dict of the file of weights, where several fit (model_ema).",
-            panel=NETWORK,
-            metavar="KEY",
-        ),
+        of_network("Which state dict of the file of weights, where several fit (model_ema).", metavar="KEY"),
     ] = None,
-    offline: Annotated[bool, offline_option(NETWORK)] = False,
+    offline: Annotated[bool, offline_option("Networks outside the registry")] = False,
     list_taps: Annotated[
-        bool, option("Print the taps that a network offers, and leave.", "--list-taps", panel=NETWORK)
+        bool, of_network("Print the taps that a network offers, and leave.", "--list-taps")
     ] = False,
     plot: Annotated[
         Path | None,
-        option(
-            "Curves of all networks together: .png, .svg, .pdf.",
-            default="in each run",
-            panel=OUTPUT,
-            metavar="FILE",
+        of_output(
+            "Curves of all networks together: .png, .svg, .pdf.", default="in each run", metavar="FILE"
         ),
     ] = None,
-    heatmap: Annotated[Path | None, option("Tap × factor as colour.", panel=OUTPUT, metavar="FILE")] = None,
+    heatmap: Annotated[Path | None, of_output("Tap × factor as colour.", metavar="FILE")] = None,
     show_features: Annotated[
         Path | None,
-        option(
-            "L_sΦ(f), Φ(L_s f) and their difference, for one picture and the smallest factor.",
-            panel=OUTPUT,
-            metavar="FILE",
+        of_output(
+            "L_sΦ(f), Φ(L_s f) and their difference, for one picture and the smallest factor.", metavar="FILE"
         ),
     ] = None,
     save: Annotated[
-        Path | None,
-        option("Directory for the results, as 'secli compare' reads them.", panel=OUTPUT, metavar="DIR"),
+        Path | None, of_output("Directory for the results, as 'secli compare' reads them.", metavar="DIR")
     ] = None,
     assignments: Annotated[
         list[str] | None,
@@ -193,7 +167,7 @@ def equivariance(
     seed: Annotated[int, seed_option("fresh weights")] = 0,
     device: Device = "auto",
     threads: Threads = 0,
-    format: Annotated[str, format_option(*TABLES, panel=OUTPUT)] = "table",
+    format: Annotated[str, format_option(*TABLES, panel="Output")] = "table",
     force: Annotated[bool, force_option("a measurement")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -204,14 +178,14 @@ def equivariance(
     results are written into it as equivariance.csv, .json and .png, or into the --save directory; runs that differ
     only in seed or realisation are printed as one network, with intervals over them.
     """
-    from secli.config import Config, parse_assignments, read_config
+    from secli.config import Config, MeasureSettings, parse_assignments, parse_factors, read_config, validated
 
     drawings = Drawings(plot, heatmap, show_features)
     drawings.check()
     file = Config() if config is None else read_config(config)
     given = parse_assignments(assignments or [], ["model", "measure"])
     flags = {
-        "factors": factors,
+        "factors": None if factors is None else parse_factors(factors),
         "protocol": protocol,
         "taps": None if taps is None else _all_names("--taps", taps),
         "images": images,
@@ -222,19 +196,30 @@ def equivariance(
         "per": None if per is None else names("--per", per),
     }
     kinds = () if attribute is None else names("--attribute", attribute)
-    settings = measure_settings(file.measure, f"--config {config}", given["measure"], flags)
+    merged = merged_settings(MeasureSettings, "measure", file.measure, config, given["measure"], flags)
+    settings = validated(MeasureSettings, merged, "measure")
+    _note_repeats(merged)
 
     # these bring torch, for which a mistake in the options does not wait
-    from secli.cli.networks import load_networks, once_each, read_foreign, read_shapes, tap_table
+    from secli.cli.networks import load_networks, read_numbers, tap_table
     from secli.cli.results import Measurement, check_files, measure_all, pooled
     from secli.experiments.measuring import Wanted, machine, pictures_for
+    from secli.tables.curves import render_curves
+    from secli.training.loading import Foreign
 
     where = machine(device, threads)
-    targets = once_each(targets)
-    shapes = read_shapes(shape, targets)
-    foreign = read_foreign(settings.taps, fields, mean, std, weights, state, offline, placed=not list_taps)
+    foreign = Foreign(
+        taps=settings.taps,
+        fields=tuple(fields or ()),
+        mean=read_numbers("--mean", mean),
+        std=read_numbers("--std", std),
+        weights=weights,
+        state=state,
+        offline=offline,
+        placed=not list_taps,
+    )
     pictures = data or (Path(file.data) if file.data else None)
-    loaded = load_networks(targets, given["model"], seed, foreign, pictures, shapes)
+    loaded = load_networks(targets, given["model"], seed, foreign, pictures, shape)
     subjects = [each.subject for each in loaded]
     if list_taps:
         out(tap_table(subjects, quiet))
@@ -250,7 +235,7 @@ def equivariance(
     measurements = [Measurement(*each) for each in zip(subjects, sets, questions, strict=True)]
     records = measure_all(measurements, where, save, force, quiet)
     together = pooled(subjects, records)
-    _print(together, format)
+    out(render_curves(together, format, terminal_width()), format)
     drawings.draw(together, measurements[0], where.device, quiet)
     leave_when_nothing_was_measured(records)
 
@@ -261,29 +246,14 @@ def _all_names(option: str, text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def measure_settings(
-    file: Mapping[str, Any], file_name: str, given: Mapping[str, Any], flags: Mapping[str, Any]
-) -> MeasureSettings:
-    """Merge the measure's settings: flag > ``--set`` > YAML > default; each is checked where it stands.
+def _note_repeats(settings: Mapping[str, Any]) -> None:
+    """Tell which factors and taps are given more than once; they are measured once."""
+    from secli.config import repeated
 
-    Factors and taps that come twice are measured once, and that is told.
-    """
-    from secli.config import MeasureSettings, parse_factors, repeated, validated
-
-    chosen = {key: value for key, value in flags.items() if value is not None}
-    if "factors" in chosen:
-        chosen["factors"] = parse_factors(chosen["factors"])
-    validated(MeasureSettings, file, f"{file_name}: measure")
-    validated(MeasureSettings, given, "--set measure")
-    for key, value in chosen.items():
-        validated(MeasureSettings, {key: value}, f"--{key}")
-    together = {**file, **given, **chosen}
-    settings = validated(MeasureSettings, together, "measure")
-    factors = [f"{float(factor):g}" for factor in repeated([float(s) for s in together.get("factors") or ()])]
-    for what, twice in (("factors", factors), ("taps", repeated(together.get("taps") or ()))):
+    factors = [f"{factor:g}" for factor in repeated([float(s) for s in settings.get("factors") or ()])]
+    for what, twice in (("factors", factors), ("taps", repeated(settings.get("taps") or ()))):
         if twice:
             note(f"--{what}: {', '.join(twice)} given more than once, measured once")
-    return settings
 
 
 def data_of(subject: Subject, given: Path | None) -> Path:
@@ -317,12 +287,6 @@ def leave_when_nothing_was_measured(records: Sequence[EquivarianceRecord]) -> No
     if any(values and all(value is None for value in values) for values in (curves, lie)):
         note("error: nothing could be measured; the table gives the reasons")
         raise typer.Exit(EXIT_FAILED)
-
-
-def _print(records: Sequence[EquivarianceRecord], format: str) -> None:
-    from secli.tables.curves import render_curves
-
-    out(render_curves(records, format, terminal_width()), format)
 
 
 class Drawings(NamedTuple):

@@ -48,8 +48,7 @@ def make_data(
     ] = None,
     jobs: Annotated[int | None, option("Worker processes.", default="one per core", metavar="N")] = None,
     preview: Annotated[
-        Path | None,
-        option("Draw samples of the first realisation (.png, .pdf or .svg).", metavar="FILE.png"),
+        Path | None, option("Draw samples of the first realisation (.png, .pdf or .svg).", metavar="FILE.png")
     ] = None,
     export_to: Annotated[
         Path | None,

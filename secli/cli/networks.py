@@ -41,27 +41,6 @@ class Chosen(NamedTuple):
     remark: str
 
 
-def read_foreign(
-    taps: Sequence[str] | None,
-    fields: Sequence[str] | None,
-    mean: str | None,
-    std: str | None,
-    weights: str | None,
-    state: str | None,
-    offline: bool,
-    placed: bool,
-) -> Foreign:
-    """Read the flags for networks outside the registry, all but their input.
-
-    Raises
-    ------
-    InputError
-        When the normalisation cannot be read.
-    """
-    numbers = _numbers("--mean", mean), _numbers("--std", std)
-    return Foreign(taps, tuple(fields or ()), None, *numbers, weights, state, offline, placed)
-
-
 def read_shapes(text: str | None, targets: Sequence[str]) -> dict[str | None, Shape]:
     """Read ``CxHxW`` for all networks (under None), or ``NET:CxHxW`` for one, separated by commas.
 
@@ -89,24 +68,25 @@ def _shape(text: str) -> Shape:
     return channels, height, width
 
 
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+def read_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Read one number, or one per channel; None where none is given."""
     if text is None:
         return None
     try:
         numbers = tuple(float(part) for part in text.split(","))
-        if any(not abs(number) <= MOST or 0 < abs(number) < 1 / MOST for number in numbers):
-            raise InputError(
-                f"{option} {text}: the values must be finite numbers, from {1 / MOST:g} to {MOST} in size"
-            )
-        return numbers
     except ValueError:
         raise InputError(
             f"{option} {text}: write one number, or one per channel separated by commas"
         ) from None
+    if any(not abs(number) <= MOST or 0 < abs(number) < 1 / MOST for number in numbers):
+        raise InputError(
+            f"{option} {text}: the values must be finite numbers, from {1 / MOST:g} to {MOST} in size"
+        )
+    return numbers
 
 
 def once_each(targets: Sequence[str]) -> list[str]:
-    """Return targets without those that name a network for the second time, and say so."""
+    """Return targets without those that name a network for the second time, which is told."""
     found: dict[str, str] = {}
     for target in targets:
         network = same_network(target)
@@ -123,39 +103,38 @@ def load_networks(
     seed: int,
     foreign: Foreign,
     data: Path | None,
-    shapes: Mapping[str | None, Shape],
+    shape: str | None,
 ) -> list[Chosen]:
     """Load every network before the first is measured, so that a wrong name costs no time.
 
     A foreign network that does not say what images it takes is given the pictures as they are. Each network is given
-    the patterns of taps and fields that it has taps for.
+    the patterns of taps and fields that it has taps for. ``shape`` is the text of ``--input``.
 
     Raises
     ------
     InputError
         When a network cannot be loaded, or no network has taps for a pattern.
     """
-    patterns = Patterns(targets)
+    targets = once_each(targets)
+    patterns, shapes = Patterns(targets), read_shapes(shape, targets)
     subjects = []
     for target in targets:
-        known = replace(foreign, input_shape=shapes.get(target, shapes.get(None)))
-        if is_external(target) and known.input_shape is None and data is not None:
-            shape = suggested_input(target, foreign.weights)
-            if shape is None:
+        size = shapes.get(target, shapes.get(None))
+        if is_external(target) and size is None and data is not None:
+            size = suggested_input(target, foreign.weights)
+            if size is None:
                 _, channels, height, width = open_pictures(data, images=1).images.shape
-                shape = (channels, height, width)
-            known = replace(known, input_shape=shape)
+                size = (channels, height, width)
+        known = replace(foreign, input_shape=size)
         subjects.append(load_foreign(patterns, target, known, partial(load_subject, target, options, seed)))
     chosen = []
     for target, subject in zip(targets, subjects, strict=True):
-        taps = None
+        taps, remark = None, ""  # the taps of a foreign network are those it was loaded with
         if not subject.foreign:
             refuse_fields(patterns, target, foreign.fields)
             taps = registered_taps(patterns, target, foreign.taps, subject.model.taps)
-        left = patterns.own("--taps", foreign.taps or (), target)
-        none = f"{target} has none of the taps asked for: all of its own are measured"
-        remark = "" if left or not foreign.taps else none
-        # the taps of a foreign network are those it was loaded with
+        if foreign.taps and not patterns.own("--taps", foreign.taps, target):
+            remark = f"{target} has none of the taps asked for: all of its own are measured"
         chosen.append(Chosen(subject, taps, remark))
     patterns.check()
     _check_used(targets, subjects, foreign, shapes)
@@ -255,11 +234,6 @@ def load_foreign(
     """Load a network outside the registry with the taps and fields that it has among those asked for.
 
     Which they are shows only when it has been run, so a pattern that it does not have costs a second loading.
-
-    Raises
-    ------
-    InputError
-        When the network cannot be loaded, or lacks a tap that is asked of it alone.
     """
     while True:
         taps = None if foreign.taps is None else patterns.own("--taps", foreign.taps, target)
@@ -268,31 +242,20 @@ def load_foreign(
         try:
             return load(own)
         except UnmatchedPatternError as error:
-            given = (taps or {}) if error.option == "--taps" else fields
-            lacking = [text for text, pattern in given.items() if _pattern(pattern, error) in error.patterns]
+            asked = taps or {}
+            if error.option != "--taps":  # PATTERN=FIELD
+                asked = {text: parse_fields([pattern])[0][0] for text, pattern in fields.items()}
+            lacking = [text for text, pattern in asked.items() if pattern in error.patterns]
             if not lacking:
                 raise
             for text in lacking:
                 patterns.miss(text, target, error)
 
 
-def _pattern(text: str, error: UnmatchedPatternError) -> str:
-    """Return the pattern of ``PATTERN`` or of ``PATTERN=FIELD``."""
-    if error.option == "--taps":
-        return text
-    return parse_fields([text])[0][0]
-
-
 def registered_taps(
     patterns: Patterns, target: str, texts: Sequence[str] | None, taps: Iterable[str]
 ) -> tuple[str, ...] | None:
-    """Return the patterns that a network of the registry has taps for; None measures all of them.
-
-    Raises
-    ------
-    InputError
-        When it lacks a tap that is asked of it alone.
-    """
+    """Return the patterns that a network of the registry has taps for; None measures all of them."""
     names = list(taps)
     kept = []
     for text, pattern in patterns.own("--taps", texts or (), target).items():
@@ -305,13 +268,7 @@ def registered_taps(
 
 
 def refuse_fields(patterns: Patterns, target: str, texts: Sequence[str]) -> None:
-    """Note that fields cannot be declared for a network of the registry, whose taps have theirs.
-
-    Raises
-    ------
-    InputError
-        When a field is declared for it alone.
-    """
+    """Note that fields cannot be declared for a network of the registry, whose taps have theirs."""
     for text in patterns.own("--field", texts, target):
         message = f"--field {text}: the taps of {target} have their fields; leave --field out"
         patterns.miss(text, target, UnmatchedPatternError(message, "--field", (text,)))

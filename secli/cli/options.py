@@ -5,12 +5,16 @@ Where a command truly means another thing by a name, the difference is an argume
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from secli.errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 # as in secli.config, for whose pydantic --help does not wait
 MOST = 1_000_000
@@ -123,10 +127,30 @@ Published = Annotated[
 Track = Annotated[
     list[str] | None,
     option(
-        "Also tell mlflow or tensorboard, in OUT (MLflow: or at MLFLOW_TRACKING_URI); repeatable.",
+        "Also tell mlflow or tensorboard, in OUT (MLflow: or at its tracking URI); repeatable.",
         metavar="TRACKER",
     ),
 ]
+
+
+def merged_settings(
+    kind: type[BaseModel],
+    section: str,
+    file: Mapping[str, Any],
+    config: Path | None,
+    given: Mapping[str, Any],
+    flags: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what is set of a section: flag > ``--set`` > ``--config``; each is checked where it stands."""
+    from secli.config import validated
+
+    chosen = {key: value for key, value in flags.items() if value is not None}
+    validated(kind, file, f"--config {config}: {section}")
+    validated(kind, given, f"--set {section}")
+    for key, value in chosen.items():
+        validated(kind, {key: value}, f"--{key.replace('_', '-')}")
+    return {**file, **given, **chosen}
+
 
 WITH_PATHS = frozenset(("compare", "report", "equivariance", "sweep"))
 """Commands whose arguments are paths."""

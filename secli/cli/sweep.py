@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from secli.experiments.spec import Sweep
     from secli.records import DataInfo
 
-DATA, WORKERS = "Data", "Workers"
+of_workers = partial(option, panel="Workers")
+of_data = partial(option, panel="Data")
 
 
 def sweep(
@@ -55,44 +57,34 @@ def sweep(
         bool, option("Try runs again that failed in an earlier call.", "--retry-failed")
     ] = False,
     engine: Annotated[
-        str,
-        option("Worker processes here, or a Ray cluster.", default=True, panel=WORKERS, metavar="local|ray"),
+        str, of_workers("Worker processes here, or a Ray cluster.", default=True, metavar="local|ray")
     ] = "local",
     address: Annotated[
-        str | None,
-        option("The Ray cluster.", default="one on this machine", panel=WORKERS, metavar="auto|HOST:PORT"),
+        str | None, of_workers("The Ray cluster.", default="one on this machine", metavar="auto|HOST:PORT")
     ] = None,
     jobs: Annotated[
         int | None,
-        option(
-            "Runs at once.",
-            default="as many as GPUs, else as cores divided by threads",
-            panel=WORKERS,
-            **PROCESSES,
-        ),
+        of_workers("Runs at once.", default="as many as GPUs, else as cores divided by threads", **PROCESSES),
     ] = None,
     threads: Annotated[
         int,
-        option(
+        of_workers(
             "CPU threads of each run where the file does not say; part of its settings.",
             default=True,
-            panel=WORKERS,
             min=1,
             max=MOST_THREADS,
         ),
     ] = 1,
     data: Annotated[
-        Path,
-        option("Directory in which datasets are made, or found.", default=True, panel=DATA, metavar="DIR"),
+        Path, of_data("Directory in which datasets are made, or found.", default=True, metavar="DIR")
     ] = Path("data"),
-    source: Annotated[Path | None, source_option(DATA)] = None,
-    offline: Annotated[bool, offline_option(DATA)] = False,
+    source: Annotated[Path | None, source_option("Data")] = None,
+    offline: Annotated[bool, offline_option("Data")] = False,
     stand_ins: Annotated[
         list[str] | None,
-        option(
+        of_data(
             "Take DIR/r0, DIR/r1, … in place of a dataset; the tables then name it; repeatable.",
             "--stand-in",
-            panel=DATA,
             metavar="DATASET=DIR",
         ),
     ] = None,

@@ -33,16 +33,12 @@ class Plan:
 
     Attributes
     ----------
-    name
-        Of the sweep.
-    estimates
-        One of each run.
-    words
-        How far each run has come.
+    name, slots
+        Of the sweep; runs at once.
+    estimates, words
+        One of each run, and how far it has come.
     left
         Estimates of the runs that are not over.
-    slots
-        Runs at once.
     networks
         How many networks were counted.
     rates
@@ -50,12 +46,44 @@ class Plan:
     """
 
     name: str
-    estimates: Sequence[Estimate]
-    words: Sequence[str]
-    left: Sequence[Estimate]
     slots: int
+    estimates: Sequence[Estimate]
+    words: list[str]
+    left: Sequence[Estimate]
     networks: int
     rates: Mapping[int, Rates]
+
+    @property
+    def work(self) -> float:
+        """Seconds of all runs."""
+        return sum(each.seconds or 0.0 for each in self.estimates)
+
+    @property
+    def work_left(self) -> float:
+        """Seconds of the runs that are not over."""
+        return sum(each.seconds or 0.0 for each in self.left)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds until all is done, several at once."""
+        from secli.experiments.estimate import longest_path
+
+        return longest_path([each.seconds for each in self.left if each.seconds is not None], self.slots)
+
+    @property
+    def peak(self) -> float:
+        """Bytes of the largest run that is not over."""
+        return max((each.memory or 0.0 for each in self.left), default=0.0)
+
+    @property
+    def unknown(self) -> int:
+        """Runs that are not over and whose size is not known."""
+        return sum(each.seconds is None for each in self.left)
+
+    @property
+    def measured(self) -> int:
+        """Runs whose training is known from finished ones."""
+        return sum(each.measured for each in self.estimates)
 
 
 def print_plan(
@@ -69,31 +97,6 @@ def print_plan(
     quiet: bool,
 ) -> None:
     """Print the runs with how far they have come and what they will cost."""
-    plan = _plan(sweep, runs, states, directory, slots, retry_failed, quiet)
-    if format == "json":
-        out_json(_content(plan))
-        return
-    from tabulate import tabulate
-
-    rows = [
-        (each.run.title, word, _time(each.seconds), _mebibytes(each.memory))
-        for each, word in zip(plan.estimates, plan.words, strict=True)
-    ]
-    heads = ("run", "state", "time", "memory (MiB)")
-    out(tabulate(rows, heads, colalign=("left", "left", "right", "right")))
-    for text in (_in_words(plan), _basis_in_words(plan)):
-        out("\n" + fill(text, terminal_width(), break_long_words=False, break_on_hyphens=False))
-
-
-def _plan(
-    sweep: Sweep,
-    runs: Sequence[PlannedRun],
-    states: Sequence[Standing],
-    directory: Path,
-    slots: int,
-    retry_failed: bool,
-    quiet: bool,
-) -> Plan:
     from secli.experiments.estimate import distinct, estimate, finished_seconds, protocol_sizes
     from secli.experiments.leading import given_up, seconds_below
     from secli.experiments.rates import measured_rates
@@ -106,32 +109,44 @@ def _plan(
     over = [state.state == "done" or given_up(state, retry_failed) for state in states]
     left = [each for each, is_over in zip(estimates, over, strict=True) if not is_over]
     words = [STATES[state.state] for state in states]
-    return Plan(sweep.name, estimates, words, left, slots, distinct(runs), rates)
+    plan = Plan(sweep.name, slots, estimates, words, left, distinct(runs), rates)
+    if format == "json":
+        out_json(_content(plan))
+    else:
+        _print_table(plan)
 
 
-def _time(seconds: float | None) -> str:
-    return "?" if seconds is None else duration(seconds)
+def _print_table(plan: Plan) -> None:
+    from tabulate import tabulate
 
-
-def _mebibytes(memory: float | None) -> str:
-    return "?" if memory is None else f"{memory / 2**20:.0f}"
+    rows = [
+        (
+            each.run.title,
+            word,
+            "?" if each.seconds is None else duration(each.seconds),
+            "?" if each.memory is None else f"{each.memory / 2**20:.0f}",
+        )
+        for each, word in zip(plan.estimates, plan.words, strict=True)
+    ]
+    heads = ("run", "state", "time", "memory (MiB)")
+    out(tabulate(rows, heads, colalign=("left", "left", "right", "right")))
+    for text in (_in_words(plan), _basis_in_words(plan)):
+        out("\n" + fill(text, terminal_width(), break_long_words=False, break_on_hyphens=False))
 
 
 def _in_words(plan: Plan) -> str:
     """Say how many runs there are and what is left of them costs."""
-    words, left = plan.words, plan.left
-    known, begun = _total(plan.estimates), [w for w in STATES.values() if w != "to do" and w in words]
-    counts = "".join(f", {words.count(word)} {word}" for word in begun)
+    begun = [word for word in STATES.values() if word != "to do" and word in plan.words]
+    counts = "".join(f", {plan.words.count(word)} {word}" for word in begun)
     told = f"{plan.name}: {len(plan.estimates)} run{'s' * (len(plan.estimates) != 1)}{counts}"
-    if not left:
-        return f"{told}; nothing is left to do ({duration(known)} of work in all)"
-    if len(left) < len(plan.estimates):
-        told += f"; {len(left)} left"
-    cost = f"about {duration(_wall(left, plan.slots))} with {plan.slots} at once ({duration(_total(left))} of work"
-    cost += f" left, {duration(known)} in all)" if begun else ")"
-    unknown = sum(each.seconds is None for each in left)
-    more = f"; {unknown} of unknown size not counted" if unknown else ""
-    return f"{told}, {cost}, at most {_mebibytes(_peak(left))} MiB each{more}"
+    if not plan.left:
+        return f"{told}; nothing is left to do ({duration(plan.work)} of work in all)"
+    if len(plan.left) < len(plan.estimates):
+        told += f"; {len(plan.left)} left"
+    cost = f"about {duration(plan.seconds)} with {plan.slots} at once ({duration(plan.work_left)} of work"
+    cost += f" left, {duration(plan.work)} in all)" if begun else ")"
+    more = f"; {plan.unknown} of unknown size not counted" if plan.unknown else ""
+    return f"{told}, {cost}, at most {plan.peak / 2**20:.0f} MiB each{more}"
 
 
 def _basis_in_words(plan: Plan) -> str:
@@ -144,7 +159,7 @@ def _basis_in_words(plan: Plan) -> str:
         "possible, thrice for the smallest networks; augmentation and reading of images are not counted, and a GPU is "
         "faster."
     )
-    known = sum(each.measured for each in plan.estimates)
+    known = plan.measured
     if known:
         text += f" The training of {known} run{'s' * (known != 1)} is taken from finished runs of the same settings."
     return text + " Memory is that of the step; the libraries take some hundred MiB more."
@@ -162,20 +177,6 @@ def _speeds(rates: Rates) -> str:
     )
 
 
-def _total(estimates: Sequence[Estimate]) -> float:
-    return sum(each.seconds or 0.0 for each in estimates)
-
-
-def _peak(estimates: Sequence[Estimate]) -> float:
-    return max((each.memory or 0.0 for each in estimates), default=0.0)
-
-
-def _wall(estimates: Sequence[Estimate], slots: int) -> float:
-    from secli.experiments.estimate import longest_path
-
-    return longest_path([each.seconds for each in estimates if each.seconds is not None], slots)
-
-
 def _content(plan: Plan) -> dict[str, Any]:
     """Return the plan for programs."""
     return {
@@ -185,11 +186,11 @@ def _content(plan: Plan) -> dict[str, Any]:
             "runs": len(plan.estimates),
             "runs_left": len(plan.left),
             "at_once": plan.slots,
-            "seconds": _wall(plan.left, plan.slots),
-            "seconds_of_work": _total(plan.left),
-            "seconds_of_work_in_all": _total(plan.estimates),
-            "peak_memory_mib": _peak(plan.left) / 2**20,
-            "of_unknown_size": sum(each.seconds is None for each in plan.left),
+            "seconds": plan.seconds,
+            "seconds_of_work": plan.work_left,
+            "seconds_of_work_in_all": plan.work,
+            "peak_memory_mib": plan.peak / 2**20,
+            "of_unknown_size": plan.unknown,
             "basis": _basis(plan),
         },
     }
@@ -216,7 +217,7 @@ def _basis(plan: Plan) -> dict[str, Any]:
     """Return on what the estimate rests."""
     return {
         "networks_counted": plan.networks,
-        "runs_from_finished_runs": sum(each.measured for each in plan.estimates),
+        "runs_from_finished_runs": plan.measured,
         "cpu": [
             {
                 "threads": threads,

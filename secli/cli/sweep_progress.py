@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from secli.cli.console import note, stderr_console, words
 from secli.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
     from secli.experiments.engine import SweepEvent
 
@@ -44,32 +43,29 @@ def watching(
         transient=True,
         disable=quiet or not console.is_terminal,
     ) as display:
-        yield _View(
-            display, total, done, failed, weights, lines=not (quiet or console.is_terminal), quiet=quiet
-        ).show
+        lines = not (quiet or console.is_terminal)
+        yield _View(display, total, done, failed, weights, lines, quiet).show
 
 
+@dataclass
 class _View:
     """What is known of the sweep so far."""
 
-    def __init__(
-        self,
-        display: object,
-        total: int,
-        done: int,
-        failed: int,
-        weights: Mapping[str, float],
-        lines: bool,
-        quiet: bool,
-    ) -> None:
-        from rich.progress import Progress
+    display: Progress
+    total: int
+    done: int
+    failed: int
+    weights: Mapping[str, float]
+    lines: bool
+    quiet: bool
+    began: float = field(default_factory=time.monotonic)
+    shares: dict[str, float] = field(default_factory=dict)
+    over: set[str] = field(default_factory=set)
+    tasks: dict[str, TaskID] = field(default_factory=dict)
 
-        assert isinstance(display, Progress)
-        self.display, self.total, self.done, self.failed = display, total, done, failed
-        self.weights, self.lines, self.quiet = weights, lines, quiet
-        self.began, self.shares, self.over = time.monotonic(), dict[str, float](), set[str]()
-        self.tasks: dict[str, TaskID] = {}
-        self.all = display.add_task("sweep", total=max(total, 1), completed=done + failed, detail="")
+    def __post_init__(self) -> None:
+        finished = self.done + self.failed
+        self.all = self.display.add_task("sweep", total=max(self.total, 1), completed=finished, detail="")
         self._sum_up()
 
     def show(self, event: SweepEvent) -> None:
@@ -86,15 +82,13 @@ class _View:
                 self.display.remove_task(self.tasks.pop(key))
             self.tasks[key] = self.display.add_task(f"  {event.job.title}{again}", total=1, detail="")
         elif isinstance(event, Progressed):
-            # measuring comes after training, and is counted as its last tenth
-            share = event.done / max(event.total, 1)
-            self.shares[key] = 0.9 * share if event.phase == "training" else 0.9 + 0.1 * share
+            part = event.done / max(event.total, 1)
+            share, now = 0.9 * part, f"epoch {event.done:.0f}/{event.total:.0f}"
+            if event.phase != "training":  # measuring comes after it, and is counted as its last tenth
+                share, now = 0.9 + 0.1 * part, "measuring"
+            self.shares[key] = share
             if key in self.tasks:
-                counted = (
-                    f"epoch {event.done:.0f}/{event.total:.0f}" if event.phase == "training" else "measuring"
-                )
-                detail = f"{counted} {event.detail}"
-                self.display.update(self.tasks[key], completed=self.shares[key], detail=detail)
+                self.display.update(self.tasks[key], completed=share, detail=f"{now} {event.detail}")
         elif isinstance(event, Done):
             self.done += 1
             self._ends(key, f"done: {event.job.title}, {event.seconds:.0f} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from secli.cli import console
 from secli.cli.console import note, progress
@@ -18,13 +18,14 @@ from secli.cli.options import (
     argument,
     config_option,
     force_option,
+    merged_settings,
     option,
     out_option,
     set_option,
 )
 
 if TYPE_CHECKING:
-    from secli.config import Config, ModelSettings, TrainingSettings
+    from secli.config import ModelSettings, TrainingSettings
     from secli.datasets.store import ScaleDataset
     from secli.records import TrainingRecord
     from secli.training.events import Event
@@ -54,8 +55,7 @@ class RunOptions(NamedTuple):
 
 def train(
     model: Annotated[
-        str | None,
-        argument("MODEL", "Registry name ('secli models' lists them); or model.name in --config."),
+        str | None, argument("MODEL", "Registry name ('secli models' lists them); or model.name in --config.")
     ] = None,
     data: Annotated[
         list[Path] | None,
@@ -81,8 +81,7 @@ def train(
         ),
     ] = None,
     assignments: Annotated[
-        list[str] | None,
-        set_option("SECTION.KEY=VALUE", "Set an option of the model or of its training"),
+        list[str] | None, set_option("SECTION.KEY=VALUE", "Set an option of the model or of its training")
     ] = None,
     config: Annotated[
         Path | None, config_option("model, data, training; a run's config.yaml repeats it")
@@ -146,8 +145,16 @@ def train(
     Ctrl-C saves the state and leaves with code 130; --resume goes on to the very same weights.
     With --replicas each replica has the run directory of its single run, and its results up to rounding.
     """
+    from secli.catalogue import MODELS
     from secli.cli.train_replicas import raise_failures, replica_datasets, train_several
-    from secli.config import Config, ModelSettings, parse_assignments, read_config
+    from secli.config import (
+        Config,
+        ModelSettings,
+        TrainingSettings,
+        parse_assignments,
+        read_config,
+        validated,
+    )
     from secli.datasets.store import open_dataset
     from secli.errors import InputError
 
@@ -173,7 +180,10 @@ def train(
         "compile": compile or None,
         "checkpoint_activations": checkpoint_activations or None,
     }
-    training = _training(name, file, config, given["training"], flags)
+    given_training = merged_settings(
+        TrainingSettings, "training", file.training, config, given["training"], flags
+    )
+    training = validated(TrainingSettings, {**MODELS[name].training, **given_training}, "training")
     options = {**(file.model.options if file.model else {}), **given["model"]}
     settings = ModelSettings(name=name, options=options)
     where = RunOptions(out, resume, force, quiet, tuple(track or ()))
@@ -187,22 +197,6 @@ def train(
                 note(summary(record))
             console.out(str(run))
     raise_failures(trained)
-
-
-def _training(
-    name: str, file: Config, path: Path | None, given: dict[str, Any], flags: dict[str, Any]
-) -> TrainingSettings:
-    """Merge the training settings: flag > --set > YAML > the model's default; each is checked where it stands."""
-    from secli.catalogue import MODELS
-    from secli.config import TrainingSettings, validated
-
-    chosen = {key: value for key, value in flags.items() if value is not None}
-    validated(TrainingSettings, file.training, f"--config {path}: training")
-    validated(TrainingSettings, given, "--set training")
-    for key, value in chosen.items():
-        validated(TrainingSettings, {key: value}, f"--{key.replace('_', '-')}")
-    merged = {**MODELS[name].training, **file.training, **given, **chosen}
-    return validated(TrainingSettings, merged, "training")
 
 
 def run_training(
