@@ -260,7 +260,7 @@ def plain_of(model: str) -> str:
 
 
 def reference(rows: Sequence[Row], row: Row) -> Row | None:
-    """Return the plain network's row to hold another beside: the tap of the same name, else the block of its number."""
+    """Return the plain network's row to compare one with: the tap of the same name, else the block of its number."""
     for tap in (row["tap"], row["tap"].replace("conv", "block")):
         for other in rows:
             where = (plain_of(row["model"]), "", tap, row["factor"])
@@ -270,7 +270,7 @@ def reference(rows: Sequence[Row], row: Row) -> Row | None:
 
 
 def not_below(rows: Sequence[Row], row: Row) -> bool:
-    """Say whether a network is measured, and farther from equivariance than the plain one beside it."""
+    """Say whether a network is measured, and farther from equivariance than the plain one."""
     other = reference(rows, row)
     if other is None or (other["model"] == row["model"] and not row["variant"]):
         return False

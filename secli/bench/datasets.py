@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from secli.bench.rows import Row
-from secli.bench.timing import Tell
+from secli.bench.timing import OnProgress
 from secli.datasets.build import make_dataset
 from secli.datasets.export import export_png
 from secli.datasets.manifest import SPLITS
@@ -23,7 +23,12 @@ REALISATIONS = tuple(range(6))
 
 
 def dataset_rows(
-    dataset: str, source: Path | None = None, *, export: bool = False, repeats: int = 1, on_progress: Tell
+    dataset: str,
+    source: Path | None = None,
+    *,
+    export: bool = False,
+    repeats: int = 1,
+    on_progress: OnProgress,
 ) -> list[Row]:
     """Make six realisations in a folder of the system's own, as often as asked: one row.
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from secli.bench.rows import Request, Row, measured_rows, range_text, rows_table, settings_text
-from secli.bench.timing import Mode, Tell, TimedNetwork, in_turn, ratio
+from secli.bench.rows import Row, TimingRequest, measured_rows, range_text, rows_table, settings_text
+from secli.bench.timing import Mode, OnProgress, TimedNetwork, in_turn, ratio
 from secli.layers.forms import FORMS, without
 from secli.tables.formats import Column
 
@@ -56,7 +56,7 @@ def measure_forms(
     device: str = "cpu",
     precision: str = "32",
     image_size: int | None = None,
-    on_progress: Tell | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[FormSpeed]:
     """Time networks with all forms and without each in turn, within the same rounds.
 
@@ -89,7 +89,7 @@ def _seconds(network: TimedNetwork, mode: Mode, forms: tuple[str, ...], passes: 
         return network.seconds(mode, passes)
 
 
-def form_rows(request: Request, on_progress: Tell) -> list[Row]:
+def form_rows(request: TimingRequest, on_progress: OnProgress) -> list[Row]:
     """Time networks without each form on this machine: a row for each form."""
     return measured_rows(
         request,

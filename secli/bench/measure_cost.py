@@ -1,4 +1,4 @@
-"""What measuring costs beside the forward passes that it cannot do without."""
+"""What measuring costs, against the forward passes that it cannot do without and against a loop with scipy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secli.bench.rows import Row
 from secli.bench.scipy_loop import looped_error
-from secli.bench.timing import Tell, duration
+from secli.bench.timing import OnProgress, duration
 from secli.config import MeasureSettings
 from secli.equivariance.accumulate import SMALLEST_PLANE, Cell
 from secli.equivariance.batching import batches
@@ -44,7 +44,7 @@ def curve_cost(
     repeats: int = 3,
     batch: int | None = None,
     device: str = "cpu",
-    on_progress: Tell | None = None,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Time a whole curve, every declared tap with its floor, against the network's own forward passes.
 
@@ -106,7 +106,7 @@ def zoom_cost(
     repeats: int = 3,
     looped: int = LOOPED,
     device: str = "cpu",
-    on_progress: Tell | None = None,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Time L_s with its comparison against a loop over pictures, channels and levels with ``scipy.ndimage``.
 
@@ -178,7 +178,7 @@ def zoom_cost(
 
 
 def _planar(field: Field, features: Features, factor: float) -> bool:
-    """Tell whether a tap has planes that are large enough, and levels that are known."""
+    """Say whether a tap has planes that are large enough, and levels that are known."""
     if not isinstance(field, (Plane, ScaleSpace)) or isinstance(features, list):
         return False
     known = not isinstance(field, ScaleSpace) or any(source is not None for source in field.sources(factor))
@@ -231,7 +231,7 @@ def measure_cost_rows(
     batch: int | None = None,
     device: str = "auto",
     threads: int = 0,
-    on_progress: Tell,
+    on_progress: OnProgress,
 ) -> list[Row]:
     """Time a network's curve on this machine, and L_s against the loop with scipy: one row.
 

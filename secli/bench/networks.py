@@ -13,8 +13,18 @@ import torch
 from torch.nn import functional
 
 from secli.bench import peak_memory
-from secli.bench.rows import Request, Row, measured_rows, range_text, rows_table, settings_text
-from secli.bench.timing import NOISE, Mode, Tell, TimedNetwork, autocast, duration, in_turn, ratio, spread
+from secli.bench.rows import Row, TimingRequest, measured_rows, range_text, rows_table, settings_text
+from secli.bench.timing import (
+    NOISE,
+    Mode,
+    OnProgress,
+    TimedNetwork,
+    autocast,
+    duration,
+    in_turn,
+    ratio,
+    spread,
+)
 from secli.config import TrainingSettings
 from secli.tables.formats import Column
 
@@ -116,13 +126,13 @@ def measure_speed(
     precision: str = "32",
     image_size: int | None = None,
     literal: bool = True,
-    on_progress: Tell | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Speed]:
     """Time networks of the registry, freshly initialised, on images of their own size.
 
     All networks, modes and literal forms take turns within each round, and so does the large convolution, and float32
-    beside any other precision, so that a machine which grows slower or busier slows all alike. Before that each is run
-    once to warm it, and once more to learn how many passes fill ``seconds``.
+    along with any other precision, so that a machine which grows slower or busier slows all alike. Before that each is
+    run once to warm it, and once more to learn how many passes fill ``seconds``.
 
     Parameters
     ----------
@@ -143,7 +153,7 @@ def measure_speed(
     image_size : int, optional
         Side of the images in pixels, instead of each network's own.
     literal : bool
-        Whether literal forms are timed beside the networks that have one.
+        Whether literal forms are timed along with the networks that have one.
     on_progress : callable, optional
         Called with (timings done, timings in all).
 
@@ -203,7 +213,7 @@ def _speed(entrant: _Entrant, times: dict[tuple[int, Mode], list[float]], roof: 
     )
 
 
-def network_rows(request: Request, literal: bool, memory: bool, on_progress: Tell) -> list[Row]:
+def network_rows(request: TimingRequest, literal: bool, memory: bool, on_progress: OnProgress) -> list[Row]:
     """Time networks on this machine: a row for each of them and each mode."""
     return measured_rows(
         request,

@@ -10,8 +10,8 @@ from statistics import median
 import torch
 from torch.nn import functional
 
-from secli.bench.rows import Request, Row, measured_rows, range_text, rows_table, settings_text
-from secli.bench.timing import NOISE, Tell, TimedNetwork, autocast, duration, in_turn, ratio, spread
+from secli.bench.rows import Row, TimingRequest, measured_rows, range_text, rows_table, settings_text
+from secli.bench.timing import NOISE, OnProgress, TimedNetwork, autocast, duration, in_turn, ratio, spread
 from secli.catalogue import MODELS
 from secli.models.building import build, resolve_options
 from secli.tables.formats import Column
@@ -87,7 +87,7 @@ def replica_speeds(
     device: str = "cpu",
     precision: str = "32",
     image_size: int | None = None,
-    on_progress: Tell | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[ReplicaSpeed]:
     """Time training steps of several replicas at once, and of as many single networks, in turn within each round.
 
@@ -147,7 +147,7 @@ def _speed(
     )
 
 
-def replica_rows(request: Request, replicas: int, on_progress: Tell) -> list[Row]:
+def replica_rows(request: TimingRequest, replicas: int, on_progress: OnProgress) -> list[Row]:
     """Time training steps of replicas on this machine: a row for each network."""
     return measured_rows(
         request,

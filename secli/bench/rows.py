@@ -16,7 +16,7 @@ from secli.training.devices import device_name, on_this_machine
 Row = dict[str, Any]
 
 
-class Request(NamedTuple):
+class TimingRequest(NamedTuple):
     """Which networks are timed, and how.
 
     Attributes
@@ -50,7 +50,7 @@ class Request(NamedTuple):
 
 
 def measured_rows(
-    request: Request,
+    request: TimingRequest,
     measure: Callable[[TrainingSettings], Sequence[Any]],
     more: Callable[[Any, TrainingSettings], Row] | None = None,
 ) -> list[Row]:
@@ -58,7 +58,7 @@ def measured_rows(
 
     Parameters
     ----------
-    request : Request
+    request : TimingRequest
         What is asked for.
     measure : callable
         Returns dataclasses, given the resolved settings.

@@ -24,7 +24,7 @@ from secli.models.flops import formulas
 from secli.training.optim import make_optimizer, set_learning_rate
 
 Mode = Literal["train", "eval"]
-Tell = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with what is done, and how much there is in all."""
 PIXELS = 28
 """Side of the images of a network that takes any."""
@@ -143,7 +143,7 @@ def in_turn(
     works: Sequence[Callable[[int], float]],
     repeats: int,
     seconds: float,
-    on_work: Tell | None = None,
+    on_work: OnProgress | None = None,
     on_round: Callable[[int], None] = lambda rounds: None,
 ) -> list[list[float]]:
     """Time pieces of work in turn within each round, and return the seconds per pass of each, round by round.

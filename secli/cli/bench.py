@@ -24,7 +24,7 @@ from secli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from secli.bench.rows import Request
+    from secli.bench.rows import TimingRequest
     from secli.bench.timing import Mode
 
 
@@ -164,11 +164,11 @@ def bench(
         raise InputError(
             "name the networks to time (see 'secli models'), or give --all, --equivariance MODEL or --data"
         )
-    from secli.bench.rows import Request
+    from secli.bench.rows import TimingRequest
 
     both = train == evaluate
     modes: list[Mode] = ["train", "eval"] if both else ["train"] if train else ["eval"]
-    request = Request(names, modes, device, threads, precision, batch or 32, repeats or 5, image_size)
+    request = TimingRequest(names, modes, device, threads, precision, batch or 32, repeats or 5, image_size)
     _run(_of_networks(request, forms, replicas, literal, memory), format, quiet)
 
 
@@ -194,7 +194,7 @@ def _refuse_mixtures(kinds: list[str], networks: bool, evaluate: bool, export: b
 
 
 def _of_networks(
-    request: Request, forms: bool, replicas: int | None, literal: bool, memory: bool
+    request: TimingRequest, forms: bool, replicas: int | None, literal: bool, memory: bool
 ) -> Benchmark:
     """Return the benchmark that times networks in the way asked for."""
     if forms:

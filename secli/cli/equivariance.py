@@ -338,8 +338,8 @@ def draw_features(measurement: Measurement, record: EquivarianceRecord, file: Pa
     from secli.equivariance.views import feature_views
     from secli.tables.views import plot_views
 
-    subject, pictures, wanted = measurement
-    settings = wanted.settings
+    subject, pictures, question = measurement
+    settings = question.settings
     views = feature_views(
         subject.model,
         pixels(pictures.images[:1]),

@@ -46,7 +46,7 @@ def option(text: str, *names: str, default: str | bool = False, panel: str | Non
         In words what holds where the option is left out, as the model's published setting; True shows the value that
         the function has for it.
     panel : str
-        Heading in the help under which it stands.
+        Its heading in the help.
     **more
         As ``typer.Option`` takes them: metavar, min, max, …
     """

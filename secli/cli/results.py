@@ -27,7 +27,7 @@ class Measurement(NamedTuple):
 
     subject: Subject
     pictures: Pictures
-    wanted: Wanted
+    question: Wanted
 
 
 def measure_all(
@@ -88,9 +88,9 @@ def _file(subject: Subject, save: Path | None) -> Path | None:
 
 
 def check_files(subjects: Sequence[Subject], save: Path | None, force: bool) -> None:
-    """Refuse what cannot be written, and to replace a measurement that stands, unless ``--force`` asks for it.
+    """Refuse what cannot be written, and to replace a measurement that is there, unless ``--force`` asks for it.
 
-    What a process that was killed has left of one is no measurement that stands; see :func:`left_over`.
+    What a process that was killed has left of one is no measurement; see :func:`left_over`.
 
     Raises
     ------
@@ -135,16 +135,16 @@ def left_over(measurement: Measurement, save: Path | None) -> EquivarianceRecord
 
 
 def _answers(record: EquivarianceRecord, measurement: Measurement) -> bool:
-    subject, pictures, wanted = measurement
-    settings = wanted.settings.model_dump(mode="json", exclude={"batch"})
+    subject, pictures, question = measurement
+    settings = question.settings.model_dump(mode="json", exclude={"batch"})
     kinds = {row.kind for row in record.local} - {"stage"}
     return (
         {key: record.measure.get(key, value) for key, value in settings.items()} == settings
         and (record.model, record.seed) == (subject.info, subject.seed)
         and (record.data.digest, record.data.order) == (pictures.info.digest, pictures.order)
-        and bool(record.lie) == wanted.lie
-        and (bool(record.local), kinds) == (wanted.local or bool(wanted.kinds), set(wanted.kinds))
-        and bool(record.controls) == wanted.controls
+        and bool(record.lie) == question.lie
+        and (bool(record.local), kinds) == (question.local or bool(question.kinds), set(question.kinds))
+        and bool(record.controls) == question.controls
     )
 
 

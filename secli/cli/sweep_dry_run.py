@@ -28,7 +28,7 @@ STATES = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class DryRun:
     """A sweep's runs and what is known of them.
 
     Attributes
@@ -109,14 +109,14 @@ def print_plan(
     over = [state.state == "done" or given_up(state, retry_failed) for state in states]
     left = [each for each, is_over in zip(estimates, over, strict=True) if not is_over]
     words = [STATES[state.state] for state in states]
-    plan = Plan(sweep.name, slots, estimates, words, left, distinct(runs), rates)
+    plan = DryRun(sweep.name, slots, estimates, words, left, distinct(runs), rates)
     if format == "json":
         out_json(_content(plan))
     else:
         _print_table(plan)
 
 
-def _print_table(plan: Plan) -> None:
+def _print_table(plan: DryRun) -> None:
     from tabulate import tabulate
 
     rows = [
@@ -134,7 +134,7 @@ def _print_table(plan: Plan) -> None:
         out("\n" + fill(text, terminal_width(), break_long_words=False, break_on_hyphens=False))
 
 
-def _in_words(plan: Plan) -> str:
+def _in_words(plan: DryRun) -> str:
     """Say how many runs there are and what is left of them costs."""
     begun = [word for word in STATES.values() if word != "to do" and word in plan.words]
     counts = "".join(f", {plan.words.count(word)} {word}" for word in begun)
@@ -149,7 +149,7 @@ def _in_words(plan: Plan) -> str:
     return f"{told}, {cost}, at most {plan.peak / 2**20:.0f} MiB each{more}"
 
 
-def _basis_in_words(plan: Plan) -> str:
+def _basis_in_words(plan: DryRun) -> str:
     """Say on what the estimate rests, and how far it can be off."""
     speeds = "; ".join(f"{_threads(count)} {_speeds(rates)}" for count, rates in plan.rates.items())
     networks = f"{plan.networks} network{'s' * (plan.networks != 1)}"
@@ -177,7 +177,7 @@ def _speeds(rates: Rates) -> str:
     )
 
 
-def _content(plan: Plan) -> dict[str, Any]:
+def _content(plan: DryRun) -> dict[str, Any]:
     """Return the plan for programs."""
     return {
         "name": plan.name,
@@ -213,7 +213,7 @@ def _row(each: Estimate, word: str) -> dict[str, Any]:
     }
 
 
-def _basis(plan: Plan) -> dict[str, Any]:
+def _basis(plan: DryRun) -> dict[str, Any]:
     """Return on what the estimate rests."""
     return {
         "networks_counted": plan.networks,
