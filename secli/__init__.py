@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from secli.equivariance.measure import measure as measure
-    from secli.training.loading import load_model as load_model
+    from secli.training.load import load_model as load_model
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"measure": "secli.equivariance.measure", "load_model": "secli.training.loading"}
+_PUBLIC = {"measure": "secli.equivariance.measure", "load_model": "secli.training.load"}
 __all__ = ["load_model", "measure"]
 
 

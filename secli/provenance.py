@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from secli import __version__
-from secli.records import Provenance
+from secli.records.schema import Provenance
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pillow", "lightning-fabric", "pandas")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from secli.catalogue import MODELS
+from secli.catalogue.models import MODELS
 from secli.config import (
     Config,
     MeasureSettings,
@@ -23,8 +23,8 @@ from secli.config import (
     validated,
 )
 from secli.errors import InputError
-from secli.experiments.spec import Sweep, read_sweep
 from secli.models.building import options_schema, resolve_options
+from secli.sweeps.spec import Sweep, read_sweep
 from secli.yaml_files import parse_yaml
 
 
@@ -146,7 +146,7 @@ def test_every_file_in_configs_is_valid() -> None:
     files = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
     assert files
     runs = [file for file in files if "model" in yaml.safe_load(file.read_text())]
-    assert runs  # all others are sweeps: tests/experiments/test_spec.py
+    assert runs  # all others are sweeps: tests/sweeps/test_spec.py
     for file in runs:
         config = read_config(file)
         validated(TrainingSettings, config.training, str(file))

@@ -11,8 +11,8 @@ import yaml
 from typer.testing import CliRunner
 
 from secli.cli.app import app
-from secli.experiments.spec import SweptTable
-from secli.records import SWEEP_FILE, SweepRecord, SweptRun, write_record
+from secli.records.schema import SWEEP_FILE, SweepRecord, SweptRun, write_record
+from secli.sweeps.spec import SweptTable
 from secli.tables.formats import json_rows
 from secli.tables.sweep import sweep_tables
 from tests.tables.fabricate import curves, data, training, write_run

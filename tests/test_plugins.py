@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from secli.catalogue import MODELS
+from secli.catalogue.models import MODELS
 from secli.cli.app import app
 from secli.errors import SecliError, UnknownNameError
 from secli.models.building import build, resolve_options
 from secli.models.describe import describe
-from secli.training.loading import load_subject
+from secli.training.load import load_subject
 
 CODE = '''
-from secli.catalogue import ModelSpec
+from secli.catalogue.models import ModelSpec
 from secli.models.cnn import cnn as _cnn
 
 def tiny(in_channels: int = 1, classes: int = 10):
@@ -145,7 +145,7 @@ def test_the_commands_see_them(package: Path) -> None:
 
 def test_help_does_not_load_them(package: Path) -> None:
     code = (
-        "import sys; from secli.catalogue import MODELS; list(MODELS); 'x' in MODELS; "
+        "import sys; from secli.catalogue.models import MODELS; list(MODELS); 'x' in MODELS; "
         "assert 'theirs' in MODELS; assert not {'torch', 'fake_pkg'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": f"{package}:{Path.cwd()}"})

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from secli.config import parse_assignments
+from secli.external.weights import load_weights
 from secli.models.building import build
-from secli.models.weights import load_weights
 from tools.study_weights import OPTIONS, renamed
 
 TOOL = Path(__file__).parents[1] / "tools" / "study_weights.py"

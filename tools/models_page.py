@@ -15,12 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from secli.catalogue import MODELS
+from secli.catalogue.families import FAMILIES, Family
+from secli.catalogue.models import MODELS
 from secli.errors import SecliError
-from secli.families import FAMILIES, Family
 from secli.models.building import builder_of
 from secli.models.describe import Description, summary
-from secli.models.outline import outline
+from secli.models.meta_device import outline
 from tools.agreement import AGREEMENTS
 from tools.initialisation import INITIALISATIONS, initialisation_of, parameters_of
 

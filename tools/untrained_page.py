@@ -20,19 +20,19 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from secli.catalogue import MODELS
+from secli.action.fields import Invariant, Plane
+from secli.catalogue.models import MODELS
 from secli.config import MeasureSettings, validated
 from secli.datasets.pictures import open_pictures
 from secli.equivariance.curves import measure_curves
-from secli.equivariance.precision import measuring
+from secli.equivariance.evaluation_mode import measuring
 from secli.errors import InputError, SecliError
-from secli.experiments.measuring import machine
-from secli.fields import Invariant, Plane
 from secli.layers.deform_dss import DeformableDSSConv
 from secli.layers.deformable import DeformConv
 from secli.models.building import build
 from secli.models.contract import Stage, StagedModel
 from secli.storage.writing import write_text
+from secli.sweeps.measure import machine
 from secli.training.determinism import reproducible
 
 BEGIN = "<!-- written by `python -m tools.untrained_page`: edit the text around it, not this -->"

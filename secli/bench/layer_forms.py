@@ -8,7 +8,7 @@ from functools import partial
 
 from secli.bench.rows import Row, TimingRequest, measured_rows, range_text, rows_table, settings_text
 from secli.bench.timing import Mode, OnProgress, TimedNetwork, in_turn, ratio
-from secli.layers.forms import FORMS, without
+from secli.layers.fast.forms import FORMS, without
 from secli.tables.formats import Column
 
 WIDE = 100
@@ -24,7 +24,7 @@ class FormSpeed:
     model, mode
         As in :class:`secli.bench.networks.Speed`.
     form
-        Which form is left out; see :data:`secli.layers.forms.FORMS`.
+        Which form is left out; see :data:`secli.layers.fast.forms.FORMS`.
     ratio
         Median over the rounds of the time without it over the time with all forms.
     low, high

@@ -11,23 +11,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secli.action.fields import Canvas, Field, Plane, ScaleSpace, read_levels
+from secli.action.images import rescale
 from secli.bench.rows import Row
 from secli.bench.scipy_loop import looped_error
 from secli.bench.timing import OnProgress, duration
 from secli.config import MeasureSettings
-from secli.equivariance.accumulate import SMALLEST_PLANE, Cell
 from secli.equivariance.batching import batches
+from secli.equivariance.cell_error import SMALLEST_PLANE, Cell
 from secli.equivariance.curves import curve_batch, measure_curves, pieces
+from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.features import taken
-from secli.equivariance.precision import measuring
-from secli.experiments.measuring import machine
-from secli.fields import Canvas, Field, Plane, ScaleSpace, read_levels
 from secli.models.contract import Features, Model
 from secli.provenance import command_line
-from secli.scaling import rescale
+from secli.sweeps.measure import machine
 from secli.training.determinism import reproducible
 from secli.training.devices import device_name
-from secli.training.loading import load_subject
+from secli.training.load import load_subject
 
 SMALLEST = 1 / 3
 ZOOMED = SMALLEST**0.5

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from secli.scaling import SAMPLING_BLUR, blur_variance
+from secli.action.images import SAMPLING_BLUR, blur_variance
 
 
 def zoomed(plane: Float[np.ndarray, "h w"], factor: float, blur: float) -> Float[np.ndarray, "h w"]:

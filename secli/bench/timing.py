@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from secli.catalogue import MODELS
+from secli.catalogue.models import MODELS
 from secli.config import TrainingSettings
-from secli.layers.forms import without
+from secli.layers.fast.forms import without
 from secli.layers.literal import literal_twin
 from secli.models.building import build, resolve_options
 from secli.models.flops import formulas

@@ -19,7 +19,7 @@ from secli.cli.models import models
 from secli.cli.report import report
 from secli.cli.sweep import sweep
 from secli.cli.train import train
-from secli.models.standard_output import no_more_results
+from secli.external.standard_output import no_more_results
 
 app = typer.Typer(
     name="secli",

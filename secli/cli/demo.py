@@ -11,7 +11,7 @@ from secli.cli.options import Quiet, Threads, option, out_option, seed_option
 if TYPE_CHECKING:
     from secli.config import MeasureSettings, TrainingSettings
     from secli.datasets.store import ScaleDataset
-    from secli.records import EquivarianceRecord
+    from secli.records.schema import EquivarianceRecord
 
 
 class DemoRun(NamedTuple):
@@ -53,7 +53,7 @@ def demo(
     from secli.config import MeasureSettings
     from secli.datasets.build import make_dataset
     from secli.datasets.store import open_dataset
-    from secli.experiments.measuring import machine
+    from secli.sweeps.measure import machine
     from secli.tables.aggregate import summarise
     from secli.tables.comparison import compare
     from secli.tables.formats import render
@@ -112,8 +112,8 @@ def _measure(
 ) -> EquivarianceRecord:
     """Measure a run, and write the results into it."""
     from secli.cli.results import Measurement, measure_watched, write_results
-    from secli.experiments.measuring import Wanted, pictures_for
-    from secli.training.loading import load_subject
+    from secli.sweeps.measure import Wanted, pictures_for
+    from secli.training.load import load_subject
 
     subject = load_subject(str(run))
     pictures = pictures_for(subject, data, settings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from secli.cli.console import note, out, terminal_width
 
 if TYPE_CHECKING:
-    from secli.experiments.spec import Sweep
+    from secli.sweeps.spec import Sweep
 
 DIGITS = {"name": "digits-scale", "sizes": [200, 50, 50]}
 SIDE = 96
@@ -28,12 +28,12 @@ def demo_all(directory: Path, seed: int, jobs: int, quiet: bool, names: Sequence
     SecliError
         When a network fails.
     """
-    from secli.catalogue import MODELS
+    from secli.catalogue.models import MODELS
     from secli.cli.sweep import carry_out_jobs, prepare_jobs
     from secli.errors import InterruptedRunError, SecliError
-    from secli.experiments.local import LocalEngine
-    from secli.experiments.plan import plan
-    from secli.experiments.prepare import Sources
+    from secli.sweeps.local import LocalEngine
+    from secli.sweeps.plan import plan
+    from secli.sweeps.prepare_data import Sources
 
     chosen = list(MODELS.own) if names is None else list(names)
     large = [name for name in chosen if name.startswith("wrn_")]
@@ -81,7 +81,7 @@ def _print(folders: Sequence[Path]) -> None:
 
 
 def _sweep(name: str, models: list[str], dataset: dict[str, Any], seed: int, images: int) -> Sweep:
-    from secli.experiments.spec import Sweep
+    from secli.sweeps.spec import Sweep
 
     return Sweep.model_validate(
         {

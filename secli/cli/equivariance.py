@@ -29,8 +29,8 @@ from secli.metrics import METRICS
 
 if TYPE_CHECKING:
     from secli.cli.results import Measurement
-    from secli.records import EquivarianceRecord
-    from secli.training.loading import Subject
+    from secli.records.schema import EquivarianceRecord
+    from secli.training.load import Subject
 
 of_measure = partial(option, panel="Measure")
 of_network = partial(option, panel="Networks outside the registry")
@@ -203,9 +203,9 @@ def equivariance(
     # these bring torch, for which a mistake in the options does not wait
     from secli.cli.networks import load_networks, read_numbers, tap_table
     from secli.cli.results import Measurement, check_files, measure_all, pooled
-    from secli.experiments.measuring import Wanted, machine, pictures_for
+    from secli.sweeps.measure import Wanted, machine, pictures_for
     from secli.tables.curves import render_curves
-    from secli.training.loading import Foreign
+    from secli.training.load import Foreign
 
     where = machine(device, threads)
     foreign = Foreign(
@@ -298,7 +298,7 @@ class Drawings(NamedTuple):
 
     def check(self) -> None:
         """Raise ``InputError`` where one of them cannot be written."""
-        from secli.storage.full import check_file
+        from secli.storage.disk_space import check_file
         from secli.tables.plots import check_plot_path
 
         for file in self:
@@ -335,7 +335,7 @@ class Drawings(NamedTuple):
 def draw_features(measurement: Measurement, record: EquivarianceRecord, file: Path, device: str) -> None:
     """Draw what Δ is made of, for the first picture and the smallest factor."""
     from secli.datasets.loading import pixels
-    from secli.equivariance.views import feature_views
+    from secli.equivariance.feature_maps import feature_views
     from secli.tables.views import plot_views
 
     subject, pictures, question = measurement

@@ -77,7 +77,7 @@ def make_data(
     from secli.datasets.build import make_dataset
     from secli.datasets.preview import check_preview_path, write_preview
     from secli.datasets.store import open_dataset
-    from secli.storage.full import check_file, check_writable
+    from secli.storage.disk_space import check_file, check_writable
 
     spec = DATASETS[dataset]
     if preview is not None:

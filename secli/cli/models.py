@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secli.catalogue import MODELS
+from secli.catalogue.models import MODELS
 from secli.cli.console import note, out_json, show
 from secli.cli.options import format_option
 from secli.errors import SecliError
@@ -109,7 +109,7 @@ def _show_one(description: Description) -> None:
 
 def _idea(name: str) -> list[tuple[str, str]]:
     """Return what there is to say of a family; another package's has no entry."""
-    from secli.families import FAMILIES
+    from secli.catalogue.families import FAMILIES
 
     if name not in FAMILIES:
         return [("family", name)]

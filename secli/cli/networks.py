@@ -16,9 +16,9 @@ from secli.cli.console import bar, note
 from secli.cli.options import MOST, MOST_SIDE
 from secli.datasets.pictures import open_pictures
 from secli.errors import InputError, UnmatchedPatternError, suggestion
-from secli.models.external import is_external, list_taps, same_network, suggested_input
-from secli.models.field_text import parse_fields
-from secli.training.loading import Foreign, Subject, load_subject
+from secli.external.field_text import parse_fields
+from secli.external.load import is_external, list_taps, same_network, suggested_input
+from secli.training.load import Foreign, Subject, load_subject
 
 Shape = tuple[int, int, int]
 

@@ -11,15 +11,15 @@ from secli.config import TrainingSettings
 from secli.datasets.pictures import Pictures
 from secli.equivariance.pooling import identity, pool
 from secli.errors import InputError
-from secli.experiments.measuring import Wanted, measure_subject
-from secli.newer import told_defaults
-from secli.records import CURVES_FILE, EquivarianceRecord, read_record, write_record
-from secli.storage.full import check_file
+from secli.records.identity import told_defaults
+from secli.records.schema import CURVES_FILE, EquivarianceRecord, read_record, write_record
+from secli.storage.disk_space import check_file
 from secli.storage.leftovers import tidy
 from secli.storage.writing import atomic_set, write_text
+from secli.sweeps.measure import Wanted, measure_subject
 from secli.tables.curves import render_curves
 from secli.tables.plots import plot_curves
-from secli.training.loading import Subject
+from secli.training.load import Subject
 
 
 class Measurement(NamedTuple):

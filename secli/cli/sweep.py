@@ -25,12 +25,12 @@ from secli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from secli.experiments.engine import Engine
-    from secli.experiments.jobs import SweepJob
-    from secli.experiments.leading import Outcome
-    from secli.experiments.plan import PlannedRun
-    from secli.experiments.spec import Sweep
-    from secli.records import DataInfo
+    from secli.records.schema import DataInfo
+    from secli.sweeps.engine import Engine
+    from secli.sweeps.jobs import SweepJob
+    from secli.sweeps.plan import PlannedRun
+    from secli.sweeps.scheduler import Outcome
+    from secli.sweeps.spec import Sweep
 
 of_workers = partial(option, panel="Workers")
 of_data = partial(option, panel="Data")
@@ -99,7 +99,7 @@ def sweep(
     """
     from secli.config import parse_assignments
     from secli.errors import InputError, InterruptedRunError
-    from secli.experiments.spec import read_sweep
+    from secli.sweeps.spec import read_sweep
 
     if dry_run and format not in ("table", "json"):
         raise InputError(f"--format {format}: --dry-run prints a table or json")
@@ -107,10 +107,10 @@ def sweep(
     given = parse_assignments(assignments or [], ["training"])["training"]
 
     # these bring torch, for which a mistake in the file does not wait
-    from secli.experiments.fitting import check_taps
-    from secli.experiments.leading import chosen
-    from secli.experiments.plan import plan
-    from secli.experiments.prepare import Sources, check_sources, so_far, wanted_datasets
+    from secli.sweeps.model_check import check_taps
+    from secli.sweeps.plan import plan
+    from secli.sweeps.prepare_data import Sources, check_sources, so_far, wanted_datasets
+    from secli.sweeps.scheduler import chosen
 
     sources = Sources(data, source, offline, _stand_ins(stand_ins or []))
     everything = plan(spec, threads, given, sources.shape_of())
@@ -140,7 +140,7 @@ def sweep(
 def _trackers(names: Sequence[str], folder: Path) -> tuple[str, ...]:
     """Open the trackers once, so that one that cannot be had is told before anything is made."""
     if names:
-        from secli.trackers.following import open_trackers
+        from secli.trackers.forward import open_trackers
 
         for tracker in open_trackers(names, folder).values():
             tracker.close()
@@ -154,7 +154,7 @@ def _engine(name: str, address: str | None, jobs: int | None, runs: Sequence[Pla
     if name == "local":
         if address is not None:
             raise InputError(f"--address {address}: belongs to --engine ray")
-        from secli.experiments.local import LocalEngine, visible_gpus
+        from secli.sweeps.local import LocalEngine, visible_gpus
         from secli.training.devices import cores, on_this_machine
 
         _check_threads(runs, cores())
@@ -163,7 +163,7 @@ def _engine(name: str, address: str | None, jobs: int | None, runs: Sequence[Pla
         gpus, threads = visible_gpus(), max(run.resolved.training.threads or cores() for run in runs)
         return LocalEngine(jobs or len(gpus) or max(1, cores() // threads), threads, gpus)
     if name == "ray":
-        from secli.experiments.cluster import RayEngine
+        from secli.sweeps.ray.cluster import RayEngine
 
         return RayEngine(address, jobs, max(run.resolved.training.threads for run in runs))
     raise UnknownNameError("engine --engine", name, ["local", "ray"])
@@ -217,9 +217,9 @@ def prepare_jobs(
     Other runs of the sweep are listed as far as their datasets stand already: their names depend on them. So are those
     of a call before, as long as their directories stand.
     """
-    from secli.experiments.fitting import Fitting
-    from secli.experiments.leading import data_before
-    from secli.experiments.prepare import jobs_of, prepare, present, shape_in, wanted_datasets
+    from secli.sweeps.model_check import Fitting
+    from secli.sweeps.prepare_data import jobs_of, prepare, present, shape_in, wanted_datasets
+    from secli.sweeps.scheduler import data_before
 
     with bar("images", quiet) as tell:
         fitting = Fitting()
@@ -253,8 +253,8 @@ def _record_sweep(
     spec: Sweep, folder: Path, found: Sequence[tuple[PlannedRun, DataInfo]], command: str
 ) -> None:
     """Record in the sweep's directory which runs it holds, of those whose data are known."""
-    from secli.experiments.leading import write_sweep
-    from secli.experiments.plan import run_folder
+    from secli.sweeps.plan import run_folder
+    from secli.sweeps.scheduler import write_sweep
 
     keys = [run.key(info.digest) for run, info in found]
     folders = {key: run_folder(run, info.digest) for key, (run, info) in zip(keys, found, strict=True)}
@@ -265,7 +265,7 @@ def _record_sweep(
 def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> Outcome:
     """Carry out what is left of the jobs, with the live view."""
     from secli.cli.sweep_progress import watching
-    from secli.experiments.leading import given_up, lead, standings
+    from secli.sweeps.scheduler import given_up, lead, standings
     from secli.training.interruption import catching_signals
 
     states = standings(jobs)
@@ -322,7 +322,7 @@ def _failures(outcome: Outcome, count: int) -> str:
 
 def print_tables(directory: Path, format: str) -> None:
     """Print the tables of what is finished in a sweep's directory; for programs, as one document."""
-    from secli.records import read_sweep_record
+    from secli.records.schema import read_sweep_record
     from secli.tables.formats import csv_document, document, render
     from secli.tables.sweep import sweep_tables
 

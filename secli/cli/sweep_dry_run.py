@@ -12,11 +12,11 @@ from secli.cli.console import bar, out, out_json, terminal_width
 from secli.cli.sweep_progress import duration
 
 if TYPE_CHECKING:
-    from secli.experiments.estimate import Estimate
-    from secli.experiments.jobs import Standing
-    from secli.experiments.plan import PlannedRun
-    from secli.experiments.rates import Rates
-    from secli.experiments.spec import Sweep
+    from secli.sweeps.cpu_rates import Rates
+    from secli.sweeps.estimate import Estimate
+    from secli.sweeps.jobs import Standing
+    from secli.sweeps.plan import PlannedRun
+    from secli.sweeps.spec import Sweep
 
 STATES = {
     "todo": "to do",
@@ -66,7 +66,7 @@ class DryRun:
     @property
     def seconds(self) -> float:
         """Seconds until all is done, several at once."""
-        from secli.experiments.estimate import longest_path
+        from secli.sweeps.estimate import longest_path
 
         return longest_path([each.seconds for each in self.left if each.seconds is not None], self.slots)
 
@@ -97,9 +97,9 @@ def print_plan(
     quiet: bool,
 ) -> None:
     """Print the runs with how far they have come and what they will cost."""
-    from secli.experiments.estimate import distinct, estimate, finished_seconds, protocol_sizes
-    from secli.experiments.leading import given_up, seconds_below
-    from secli.experiments.rates import measured_rates
+    from secli.sweeps.cpu_rates import measured_rates
+    from secli.sweeps.estimate import distinct, estimate, finished_seconds, protocol_sizes
+    from secli.sweeps.scheduler import given_up, seconds_below
 
     threads = {run.resolved.training.threads for run in runs}
     rates = {count: measured_rates(count) for count in sorted(threads)}

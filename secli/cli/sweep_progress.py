@@ -14,7 +14,7 @@ from secli.errors import printable
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from secli.experiments.engine import SweepEvent
+    from secli.sweeps.engine import SweepEvent
 
 
 @contextmanager
@@ -70,7 +70,7 @@ class _View:
 
     def show(self, event: SweepEvent) -> None:
         """Show one event."""
-        from secli.experiments.engine import Done, Failed, Left, Progressed, Said, Started
+        from secli.sweeps.engine import Done, Failed, Left, Progressed, Said, Started
 
         if isinstance(event, Said):
             self._say(event.text)

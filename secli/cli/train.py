@@ -27,7 +27,7 @@ from secli.cli.options import (
 if TYPE_CHECKING:
     from secli.config import ModelSettings, TrainingSettings
     from secli.datasets.store import ScaleDataset
-    from secli.records import TrainingRecord
+    from secli.records.schema import TrainingRecord
     from secli.training.events import Event
 
 
@@ -145,7 +145,7 @@ def train(
     Ctrl-C saves the state and leaves with code 130; --resume goes on to the very same weights.
     With --replicas each replica has the run directory of its single run, and its results up to rounding.
     """
-    from secli.catalogue import MODELS
+    from secli.catalogue.models import MODELS
     from secli.cli.train_replicas import raise_failures, replica_datasets, train_several
     from secli.config import (
         Config,
@@ -203,7 +203,7 @@ def run_training(
     model: ModelSettings, dataset: ScaleDataset, training: TrainingSettings, options: RunOptions
 ) -> tuple[Path, TrainingRecord]:
     """Train with a progress display on stderr; see ``secli.training.run.train``."""
-    from secli.trackers.following import following
+    from secli.trackers.forward import following
     from secli.training.run import train as train_model
 
     runs = options.runs

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from secli.cli.train import RunOptions
     from secli.config import ModelSettings, TrainingSettings
     from secli.datasets.store import ScaleDataset
-    from secli.records import TrainingRecord
+    from secli.records.schema import TrainingRecord
     from secli.training.events import Event, Stepped
     from secli.training.replicas.fit import ReplicaReport
 
@@ -125,7 +125,7 @@ def _detail(steps: Sequence[Stepped], epochs: int) -> str:
 @contextlib.contextmanager
 def _tracked(options: RunOptions, show: ReplicaReport, replicas: int) -> Iterator[ReplicaReport]:
     """Give a function that hands events on, each run's to trackers of its own; at the end they learn the results."""
-    from secli.trackers.following import Follower, following
+    from secli.trackers.forward import Follower, following
 
     runs = options.runs
     if not options.trackers:
@@ -155,7 +155,7 @@ def _tracked(options: RunOptions, show: ReplicaReport, replicas: int) -> Iterato
 
 
 def _finished(run: Path) -> bool:
-    from secli.records import read_training_record
+    from secli.records.schema import read_training_record
 
     try:
         return read_training_record(run).status == "finished"

@@ -8,7 +8,7 @@ from pathlib import Path
 from secli.datasets.manifest import Manifest, read_manifest
 from secli.datasets.protocols import DATASETS, Parameters, unscaled_twin
 from secli.errors import InputError
-from secli.records import DataInfo
+from secli.records.schema import DataInfo
 from secli.sources.registry import SOURCES
 from secli.tables.derived import base_dataset
 from secli.tables.naming import parameters_of

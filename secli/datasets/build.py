@@ -11,8 +11,8 @@ import numpy as np
 
 from secli.datasets.manifest import MAX_REALISATION, SPLITS, SplitName
 from secli.datasets.protocols import DATASETS, DatasetSpec, Factors, Parameters, Sizes
-from secli.datasets.published import first_difference, is_standard, published_digests
-from secli.datasets.splitting import Plan, drawn_remarks, plan
+from secli.datasets.published_digests import first_difference, is_standard, published_digests
+from secli.datasets.splits import Plan, drawn_remarks, plan
 from secli.datasets.store import ScaleDataset, Split, open_dataset, write_dataset
 from secli.datasets.workers import CHUNK, Batch, InProcess, Workers, workers
 from secli.errors import InputError, SecliError
@@ -20,7 +20,7 @@ from secli.provenance import library_versions
 from secli.sources.contract import RawImages, Request
 from secli.sources.registry import SOURCES, read_source
 from secli.sources.resizing import resize_all
-from secli.storage.full import check_room, check_writable
+from secli.storage.disk_space import check_room, check_writable
 from secli.storage.leftovers import tidy
 from secli.storage.locks import in_turn
 

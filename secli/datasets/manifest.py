@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from secli.config import FileName, first_problem
 from secli.datasets.protocols import DATASETS
 from secli.errors import InputError, UnknownNameError, printable
-from secli.records import DataParameters, Part, read_json
+from secli.records.schema import DataParameters, Part, read_json
 from secli.sources.contract import SourceInfo
 
 MANIFEST_FILE = "manifest.json"

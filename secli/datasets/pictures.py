@@ -18,7 +18,7 @@ from secli.datasets.manifest import MANIFEST_FILE
 from secli.datasets.protocols import DATASETS
 from secli.datasets.store import open_dataset
 from secli.errors import InputError
-from secli.records import DataInfo
+from secli.records.schema import DataInfo
 from secli.sources.contract import PartName
 from secli.sources.folder import LOSSY_FORMATS, open_picture
 from secli.sources.folder_layout import SUFFIXES, pictures_below, pictures_in, read_layout

@@ -22,7 +22,7 @@ from secli.datasets.manifest import (
 )
 from secli.errors import InputError
 from secli.provenance import sha256_file
-from secli.records import DataInfo
+from secli.records.schema import DataInfo
 from secli.storage.writing import atomic_directory, write_text
 
 _DTYPES = {"images": np.dtype(np.uint8), "labels": np.dtype(np.int64), "factors": np.dtype(np.float32)}

@@ -16,8 +16,8 @@ from typing import IO, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from secli.datasets.interpreter import START, package_home, worker_command
 from secli.datasets.worker import TASKS
+from secli.datasets.worker_command import START, package_home, worker_command
 from secli.errors import SecliError
 from secli.signals import at_end
 

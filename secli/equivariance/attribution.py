@@ -10,22 +10,22 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from secli.action.fields import Canvas, Field, Plane, ScaleSpace
+from secli.action.images import SAMPLING_BLUR
 from secli.config import MeasureSettings
 from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.borders import borders, stand_on_black
 from secli.equivariance.controls import Pointwise
+from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.factors import wanted_factors
-from secli.equivariance.leaves import Call, Probe, Site, changes_with_scale, layers_of, watching
-from secli.equivariance.parts import Part
-from secli.equivariance.precision import measuring
+from secli.equivariance.inner_layers import Call, Probe, Site, changes_with_scale, layers_of, watching
+from secli.equivariance.local_error import Part
 from secli.errors import InputError, UnknownNameError
-from secli.fields import Canvas, Field, Plane, ScaleSpace
-from secli.layers.forms import without
+from secli.external.hooked_model import code_of
+from secli.external.missing_taps import readable
+from secli.layers.fast.forms import without
 from secli.models.contract import Features, Model
-from secli.models.hooked import code_of
-from secli.models.missing import readable
-from secli.records import LocalRow
-from secli.scaling import SAMPLING_BLUR
+from secli.records.schema import LocalRow
 
 Progress = Callable[[int, int], None]
 

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 
-from secli.models.borrowed import fingerprint
+from secli.external.cell_grid import Geometry
+from secli.external.hooked_model import ExternalModel
+from secli.external.hooks import LOGITS
+from secli.external.probing import probe
+from secli.external.restoring import fingerprint
 from secli.models.contract import Model
-from secli.models.geometry import Geometry
-from secli.models.hooked import ExternalModel
-from secli.models.probing import probe
-from secli.models.tapping import LOGITS
 
 DARK = 4 / 255
 

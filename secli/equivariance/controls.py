@@ -17,22 +17,22 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from secli.catalogue import MODELS
+from secli.action.fields import Canvas, Field, Invariant, Plane
+from secli.action.images import rescale
+from secli.catalogue.models import MODELS
 from secli.config import MeasureSettings
-from secli.equivariance.accumulate import Cell, squared_size
 from secli.equivariance.batching import batch_size, batches
-from secli.equivariance.precision import full_precision
+from secli.equivariance.cell_error import Cell, squared_size
+from secli.equivariance.evaluation_mode import full_precision
 from secli.errors import InputError, SecliError
-from secli.fields import Canvas, Field, Invariant, Plane
+from secli.external.foreign_code import one_line, where
+from secli.external.hooked_model import ExternalModel, code_of
+from secli.external.targets import load_target
 from secli.layers.pooling import BatchNorm
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import Features, Model, Stage, StagedModel
 from secli.models.entrance import chain, entrance
-from secli.models.foreign import one_line, where
-from secli.models.hooked import ExternalModel, code_of
-from secli.models.targets import load_target
-from secli.records import ModelInfo
-from secli.scaling import rescale
+from secli.records.schema import ModelInfo
 
 POINTWISE_CHANNELS = 16
 PLAIN_TOLERANCE = 0.05

@@ -12,22 +12,22 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from secli.action.fields import Canvas, Field
+from secli.action.images import SAMPLING_BLUR, rescale
 from secli.config import MeasureSettings
-from secli.equivariance.accumulate import Cell, squared_size
 from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.borders import DARK, borders, ring, stand_on_black
+from secli.equivariance.cell_error import Cell, squared_size
 from secli.equivariance.controls import pointwise_readings
+from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.factors import wanted_factors
 from secli.equivariance.features import minus, taken, tensors
-from secli.equivariance.precision import measuring
-from secli.equivariance.remarks import warnings
+from secli.equivariance.row_warnings import warnings
 from secli.errors import InputError, UnknownNameError
-from secli.fields import Canvas, Field
+from secli.external.batch_independence import mixing
+from secli.external.missing_taps import UNPLACED, in_order, missing_taps, tap_remarks
 from secli.models.contract import Features, Model
-from secli.models.missing import UNPLACED, in_order, missing_taps, tap_remarks
-from secli.models.neighbours import mixing
-from secli.records import AccuracyRow, CurveRow
-from secli.scaling import SAMPLING_BLUR, rescale
+from secli.records.schema import AccuracyRow, CurveRow
 
 CONTROLLED = 200
 """Images that the pointwise control is read on, for the remarks only."""
@@ -357,7 +357,7 @@ def _whole(parts: Sequence[Tensor | None]) -> Tensor | None:
 def wanted_taps(model: Model, names: Sequence[str] | None) -> dict[str, Field]:
     """Return the fields of the wanted taps, in the order of the network; all of them when none is named.
 
-    Those that cannot be measured (``secli.models.missing``) have none.
+    Those that cannot be measured (``secli.external.missing_taps``) have none.
 
     Parameters
     ----------

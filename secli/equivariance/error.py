@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from secli.fields import Acted
+from secli.action.fields import Acted
 from secli.metrics import METRICS
 
 # Features this far below what they were before the background was taken away are rounding, not signal.

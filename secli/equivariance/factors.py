@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from secli.action.fields import LATTICE_TOLERANCE, Field
 from secli.config import MeasureSettings
-from secli.fields import LATTICE_TOLERANCE, Field
 
 LOWEST, COUNT, HIGHEST = 1 / 3, 9, 1.5
 

@@ -8,22 +8,31 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
+from secli.action.fields import (
+    Acted,
+    Canvas,
+    Field,
+    Pyramid,
+    ScaleSpace,
+    VectorField,
+    small_levels,
+    without_levels,
+)
+from secli.action.generator import Generated, generate, generate_image
 from secli.config import MeasureSettings
-from secli.dilation import Generated, generate, generate_image
-from secli.equivariance.accumulate import SMALLEST_SHARE, Shares, known_share, squared_size
 from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.borders import borders, stand_on_black
+from secli.equivariance.cell_error import SMALLEST_SHARE, Shares, known_share, squared_size
 from secli.equivariance.curves import wanted_taps
 from secli.equivariance.error import Comparison, measurable, squared_norm
+from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.features import minus, tensors
-from secli.equivariance.precision import measuring
+from secli.equivariance.forward_mode import directional_derivative, tangent_faults
 from secli.equivariance.statistics import bootstrap_interval
-from secli.equivariance.tangents import directional_derivative, tangent_faults
 from secli.errors import InputError, SecliError
-from secli.fields import Acted, Canvas, Field, Pyramid, ScaleSpace, VectorField, small_levels, without_levels
+from secli.external.missing_taps import UNPLACED, in_order, missing_taps
 from secli.models.contract import Features, Model
-from secli.models.missing import UNPLACED, in_order, missing_taps
-from secli.records import LieRow
+from secli.records.schema import LieRow
 
 
 def lie_derivatives(
@@ -44,7 +53,7 @@ def lie_derivatives(
     the creases that ReLU and max-pooling leave on a grid of n cells ask for |log s|·n/2 well below one cell.
 
     Every operator's forward-mode derivative is compared with a finite difference first
-    (``secli.equivariance.tangents``).
+    (``secli.equivariance.forward_mode``).
 
     Parameters
     ----------

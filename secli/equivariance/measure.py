@@ -11,15 +11,15 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from secli.action.fields import Field
 from secli.config import Background, MeasureSettings, validated
 from secli.equivariance.curves import measure_curves
 from secli.equivariance.selection import Per
 from secli.errors import InputError
-from secli.fields import Field
-from secli.models.adapting import adapt, materialise
-from secli.models.borrowed import borrowed, device_of, random_states_kept
+from secli.external.adapt import adapt, materialise
+from secli.external.field_text import Declaration, parse_fields
+from secli.external.restoring import borrowed, device_of, random_states_kept
 from secli.models.contract import Model
-from secli.models.field_text import Declaration, parse_fields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ def measure(
     taps : sequence of str, optional
         Names or shell globs; default: all that the model declares, or a module's outermost feature maps.
     fields : mapping, optional
-        How scale acts at taps: a name or shell glob to a ``secli.fields.Field`` or its text (``"scale:1,2,4"``);
+        How scale acts at taps: a name or shell glob to a ``secli.action.fields.Field`` or its text (``"scale:1,2,4"``);
         what is not declared is a plane whose stride and origin are probed.
     metric : str
         ``squared`` (Δ), ``relative`` (its square root per image) or ``absolute``.
@@ -82,7 +82,7 @@ def measure(
     Returns
     -------
     pandas.DataFrame
-        One row per tap and factor, columns as ``secli.records.CurveRow``; null values carry their ``reason``.
+        One row per tap and factor, columns as ``secli.records.schema.CurveRow``; null values carry their ``reason``.
 
     Raises
     ------

@@ -10,8 +10,8 @@ import numpy as np
 from secli.config import settings_hash
 from secli.equivariance.statistics import bootstrap_interval
 from secli.errors import InputError
-from secli.newer import Defaults, completed, settings_of
-from secli.records import AccuracyRow, CurveRow, EquivarianceRecord, TrainingRecord
+from secli.records.identity import Defaults, completed, settings_of
+from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord, TrainingRecord
 
 # what two runs may differ in and still be runs of one network
 _FREE = ("seed", "device", "devices", "threads")

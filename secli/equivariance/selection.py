@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from jaxtyping import Bool
 from torch import Tensor
 
-from secli.fields import Acted
+from secli.action.fields import Acted
 from secli.models.contract import Features
 
 Per = Literal["level", "channel"]

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from secli.action.fields import Canvas, Field, Plane
+from secli.action.images import SAMPLING_BLUR, rescale
 from secli.config import Background, check_factors
-from secli.equivariance.accumulate import Cell
+from secli.equivariance.cell_error import Cell
+from secli.equivariance.evaluation_mode import full_precision
 from secli.equivariance.features import minus
-from secli.equivariance.precision import full_precision
-from secli.fields import Canvas, Field, Plane
-from secli.records import CurveRow
-from secli.scaling import SAMPLING_BLUR, rescale
+from secli.records.schema import CurveRow
 
 Function = Callable[[Tensor], Tensor | list[Tensor]]
 
@@ -41,7 +41,7 @@ def scale_equivariance_error(
     factor : float
         Scale factor s > 0.
     field : Field
-        How L_s acts on the features (``secli.fields``); a plane of stride 1 unless said otherwise.
+        How L_s acts on the features (``secli.action.fields``); a plane of stride 1 unless said otherwise.
     background : str
         ``empty`` compares Φ(·) − Φ(0); ``none`` is the bare formula.
     border : float

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from secli.layers.operators import kept_operator
+from secli.layers.fast.size_cache import kept_operator
 
 
 def bilinear_matrix(cells_in: int, cells_out: int) -> Float[Tensor, "cells_out cells_in"]:

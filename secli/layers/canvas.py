@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from secli.layers.operators import kept_operator
+from secli.layers.fast.size_cache import kept_operator
 
 # n·s is rounded in float64: 100 · 0.29 must count as 29, not as just below it
 _TINY = 1e-9

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from secli.layers.cache import cached_array
+from secli.layers.basis_cache import cached_array
 from secli.layers.disco_fit import (
     CELLS,
     KEYS,

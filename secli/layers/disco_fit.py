@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from secli.scaling import SPLINE_MARGIN, axis_matrix
+from secli.action.images import SPLINE_MARGIN, axis_matrix
 
 Array = NDArray[np.float64]
 

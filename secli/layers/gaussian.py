@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli import scaling
+from secli.action import images as scaling
 
 
 def discrete_gaussian(variance: float) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.layers.chain import Chain
+from secli.layers.fast.chain import Chain
 from secli.layers.pooling import ScalePool
 from secli.layers.ses import SESConv, SESLift, SteerableFilters
 

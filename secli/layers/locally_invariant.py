@@ -18,9 +18,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secli.action.images import apply_axes
 from secli.layers.canvas import canvas_operator, resized
 from secli.layers.pooling import scale_pool
-from secli.scaling import apply_axes
 
 
 class SIConv(nn.Module):

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.layers.levels import as_planes, as_space, levels_lead
-from secli.layers.running_max import neighbour_max, runs_here
+from secli.layers.fast.levels import as_planes, as_space, levels_lead
+from secli.layers.fast.running_max import neighbour_max, runs_here
 
 ScalePooling = Literal["max", "mean"]
 

@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secli.action.images import apply_axes
 from secli.layers.pooling import SpatialPool
-from secli.scaling import apply_axes
 
 Level = Float[Tensor, "n c _ _"]
 Mixed = Float[Tensor, "n o _ _"]  # a level whose channels were mixed

@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from secli.layers.fast.running_max import largest
 from secli.layers.log_radial import log_radial_filters, radial_frequencies, turned_filters
-from secli.layers.running_max import largest
 from secli.layers.ses import cropped_conv2d
 
 

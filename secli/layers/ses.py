@@ -21,12 +21,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.layers.forms import in_use
+from secli.layers.fast.forms import in_use
+from secli.layers.fast.levels import as_planes, as_space, levels_lead, stack_levels
+from secli.layers.fast.size_cache import computes_at_once
+from secli.layers.fast.transforms import transformed
+from secli.layers.fast.wide_conv import Spectra, plain_conv2d
 from secli.layers.hermite import Basis
-from secli.layers.levels import as_planes, as_space, levels_lead, stack_levels
-from secli.layers.operators import computes_at_once
-from secli.layers.transforms import transformed
-from secli.layers.wide_conv import Spectra, plain_conv2d
 
 Filters = TypeVar("Filters", bound="SteerableFilters")
 

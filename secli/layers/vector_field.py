@@ -34,10 +34,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secli.action.images import apply_axes
 from secli.layers.bilinear import bilinear_operator
 from secli.layers.pooling import scale_pool
 from secli.layers.vectors import Ties, first_of_largest
-from secli.scaling import apply_axes
 
 Turn = Literal["against", "along"]
 
@@ -200,7 +200,7 @@ class VectorFieldLift(_ImageFilters):
     Notes
     -----
     Weight (out, in, K, K), no bias. Maps (N, C, H, W) to (N, C', 2, H', W'), u and v on axis 2. Scale acts on it as
-    on ``secli.fields.VectorField`` of base 1/a.
+    on ``secli.action.fields.VectorField`` of base 1/a.
 
     Examples
     --------

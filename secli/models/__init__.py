@@ -1,1 +1,1 @@
-"""One family of networks per file; the registry is ``secli.catalogue``."""
+"""One family of networks per file; the registry is ``secli.catalogue.models``."""

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import nn
 
-from secli.catalogue import MODELS, ModelSpec
+from secli.catalogue.models import MODELS, ModelSpec
 from secli.config import Settings, validated
 from secli.errors import InputError, SecliError
 from secli.models.contract import Model, StagedModel

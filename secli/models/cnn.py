@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from secli.fields import Invariant, Plane
+from secli.action.fields import Invariant, Plane
 from secli.layers.pooling import BatchNorm
 from secli.models.contract import Stage, StagedModel
 from secli.models.entrance import chain, entrance

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from secli.fields import Field
+from secli.action.fields import Field
 
 Features = Tensor | list[Tensor]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from secli.catalogue import MODELS
+from secli.catalogue.models import MODELS
 from secli.config import TrainingSettings
 from secli.models.building import build, builder_of, count_parameters, options_schema, resolve_options
 from secli.models.flops import traced

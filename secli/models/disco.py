@@ -10,10 +10,10 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from secli.fields import ScaleSpace
+from secli.action.fields import ScaleSpace
 from secli.layers.disco import disco_basis
+from secli.layers.fast.projection import ScaleProjection
 from secli.layers.pooling import ScalePool, SpatialPool
-from secli.layers.projection import ScaleProjection
 from secli.layers.ses import SESConv, SESLift
 from secli.models.contract import StagedModel
 from secli.models.entrance import chain, entrance

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 from torch import nn
 
-from secli.fields import Invariant, ScaleSpace
+from secli.action.fields import Invariant, ScaleSpace
 from secli.layers.dss import Dilation, DSSConv
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import BatchNorm, ScalePool, ScalePooling, SpatialPool

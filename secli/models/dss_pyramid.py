@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from secli.fields import Invariant, Plane, Pyramid
+from secli.action.fields import Invariant, Plane, Pyramid
 from secli.layers.pooling import ScalePool
 from secli.layers.pyramid import (
     PyramidBatchNorm,

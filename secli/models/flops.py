@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from secli.layers.forms import without
+from secli.layers.fast.forms import without
 from secli.models.contract import Features
 
 PER_BILINEAR_SAMPLE = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from secli.fields import Plane, ScaleSpace
+from secli.action.fields import Plane, ScaleSpace
 
 
 @dataclass(frozen=True)

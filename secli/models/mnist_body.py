@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from secli.fields import Field, Invariant
+from secli.action.fields import Field, Invariant
 from secli.layers.dropout import Dropout
 from secli.layers.pooling import BatchNorm, SpatialPool
 from secli.models.contract import Stage, StagedModel

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from secli.fields import Invariant, ScaleSpace
+from secli.action.fields import Invariant, ScaleSpace
 from secli.layers.deform_dss import DeformableDSSConv
 from secli.layers.dss import DSSConv
 from secli.layers.gaussian import ScaleSpaceLift

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from secli.fields import ScaleSpace
+from secli.action.fields import ScaleSpace
+from secli.layers.fast.projection import ScaleProjection
 from secli.layers.hermite import basis_b
 from secli.layers.pooling import ScalePool
-from secli.layers.projection import ScaleProjection
 from secli.layers.ses import SESConv, SESLift
 from secli.models.contract import StagedModel
 from secli.models.entrance import entrance

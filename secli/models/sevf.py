@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import nn
 
-from secli.fields import VectorField
+from secli.action.fields import VectorField
 from secli.layers.vector_field import (
     BASE,
     LEVELS,

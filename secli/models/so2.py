@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import nn
 
-from secli.fields import Invariant, Plane
+from secli.action.fields import Invariant, Plane
 from secli.layers.pooling import BatchNorm
 from secli.layers.rotation import RotationConv, RotationLift, RotationPool
 from secli.models.contract import Stage, StagedModel

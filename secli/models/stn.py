@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from secli.fields import Plane
+from secli.action.fields import Plane
 from secli.layers.spatial_transformer import SpatialTransformer
 from secli.models.cnn import WIDTHS, cnn
 from secli.models.contract import Stage, StagedModel

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.fields import Invariant, Plane, Pyramid
+from secli.action.fields import Invariant, Plane, Pyramid
 from secli.layers.deformable import DeformConv
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import ScalePool, ScalePooling, SpatialPool

@@ -20,8 +20,8 @@ from jaxtyping import Float
 from pydantic import Field as Option
 from torch import Tensor, nn
 
+from secli.action.fields import Field, Invariant
 from secli.datasets import stl10
-from secli.fields import Field, Invariant
 from secli.layers.dropout import Dropout
 from secli.layers.pooling import BatchNorm
 from secli.models.contract import Stage, StagedModel

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from secli.fields import ScaleSpace
+from secli.action.fields import ScaleSpace
 from secli.layers.disco import disco_basis
 from secli.layers.pooling import ScalePool, SpatialPool
 from secli.layers.ses import SESConv, SESLift, SESPointwise

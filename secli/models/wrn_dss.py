@@ -11,7 +11,7 @@ import math
 import torch
 from torch import nn
 
-from secli.fields import ScaleSpace
+from secli.action.fields import ScaleSpace
 from secli.layers.dss import DSSConv
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import ScalePool

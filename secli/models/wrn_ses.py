@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import nn
 
-from secli.fields import ScaleSpace
+from secli.action.fields import ScaleSpace
 from secli.layers.hermite import basis_a
 from secli.layers.pooling import ScalePool
 from secli.layers.ses import SESConv, SESLift, SESPointwise

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from secli.fields import ScaleSpace
+from secli.action.fields import ScaleSpace
 from secli.layers.columns import ColumnConv, ColumnLift, ColumnNorm
 from secli.layers.pooling import ScalePool
 from secli.models.contract import StagedModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from secli.records import Part
+from secli.records.schema import Part
 
 if TYPE_CHECKING:
     import numpy as np

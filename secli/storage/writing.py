@@ -10,7 +10,7 @@ from pathlib import Path
 
 from secli.errors import InputError
 from secli.signals import at_end
-from secli.storage.full import existing, naming
+from secli.storage.disk_space import existing, naming
 from secli.storage.leftovers import move_set, owned, tidy
 
 MANY_FILES = 1_000

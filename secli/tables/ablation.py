@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secli.catalogue import MODELS
+from secli.catalogue.models import MODELS
 from secli.config import TrainingSettings
 from secli.tables.aggregate import Row, Rows, check_left, rows_of, trained_words, version_notes
 from secli.tables.belonging import (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError, UnknownNameError
-from secli.records import EquivarianceRecord
+from secli.records.schema import EquivarianceRecord
 from secli.tables.belonging import (
     DRAW,
     MACHINE,

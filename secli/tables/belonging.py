@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from secli.config import TrainingSettings
 from secli.errors import UnknownNameError
-from secli.newer import settings_of
+from secli.records.identity import settings_of
 from secli.tables.collect import Name, Run, SetAside
 from secli.tables.derived import net, size, system
 from secli.tables.naming import called, with_realisations

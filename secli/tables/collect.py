@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from secli.errors import InputError
-from secli.newer import Defaults, completed, told_defaults
 from secli.provenance import origin_of_weights
-from secli.records import (
+from secli.records.identity import Defaults, completed, told_defaults
+from secli.records.schema import (
     CURVES_FILE,
     DAMAGED,
     RECORD_FILE,

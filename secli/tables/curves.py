@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from secli.metrics import METRICS
-from secli.records import AccuracyRow, CurveRow, EquivarianceRecord
+from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord
 from secli.tables.formats import MISSING, Cell, Column, Table, check_format, dump_json, render
 from secli.tables.labels import distinct_labels
 from secli.tables.long import long_table

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from secli.errors import InputError
-from secli.records import CurveRow, EquivarianceRecord
+from secli.records.schema import CurveRow, EquivarianceRecord
 from secli.tables.places import whole
 
 # Published factors are rounded (0.58 for 1/√3); what lies closer than this is the same factor.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError, printable, shortened
 from secli.metrics import METRICS
-from secli.records import EquivarianceRecord
+from secli.records.schema import EquivarianceRecord
 from secli.storage.writing import atomic_path
 from secli.tables.naming import with_realisations
 

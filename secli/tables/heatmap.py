@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError
 from secli.metrics import METRICS
-from secli.records import CurveRow, EquivarianceRecord
+from secli.records.schema import CurveRow, EquivarianceRecord
 from secli.tables.figures import (
     STYLE,
     TITLE_SIZE,

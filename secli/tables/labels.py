@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from secli.provenance import origin_of_weights
-from secli.records import EquivarianceRecord
+from secli.records.schema import EquivarianceRecord
 from secli.tables.naming import called
 
 # What can set two results of one model apart, from the most to the least telling.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from secli.records import AccuracyRow, CurveRow, EquivarianceRecord, LieRow, LocalRow
+from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord, LieRow, LocalRow
 from secli.tables.formats import Cell, Column, Table
 from secli.tables.labels import distinct_labels
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from secli.records import CurveRow, EquivarianceRecord
+from secli.records.schema import CurveRow, EquivarianceRecord
 from secli.tables.figures import COLOURS
 from secli.tables.places import part_name, parts, telling_warnings, whole
 

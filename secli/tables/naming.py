@@ -9,7 +9,7 @@ from typing import Any
 from secli.datasets.manifest import read_manifest
 from secli.datasets.protocols import DATASETS
 from secli.errors import InputError
-from secli.records import DataInfo
+from secli.records.schema import DataInfo
 from secli.tables.derived import base_dataset
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from secli.records import EquivarianceRecord
+from secli.records.schema import EquivarianceRecord
 from secli.tables.places import tap_names, whole
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from secli.records import CurveRow
+from secli.records.schema import CurveRow
 from secli.tables.reasons import merged, pattern
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError
 from secli.metrics import METRICS
-from secli.records import AccuracyRow, CurveRow, EquivarianceRecord, LieRow
+from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord, LieRow
 from secli.tables.figures import (
     STYLE,
     TITLE_SIZE,

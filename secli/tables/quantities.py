@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from secli.errors import UnknownNameError
-from secli.records import TrainingResults
+from secli.records.schema import TrainingResults
 from secli.tables.collect import Run
 from secli.tables.deltas import accuracy_at, mean_over, value_at
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from secli.config import among
 from secli.errors import InputError
-from secli.records import (
+from secli.records.schema import (
     RECORD_FILE,
     SWEEP_FILE,
     SweepRecord,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secli.errors import InputError
+from secli.records.feature_maps import Array, FeatureView, FeatureViews, SamplingView
 from secli.tables.figures import (
     COLOURS,
     STYLE,
@@ -24,7 +25,6 @@ from secli.tables.figures import (
     write_notes,
 )
 from secli.tables.heatmap import number_text
-from secli.views import Array, FeatureView, FeatureViews, SamplingView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +69,7 @@ def plot_views(views: FeatureViews, path: Path, title: str | None = None) -> Non
     Parameters
     ----------
     views : FeatureViews
-        What ``secli.equivariance.views.feature_views`` returns.
+        What ``secli.equivariance.feature_maps.feature_views`` returns.
     path : Path
         ``.png``, ``.svg`` or ``.pdf``.
     title : str, optional

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from secli.records import EquivarianceRecord, TrainingRecord
+from secli.records.schema import EquivarianceRecord, TrainingRecord
 from secli.training.events import EpochEnded
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from secli.errors import InputError
-from secli.records import EquivarianceRecord, TrainingRecord, read_training_record
+from secli.records.schema import EquivarianceRecord, TrainingRecord, read_training_record
 from secli.storage.owners import final_path
 from secli.storage.writing import write_text
 from secli.trackers.contract import epoch_metrics, parameters, result_metrics

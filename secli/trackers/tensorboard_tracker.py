@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from secli.errors import InputError
-from secli.records import EquivarianceRecord, TrainingRecord
+from secli.records.schema import EquivarianceRecord, TrainingRecord
 from secli.storage.owners import final_path
 from secli.trackers.contract import epoch_metrics, parameters, result_metrics
 from secli.training.events import EpochEnded

@@ -55,7 +55,7 @@ def rescale(
         One factor s > 0 per image, shape (N,); s < 1 shrinks the picture.
     centre : "pixel" or "corner"
         c = (n + 1)/2 (14.5 on 28 pixels), half a pixel beyond the picture's centre, as in the recipe of mnist-scale
-        (``secli.datasets.rescaling``); or its centre, c = n/2.
+        (``secli.datasets.published_rescaling``); or its centre, c = n/2.
 
     Returns
     -------

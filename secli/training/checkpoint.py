@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from secli.errors import InputError
-from secli.records import ModelInfo
+from secli.records.schema import ModelInfo
 from secli.storage.writing import write_bytes
 
 WEIGHTS_FILE = "model.safetensors"

@@ -16,7 +16,7 @@ from secli.config import TrainingSettings
 from secli.datasets.loading import pixels, to_device
 from secli.datasets.store import ScaleDataset
 from secli.models.building import build
-from secli.records import ModelInfo, TrainingResults
+from secli.records.schema import ModelInfo, TrainingResults
 from secli.training.augment import Draws, augmentation_of
 from secli.training.checkpoint import STATE_FILE, load_state, save_state, weights_of
 from secli.training.compiling import compiled
@@ -25,7 +25,7 @@ from secli.training.devices import device_name
 from secli.training.epoch import augmentation_draws, image_order
 from secli.training.evaluate import count_errors
 from secli.training.events import Begun, Remark, Report, Stepped
-from secli.training.ledger import METRICS_FILE, Ledger, divergence, position
+from secli.training.history import METRICS_FILE, Ledger, divergence, position
 from secli.training.optim import learning_rate, make_optimizer, set_learning_rate
 from secli.training.plan import batch_bounds, parts_of, smallest_batch
 from secli.training.recompute import recompute_activations

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch.multiprocessing.spawn import ProcessException
 
-from secli.datasets.interpreter import safe_path
+from secli.datasets.worker_command import safe_path
 from secli.errors import SecliError
 from secli.training.compiling import compiler_failure
 from secli.training.determinism import reproducible

@@ -11,14 +11,14 @@ import torch
 from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
-from secli.catalogue import MODELS
+from secli.catalogue.models import MODELS
 from secli.config import ModelSettings, TrainingSettings, settings_hash
 from secli.datasets.store import ScaleDataset
 from secli.errors import InputError
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import StagedModel
-from secli.newer import outdated, settings_of
-from secli.records import ModelInfo, TrainingRecord
+from secli.records.identity import outdated, settings_of
+from secli.records.schema import ModelInfo, TrainingRecord
 from secli.training.augment import augmentation_of
 
 # Settings that do not distinguish runs by name: the seed has its own place there, the machine has none.

@@ -17,8 +17,8 @@ from secli.errors import HeldRunError, InputError, InterruptedRunError, SecliErr
 from secli.models.building import build
 from secli.models.contract import StagedModel
 from secli.provenance import gather, library_versions
-from secli.records import RECORD_FILE, TrainingRecord, read_training_record, write_record
-from secli.storage.full import FullError
+from secli.records.schema import RECORD_FILE, TrainingRecord, read_training_record, write_record
+from secli.storage.disk_space import FullError
 from secli.storage.leftovers import owned, tidy
 from secli.storage.locks import hold
 from secli.storage.writing import atomic_directory, replace_folder, write_text

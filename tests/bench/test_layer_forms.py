@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from secli.bench.layer_forms import measure_forms
 from secli.bench.timing import TimedNetwork
 from secli.cli.app import app
-from secli.layers.forms import FORMS, in_use
+from secli.layers.fast.forms import FORMS, in_use
 
 runner = CliRunner()
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+from secli.action.fields import Canvas, Plane
+from secli.action.images import rescale
 from secli.bench.measure_cost import zoom_cost
 from secli.bench.scipy_loop import looped_error, zoomed
 from secli.cli.app import app
-from secli.equivariance.accumulate import Cell
-from secli.fields import Canvas, Plane
+from secli.equivariance.cell_error import Cell
 from secli.models.building import build
-from secli.scaling import rescale
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.5])  # 28 · s is whole: scipy's rounded size moves nothing

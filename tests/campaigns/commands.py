@@ -256,9 +256,9 @@ def warm() -> None:
     import secli.cli.app
     import secli.cli.results
     import secli.datasets.build
-    import secli.experiments.measuring
-    import secli.experiments.prepare
     import secli.sources.registry
+    import secli.sweeps.measure
+    import secli.sweeps.prepare_data
     import secli.tables.report.writing
     import secli.training.run  # noqa: F401
 

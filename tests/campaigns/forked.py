@@ -43,7 +43,7 @@ def warm() -> None:
 
     import secli.cli.app
     import secli.cli.results
-    import secli.experiments.measuring
+    import secli.sweeps.measure
     import secli.tables.report.gather
     import secli.training.run  # noqa: F401
 

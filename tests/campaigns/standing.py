@@ -107,7 +107,7 @@ def _sweep_of(run: Path, out: Path) -> None:
     """Put a run into a sweep's directory, as ``secli sweep`` would, without its worker process of seconds."""
     import shutil
 
-    from secli.records import SweepRecord, SweptRun, read_training_record, write_record
+    from secli.records.schema import SweepRecord, SweptRun, read_training_record, write_record
 
     record = read_training_record(run)
     place = f"cnn/{run.name}"

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from secli.cli.app import app
-from secli.records import RECORD_FILE, write_record
+from secli.records.schema import RECORD_FILE, write_record
 from tests.tables.fabricate import curves, training, write_run
 
 SCALAR = "mnist_ses_scalar_28"

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from secli.cli.app import app
 from secli.cli.sweep import print_tables
-from secli.records import SWEEP_FILE, SweepRecord, SweptRun, write_record
+from secli.records.schema import SWEEP_FILE, SweepRecord, SweptRun, write_record
 from tests.tables.fabricate import curves, data, training, write_run
 
 PIVOT = ("--rows", "system", "--columns", "size,augment")

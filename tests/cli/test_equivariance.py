@@ -15,7 +15,7 @@ from secli.cli.unscaled_data import twin_of
 from secli.datasets.build import make_dataset
 from secli.datasets.store import open_dataset
 from secli.errors import InputError
-from secli.records import EquivarianceRecord, read_record
+from secli.records.schema import EquivarianceRecord, read_record
 
 Measure = Callable[..., Result]
 

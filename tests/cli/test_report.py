@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from secli.cli.app import app
-from secli.records import RECORD_FILE
+from secli.records.schema import RECORD_FILE
 from tests.tables.fabricate import curves, training, write_run
 
 

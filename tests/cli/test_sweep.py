@@ -25,9 +25,9 @@ from secli.cli.app import app
 from secli.cli.sweep import _finish
 from secli.config import ModelSettings, TrainingSettings
 from secli.errors import InterruptedRunError, SecliError
-from secli.experiments.jobs import SweepJob
-from secli.experiments.leading import Outcome
-from secli.experiments.spec import Sweep as Spec
+from secli.sweeps.jobs import SweepJob
+from secli.sweeps.scheduler import Outcome
+from secli.sweeps.spec import Sweep as Spec
 from secli.training.devices import cores
 
 Sweep = Callable[..., Result]

@@ -11,7 +11,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from secli.cli.app import app
-from secli.experiments.measuring import weights_taken
+from secli.sweeps.measure import weights_taken
 from secli.tables.aggregate import summarise
 
 NET = "from torch import nn\ndef build(): return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU())\n"

@@ -17,12 +17,12 @@ from secli.datasets import build, workers
 from secli.datasets.build import make_dataset, verify_dataset
 from secli.datasets.export import class_folders, export_png
 from secli.datasets.protocols import DATASETS
-from secli.datasets.rescaling import rescale
+from secli.datasets.published_rescaling import rescale
 from secli.datasets.store import open_dataset, write_dataset
 from secli.errors import InputError, SecliError
 from secli.registry import Registry
 from secli.sources.contract import RawImages, Request
-from secli.storage.full import check_writable
+from secli.storage.disk_space import check_writable
 
 RawMaker = Callable[..., RawImages]
 SMALL = (50, 20, 60)
@@ -247,7 +247,7 @@ def test_a_dataset_without_room_is_refused_before_an_image_is_rescaled(
         raise AssertionError("rescaled")
 
     monkeypatch.setattr(build, "_rescaled", rescaled)
-    monkeypatch.setattr("secli.storage.full._free", lambda path: 1000)
+    monkeypatch.setattr("secli.storage.disk_space._free", lambda path: 1000)
     with pytest.raises(SecliError, match=r"r0: no space left on device: .* needed, 1000 bytes are free"):
         make_dataset("digits-scale", tmp_path, sizes=SMALL)
     assert list(tmp_path.iterdir()) == []

@@ -15,9 +15,9 @@ from PIL import Image
 
 from secli.datasets.build import make_dataset
 from secli.datasets.protocols import DATASETS, Parameters
-from secli.datasets.published import first_difference, published_digests, split_digest
-from secli.datasets.rescaling import rescale
-from secli.datasets.splitting import default_sizes, plan
+from secli.datasets.published_digests import first_difference, published_digests, split_digest
+from secli.datasets.published_rescaling import rescale
+from secli.datasets.splits import default_sizes, plan
 from secli.datasets.store import Split
 from secli.errors import InputError
 from secli.sources.contract import RawImages, SourceInfo

@@ -14,20 +14,20 @@ from torch import nn
 
 from secli.config import MeasureSettings, TrainingSettings
 from secli.datasets.pictures import Pictures
-from secli.equivariance.leaves import KINDS
+from secli.equivariance.feature_maps import feature_views
+from secli.equivariance.inner_layers import KINDS
 from secli.equivariance.lie import lie_derivatives
-from secli.equivariance.views import feature_views
 from secli.errors import InputError
-from secli.experiments.measuring import Wanted, measure_subject
-from secli.models.adapting import adapt
+from secli.external.adapt import adapt
+from secli.external.field_text import parse_fields
+from secli.external.hooked_model import ExternalModel
+from secli.external.load import load_external
 from secli.models.building import count_parameters
-from secli.models.external import load_external
-from secli.models.field_text import parse_fields
-from secli.models.hooked import ExternalModel
-from secli.records import DataInfo, EquivarianceRecord, ModelInfo
+from secli.records.schema import DataInfo, EquivarianceRecord, ModelInfo
+from secli.sweeps.measure import Wanted, measure_subject
 from secli.tables.curves import render_curves
 from secli.tables.heatmap import plot_heatmap
-from secli.training.loading import Subject
+from secli.training.load import Subject
 from tests.equivariance.any_network import EVERY, OWN, TIMM, TORCHVISION, blobs
 
 OPTIONS = ("curves", "lie", "local", "attribute", "per", "controls", "heatmap", "features", "batch")

@@ -8,24 +8,24 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 import secli
-from secli.catalogue import MODELS
+from secli.action.fields import Canvas, Field, Invariant, Plane, ScaleSpace, VectorField
+from secli.action.images import rescale
+from secli.catalogue.models import MODELS
 from secli.config import MeasureSettings
 from secli.equivariance.attribution import local_errors
 from secli.equivariance.curves import measure_curves
-from secli.equivariance.leaves import KINDS, Probe, kind_of, layers_of
-from secli.equivariance.parts import Fed, feed, reach
-from secli.equivariance.placing import Reading, axis_grid, reading
-from secli.equivariance.precision import measuring
+from secli.equivariance.evaluation_mode import measuring
+from secli.equivariance.inner_layers import KINDS, Probe, kind_of, layers_of
+from secli.equivariance.layer_fields import Reading, axis_grid, reading
+from secli.equivariance.local_error import Fed, feed, reach
 from secli.errors import InputError, UnknownNameError
-from secli.fields import Canvas, Field, Invariant, Plane, ScaleSpace, VectorField
 from secli.layers.dss import DSSConv
-from secli.layers.forms import FORMS, without
+from secli.layers.fast.forms import FORMS, without
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import ScalePool, SpatialPool
 from secli.models.building import build
 from secli.models.contract import Features, Stage, StagedModel
-from secli.records import LocalRow
-from secli.scaling import rescale
+from secli.records.schema import LocalRow
 
 ZEROS = 1e-9
 

@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import secli.scaling
+import secli.action.images
+from secli.action.images import Axis, apply_axes, axis_operator, blur_variance, resample
 from secli.config import MeasureSettings
 from secli.equivariance import batching, memory
-from secli.equivariance.accumulate import Shares
 from secli.equivariance.batching import batch_size, fitting
+from secli.equivariance.cell_error import Shares
 from secli.equivariance.curves import Curves, curve_batch, measure_curves
 from secli.equivariance.lie import lie_derivatives
 from secli.equivariance.memory import LiveBytes, free_bytes, peak_bytes
 from secli.equivariance.pooling import identity
 from secli.models.building import build
-from secli.records import read_record
-from secli.scaling import Axis, apply_axes, axis_operator, blur_variance, resample
+from secli.records.schema import read_record
 
 NETWORKS = ("cnn", "dss_v1", "mnist_ses_vector_28", "mnist_sevf_vector_28", "dss_v2")
 GIB = 1 << 30
@@ -34,7 +34,7 @@ def curves(name: str, images: Tensor, batch: int | None, **wanted: object) -> Cu
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_number_depends_on_the_batch(digits: Tensor, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr("secli.equivariance.accumulate.FLOORED", 5)
+    monkeypatch.setattr("secli.equivariance.cell_error.FLOORED", 5)
     images = digits[:7]
     whole = curves(name, images, 7)
     for batch in (3, None):
@@ -63,15 +63,15 @@ def test_each_operator_is_built_once_and_each_factor_passed_once(
     digits: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: Counter[tuple[object, ...]] = Counter()
-    real = secli.scaling.axis_matrix
+    real = secli.action.images.axis_matrix
 
     def counted(*axis: object) -> object:
         built[axis] += 1
         return real(*axis)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(secli.scaling, "axis_matrix", counted)
+    monkeypatch.setattr(secli.action.images, "axis_matrix", counted)
     axis_operator.cache_clear()
-    secli.scaling.plane_operator.cache_clear()
+    secli.action.images.plane_operator.cache_clear()
     model = build("mnist_ses_vector_28").eval()
     passes: Counter[int] = Counter()
     real_features = model.features
@@ -219,8 +219,8 @@ def test_shares_are_weighed_by_images() -> None:
 
 
 def test_the_batch_is_recorded_and_parts_no_runs(digits: Tensor, tmp_path: Path) -> None:
-    from secli.equivariance.result import equivariance_record
-    from secli.records import DataInfo, EquivarianceRecord, ModelInfo, write_record
+    from secli.equivariance.record import equivariance_record
+    from secli.records.schema import DataInfo, EquivarianceRecord, ModelInfo, write_record
 
     model = build("cnn").eval()
     wanted = MeasureSettings(factors=(0.5,), images=6, taps=("block1",))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secli.catalogue import MODELS
+from secli.action.fields import Field, Plane
+from secli.catalogue.models import MODELS
 from secli.config import MeasureSettings
 from secli.equivariance.controls import (
     OneTap,
@@ -18,11 +19,10 @@ from secli.equivariance.controls import (
 )
 from secli.equivariance.curves import measure_curves
 from secli.errors import InputError, SecliError
-from secli.fields import Field, Plane
+from secli.external.load import load_external
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import Features, Model
-from secli.models.external import load_external
-from secli.records import ModelInfo
+from secli.records.schema import ModelInfo
 
 
 def of(

@@ -8,15 +8,15 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 import secli
+from secli.action.fields import Canvas, Invariant, Plane, ScaleSpace
+from secli.action.images import rescale
 from secli.config import MeasureSettings
 from secli.equivariance.curves import measure_curves
 from secli.equivariance.factors import default_factors
 from secli.errors import InputError, UnknownNameError
-from secli.fields import Canvas, Invariant, Plane, ScaleSpace
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.models.contract import Stage, StagedModel
-from secli.records import CurveRow
-from secli.scaling import rescale
+from secli.records.schema import CurveRow
 
 
 class Head(nn.Module):
@@ -409,7 +409,7 @@ def test_levels_and_channels_by_themselves(digits: Tensor) -> None:
 def test_the_floor_is_that_of_the_first_images_whatever_the_batch(
     digits: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secli.equivariance.accumulate.FLOORED", 10)
+    monkeypatch.setattr("secli.equivariance.cell_error.FLOORED", 10)
     model = network(Pointwise(), Plane())
     first = row(model, digits[:10]).floor
     assert row(model, digits, batch=5).floor == pytest.approx(first, rel=1e-5)

@@ -12,12 +12,12 @@ import torch
 from secli.config import MeasureSettings
 from secli.equivariance.attribution import local_errors
 from secli.equivariance.controls import untrained
-from secli.equivariance.tangents import tangent_faults
-from secli.models.external import load_external
+from secli.equivariance.forward_mode import tangent_faults
+from secli.external.load import load_external
 
 LATE = """
 from torch import nn
-from secli.fields import Plane
+from secli.action.fields import Plane
 
 class Late(nn.Conv2d):
     def reset_parameters(self):

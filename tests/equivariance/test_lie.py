@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
+from secli.action.fields import Field, Invariant, Plane, Pyramid, ScaleSpace
+from secli.action.images import rescale
 from secli.config import MeasureSettings
 from secli.equivariance.curves import measure_curves
 from secli.equivariance.lie import lie_derivatives
 from secli.errors import InputError, SecliError, UnknownNameError
-from secli.fields import Field, Invariant, Plane, Pyramid, ScaleSpace
 from secli.layers.deformable import DeformConv
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.models.building import build
 from secli.models.contract import Features, Stage, StagedModel
-from secli.records import LieRow
-from secli.scaling import rescale
+from secli.records.schema import LieRow
 
 STEP = 0.05
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import secli
+from secli.action.fields import Plane
 from secli.equivariance.measure import checked_pixels
 from secli.errors import InputError
-from secli.fields import Plane
 from secli.models.contract import Stage, StagedModel
 
 

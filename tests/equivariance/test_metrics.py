@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import secli
+from secli.action.images import rescale
 from secli.cli.app import app
 from secli.errors import UnknownNameError
 from secli.metrics import METRICS, Metric, Norms
-from secli.scaling import rescale
 
 
 def angle(norms: Norms) -> Tensor:

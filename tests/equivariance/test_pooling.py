@@ -5,7 +5,7 @@ import pytest
 from secli.equivariance.pooling import identity, pool
 from secli.errors import InputError
 from secli.provenance import gather
-from secli.records import AccuracyRow, CurveRow, DataInfo, EquivarianceRecord, ModelInfo
+from secli.records.schema import AccuracyRow, CurveRow, DataInfo, EquivarianceRecord, ModelInfo
 
 
 def row(mean: float | None, factor: float = 0.5, reason: str | None = None) -> CurveRow:

@@ -12,15 +12,15 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
+from secli.action.fields import Invariant, Plane, ScaleSpace
+from secli.action.images import SAMPLING_BLUR, rescale
 from secli.config import MeasureSettings
 from secli.equivariance.curves import measure_curves
 from secli.errors import InputError
-from secli.fields import Invariant, Plane, ScaleSpace
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.models.building import build
 from secli.models.contract import Stage, StagedModel
-from secli.records import CurveRow
-from secli.scaling import SAMPLING_BLUR, rescale
+from secli.records.schema import CurveRow
 from secli.sources.contract import Request
 from secli.sources.registry import read_source
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from secli.action.fields import Plane, ScaleSpace
 from secli.equivariance.testing import assert_scale_equivariant, scale_equivariance_error
-from secli.fields import Plane, ScaleSpace
 from secli.layers.gaussian import ScaleSpaceLift
 
 

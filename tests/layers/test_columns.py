@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from secli.fields import Canvas, rescale_plane
+from secli.action.fields import Canvas, rescale_plane
 from secli.layers.columns import (
     ColumnConv,
     ColumnKernels,

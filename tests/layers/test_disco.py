@@ -18,10 +18,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional
 
-from secli import scaling
-from secli.fields import Canvas, ScaleSpace
+from secli.action import images as scaling
+from secli.action.fields import Canvas, ScaleSpace
 from secli.layers import disco
-from secli.layers.cache import cached_array
+from secli.layers.basis_cache import cached_array
 from secli.layers.disco import disco_basis, proxies
 from secli.layers.disco_fit import Images, cubic_convolution, fit_proxies, impulses
 from secli.layers.hermite import Basis, basis_a, basis_b
@@ -587,7 +587,7 @@ def test_a_cache_that_cannot_be_written_changes_nothing(
         def homeless() -> Path:
             raise RuntimeError("Could not determine home directory.")
 
-        monkeypatch.setattr("secli.layers.cache.cache_directory", homeless)
+        monkeypatch.setattr("secli.layers.basis_cache.cache_directory", homeless)
     else:
         monkeypatch.setenv("SECLI_CACHE", str(tmp_path))
 

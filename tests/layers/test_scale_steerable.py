@@ -15,9 +15,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secli.action.images import rescale
 from secli.layers.log_radial import log_radial_filters, radial_frequencies, turned_filters
 from secli.layers.scale_steerable import ScaleSteerableConv
-from secli.scaling import rescale
 
 Golden = Callable[[str], Mapping[str, np.ndarray]]
 Difference = Callable[[Any, Any], float]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.equivariance.tangents import check_tangents
-from secli.fields import Plane
+from secli.action.fields import Plane
+from secli.equivariance.forward_mode import check_tangents
 from secli.layers.spatial_transformer import SpatialTransformer, resampled
 from secli.models.contract import Stage, StagedModel
 

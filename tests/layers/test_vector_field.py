@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from secli.fields import Canvas, VectorField
+from secli.action.fields import Canvas, VectorField
+from secli.action.images import rescale
 from secli.layers.bilinear import bilinear_matrix, bilinear_operator
 from secli.layers.vector_field import Resizings, ScalarFieldConv, Turn, VectorFieldConv, VectorFieldLift
-from secli.scaling import rescale
 
 Golden = Callable[[str], Mapping[str, np.ndarray]]
 Difference = Callable[[Any, Any], float]

@@ -14,9 +14,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.catalogue import MODELS
+from secli.action.fields import Canvas, Plane, ScaleSpace
+from secli.action.images import rescale
+from secli.catalogue.models import MODELS
 from secli.errors import InputError
-from secli.fields import Canvas, Plane, ScaleSpace
 from secli.layers.disco import disco_basis
 from secli.layers.hermite import Basis, basis_b
 from secli.layers.pooling import BatchNorm, SpatialPool
@@ -26,7 +27,6 @@ from secli.models.contract import StagedModel
 from secli.models.disco import pool
 from secli.models.grid import Grid
 from secli.models.wide_resnet import WideBlock
-from secli.scaling import rescale
 
 SCALES = (1.0, 1.26, 1.59, 2.0)
 NARROW = {"widths": [3, 4, 6, 8], "in_channels": 1, "mean": 0.4, "std": 0.3}

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 import secli
+from secli.action.fields import Canvas, Plane, Pyramid
+from secli.action.images import rescale
 from secli.errors import InputError
-from secli.fields import Canvas, Plane, Pyramid
 from secli.models.building import build, count_parameters
 from secli.models.contract import StagedModel
-from secli.scaling import rescale
 
 
 @pytest.fixture(scope="module")

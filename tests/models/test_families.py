@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from secli.catalogue import MODELS
+from secli.action.fields import Plane, ScaleSpace
+from secli.catalogue.models import MODELS
 from secli.errors import InputError
-from secli.fields import Plane, ScaleSpace
 from secli.layers.deformable import DeformConv
 from secli.layers.dss import DSSConv
 from secli.layers.ses import SESConv, SESLift

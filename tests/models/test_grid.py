@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secli.fields import Plane, ScaleSpace
+from secli.action.fields import Plane, ScaleSpace
 from secli.models.grid import Grid
 
 

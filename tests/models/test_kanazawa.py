@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from secli.action.fields import Plane
 from secli.errors import InputError
-from secli.fields import Plane
 from secli.layers.locally_invariant import SIConv
 from secli.models.building import build, count_parameters
 from secli.models.contract import StagedModel

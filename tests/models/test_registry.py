@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.catalogue import MODELS
+from secli.action.fields import Acted, Canvas, Field, Invariant, Plane, Pyramid, ScaleSpace, VectorField
+from secli.action.images import rescale
+from secli.catalogue.models import MODELS
 from secli.equivariance.error import compare
-from secli.fields import Acted, Canvas, Field, Invariant, Plane, Pyramid, ScaleSpace, VectorField
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import Features, Model, Stage, StagedModel
-from secli.scaling import rescale
 
 WRN = 10_961_370
 PUBLISHED_PARAMETERS = {

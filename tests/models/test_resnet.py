@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.catalogue import MODELS
+from secli.action.fields import Canvas, Field, Invariant, Plane, ScaleSpace
+from secli.action.images import rescale
+from secli.catalogue.models import MODELS
 from secli.errors import InputError
-from secli.fields import Canvas, Field, Invariant, Plane, ScaleSpace
 from secli.layers.deform_dss import DeformableDSSConv
 from secli.layers.dss import DSSConv
 from secli.layers.pooling import BatchNorm
@@ -19,7 +20,6 @@ from secli.layers.ses import SESPointwise
 from secli.models.building import build, count_parameters
 from secli.models.contract import StagedModel
 from secli.models.resnet import Bottleneck
-from secli.scaling import rescale
 
 NAMES = ["dss_resnet50", "deform_dss_resnet50"]
 TAPS = ["lift", "stem", "group1", "group2", "group3", "group4", "pool", "logits"]

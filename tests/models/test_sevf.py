@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from secli.action.fields import Invariant, Plane, VectorField
 from secli.errors import InputError
-from secli.fields import Invariant, Plane, VectorField
 from secli.layers.pooling import BatchNorm
 from secli.layers.vector_field import ScalarFieldConv, VectorFieldConv, VectorFieldLift
 from secli.layers.vectors import VectorNorm, VectorPool

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from secli.action.fields import Invariant, Plane
 from secli.errors import InputError
-from secli.fields import Invariant, Plane
 from secli.layers.rotation import RotationConv, RotationLift
 from secli.models.building import build, count_parameters
 from secli.models.contract import StagedModel

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from secli.action.fields import Plane
+from secli.action.images import rescale
 from secli.errors import InputError
-from secli.fields import Plane
 from secli.layers.scale_steerable import ScaleSteerableConv
 from secli.models.building import build, count_parameters
-from secli.scaling import rescale
 
 SMALL = {"image_size": 32, "widths": (4, 8, 12, 16)}
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.equivariance.tangents import check_tangents
-from secli.fields import Invariant, Plane
+from secli.action.fields import Invariant, Plane
+from secli.equivariance.forward_mode import check_tangents
 from secli.layers.spatial_transformer import SpatialTransformer
 from secli.models.building import build, count_parameters
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import secli
+from secli.action.fields import Invariant, Pyramid, ScaleSpace
 from secli.errors import InputError
-from secli.fields import Invariant, Pyramid, ScaleSpace
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.models.building import build, count_parameters
 from secli.models.contract import StagedModel

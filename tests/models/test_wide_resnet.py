@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.catalogue import MODELS
+from secli.action.fields import Canvas, Field, Invariant, Plane, ScaleSpace
+from secli.action.images import rescale
+from secli.catalogue.models import MODELS
 from secli.errors import InputError
-from secli.fields import Canvas, Field, Invariant, Plane, ScaleSpace
 from secli.layers.dss import DSSConv
 from secli.layers.pooling import BatchNorm
 from secli.layers.ses import SESConv, SESLift, SESPointwise
@@ -24,7 +25,6 @@ from secli.models.entrance import chain
 from secli.models.wide_resnet import Place, WideBlock, WideFamily, fan_out_normal, wide_resnet
 from secli.models.wrn_dss import delta_
 from secli.models.wrn_plain import conv, pointwise
-from secli.scaling import rescale
 
 NAMES = ["wrn_16_8", "wrn_16_8_ses_a", "wrn_16_8_ses_b", "wrn_16_8_ses_c", "wrn_16_8_dss"]
 NARROW = {"widths": [3, 4, 6, 8], "in_channels": 1, "mean": 0.4, "std": 0.3}

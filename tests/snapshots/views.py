@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 from secli.cli.app import app
 from secli.config import Config, MeasureSettings, ModelSettings, TrainingSettings
 from secli.datasets.manifest import Manifest
-from secli.experiments.spec import Sweep
-from secli.records import EquivarianceRecord, SweepRecord, TrainingRecord, read_record
+from secli.records.schema import EquivarianceRecord, SweepRecord, TrainingRecord, read_record
+from secli.sweeps.spec import Sweep
 from secli.tables.curves import render_curves
 
 HERE = Path(__file__).parent

@@ -15,7 +15,7 @@ import pytest
 
 from secli.datasets.store import Split, write_dataset
 from secli.errors import InputError, SecliError
-from secli.storage.full import FullError, check_file, check_room, check_writable, size_text
+from secli.storage.disk_space import FullError, check_file, check_room, check_writable, size_text
 from secli.storage.writing import (
     atomic_directory,
     atomic_path,
@@ -159,8 +159,8 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_files_and_folders_follow_the_umask(tmp_path: Path, umask: int) -> None:
-    from secli.experiments.packing import pack, unpack
-    from secli.records import RECORD_FILE
+    from secli.records.schema import RECORD_FILE
+    from secli.sweeps.ray.packing import pack, unpack
 
     write_text(tmp_path / "new" / "a.txt", "text")
     with atomic_directory(tmp_path / "set") as temporary:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from secli.errors import InputError, UnknownNameError
-from secli.records import AccuracyRow
+from secli.records.schema import AccuracyRow
 from secli.tables.ablation import ablation_tables
 from secli.tables.collect import SetAside, collect
 from secli.tables.factor_curves import curve_tables

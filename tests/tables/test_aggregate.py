@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secli.errors import InputError, UnknownNameError
-from secli.records import CURVES_FILE, RECORD_FILE, TrainingRecord, write_record
+from secli.records.schema import CURVES_FILE, RECORD_FILE, TrainingRecord, write_record
 from secli.tables.aggregate import summarise
 from secli.tables.statistic import statistic
 from tests.tables.fabricate import FACTORS, curve_row, curves, data, training, write_run

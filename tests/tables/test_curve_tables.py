@@ -10,7 +10,7 @@ import math
 import pytest
 
 from secli.errors import UnknownNameError
-from secli.records import CurveRow, EquivarianceRecord
+from secli.records.schema import CurveRow, EquivarianceRecord
 from secli.tables.curves import (
     accuracy_table,
     controls_table,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from secli.errors import InputError
-from secli.records import EquivarianceRecord
+from secli.records.schema import EquivarianceRecord
 from secli.tables.heatmap import draw_heatmap, number_text, plot_heatmap
 from tests.tables.fabricate import FACTORS, curve_row, curves, with_controls, with_parts
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from secli.records import DataInfo
+from secli.records.schema import DataInfo
 from secli.tables.aggregate import summarise
 from secli.tables.comparison import compare
 from secli.tables.formats import render

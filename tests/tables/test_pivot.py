@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from secli.catalogue import MODELS
+from secli.catalogue.models import MODELS
 from secli.errors import InputError, UnknownNameError
 from secli.tables.ablation import ablation_tables
 from secli.tables.aggregate import summarise
@@ -376,7 +376,7 @@ def test_untrained_networks_have_rows_of_their_own(tmp_path: Path) -> None:
     write_run(tmp_path / "a", training("cnn", 0.05), curves("cnn"))
     write_run(tmp_path / "b", training("cnn", 0.05, seed=1), curves("cnn", trained=False, seed=3))
     fresh = curves("cnn", trained=False, seed=5, level=2.0)
-    from secli.records import write_record
+    from secli.records.schema import write_record
 
     write_record(tmp_path / "fresh.json", fresh)
     rows = pivot(tmp_path, Wanted(values=("delta",)))[2]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from secli.errors import InputError
-from secli.records import EquivarianceRecord
+from secli.records.schema import EquivarianceRecord
 from secli.tables.labels import distinct_labels
 from secli.tables.panels import control_taps, tap_panels
 from secli.tables.plots import draw_curves, plot_curves

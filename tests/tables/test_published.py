@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from secli.catalogue import MODELS
+from secli.catalogue.models import MODELS
 from secli.datasets.build import make_dataset
 from secli.datasets.manifest import read_manifest
-from secli.records import write_record
+from secli.records.schema import write_record
 from secli.tables.aggregate import Row, summarise
 from secli.tables.collect import collect
 from secli.tables.formats import render

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from secli.errors import InputError
-from secli.records import SWEEP_FILE, EquivarianceRecord, SweepRecord, SweptRun, write_record
+from secli.records.schema import SWEEP_FILE, EquivarianceRecord, SweepRecord, SweptRun, write_record
 from secli.tables.aggregate import summarise
 from secli.tables.collect import collect
 from secli.tables.comparison import compare

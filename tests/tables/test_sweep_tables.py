@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from secli.errors import InputError
-from secli.records import SWEEP_FILE, SweepRecord, SweptRun, write_record
+from secli.records.schema import SWEEP_FILE, SweepRecord, SweptRun, write_record
 from secli.tables.aggregate import summarise
 from secli.tables.collect import collect
 from secli.tables.formats import Table, csv_document, json_rows, render

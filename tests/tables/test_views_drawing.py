@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from secli.errors import InputError
+from secli.records.feature_maps import FeatureView, FeatureViews, SamplingView
 from secli.tables.views import ROOM, block_rows, draw_views, groups_of, plot_views, width_of
-from secli.views import FeatureView, FeatureViews, SamplingView
 
 
 def view(

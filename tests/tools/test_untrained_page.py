@@ -12,9 +12,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from secli.catalogue import MODELS
+from secli.action.fields import Invariant, Plane, ScaleSpace
+from secli.catalogue.models import MODELS
 from secli.cli.app import app
-from secli.fields import Invariant, Plane, ScaleSpace
 from secli.layers.deformable import DeformConv
 from secli.models.building import build
 from tools.untrained_page import (

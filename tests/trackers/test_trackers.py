@@ -15,13 +15,13 @@ import pytest
 from secli.config import MeasureSettings, ModelSettings, TrainingSettings
 from secli.datasets.build import make_dataset
 from secli.errors import InputError, InterruptedRunError, SecliError, UnknownNameError
-from secli.experiments.engine import Said
-from secli.experiments.jobs import SweepJob, carry_out, standing
-from secli.experiments.leading import lead
-from secli.experiments.retelling import retell
-from secli.records import EquivarianceRecord, read_record, read_training_record, write_record
+from secli.records.schema import EquivarianceRecord, read_record, read_training_record, write_record
+from secli.sweeps.engine import Said
+from secli.sweeps.jobs import SweepJob, carry_out, standing
+from secli.sweeps.scheduler import lead
+from secli.sweeps.tracker_replay import retell
 from secli.trackers.contract import parameters, result_metrics
-from secli.trackers.following import TRACKERS, Follower, following, open_trackers
+from secli.trackers.forward import TRACKERS, Follower, following, open_trackers
 from secli.trackers.mlflow_tracker import MLflowTracker
 from secli.training.events import EpochEnded, Event, Remark, silent
 
@@ -318,7 +318,7 @@ def test_what_cannot_be_read_or_drawn_is_left_out_and_the_run_is_done(
 
     tracker = Broken("never")
     monkeypatch.setitem(TRACKERS, "whole", lambda home: tracker)
-    monkeypatch.setattr(f"secli.trackers.following.{function}", full)
+    monkeypatch.setattr(f"secli.trackers.forward.{function}", full)
     events: list[Event] = []
     job = new_job(tmp_path, "whole")
     carry_out(job, events.append)
@@ -388,7 +388,7 @@ def test_a_package_that_is_missing_is_named(
 
 def test_nothing_is_imported_for_trackers_that_are_off() -> None:
     code = (
-        "import sys; import secli.experiments.worker; from secli.trackers.following import Follower;"
+        "import sys; import secli.sweeps.worker; from secli.trackers.forward import Follower;"
         "from pathlib import Path; Follower([], Path(), print).close();"
         "sys.exit(any(name.partition('.')[0] in ('mlflow', 'tensorboard', 'matplotlib') for name in sys.modules))"
     )

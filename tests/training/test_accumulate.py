@@ -16,7 +16,7 @@ from secli.datasets.loading import pixels, to_device
 from secli.datasets.store import ScaleDataset
 from secli.errors import InputError
 from secli.models.building import build
-from secli.records import ModelInfo
+from secli.records.schema import ModelInfo
 from secli.training.devices import make_fabric
 from secli.training.epoch import image_order
 from secli.training.fit import Fit, Job

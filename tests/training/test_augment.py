@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from secli.config import Centre
-from secli.datasets import rescaling
+from secli.datasets import published_rescaling as rescaling
 from secli.training.augment import draw_factors, rescale
 
 FACTORS = (0.5, 0.73, 1.0, 1.3, 1.99)

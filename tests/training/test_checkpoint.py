@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from secli.errors import InputError
 from secli.models.building import build
-from secli.records import ModelInfo
+from secli.records.schema import ModelInfo
 from secli.training.checkpoint import load_state, load_weights, save_state, save_weights, weights_of
 
 INFO = ModelInfo(name="cnn", options={"in_channels": 1, "classes": 10}, parameters=34_670)

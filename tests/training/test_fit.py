@@ -18,10 +18,10 @@ from secli.datasets.loading import to_device
 from secli.datasets.store import ScaleDataset
 from secli.errors import InterruptedRunError, SecliError
 from secli.models.building import build
-from secli.records import read_training_record
+from secli.records.schema import read_training_record
 from secli.training.evaluate import count_errors
 from secli.training.events import Begun, EpochEnded, Event, Remark, Stepped
-from secli.training.loading import load_subject
+from secli.training.load import load_subject
 from secli.training.run import load_model, train
 
 Quick = Callable[..., TrainingSettings]

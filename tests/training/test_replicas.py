@@ -19,7 +19,7 @@ from secli.datasets.store import ScaleDataset, open_dataset
 from secli.errors import HeldRunError, InputError, InterruptedRunError
 from secli.layers.dropout import Streams
 from secli.models.building import build
-from secli.records import ModelInfo, TrainingRecord, read_training_record
+from secli.records.schema import ModelInfo, TrainingRecord, read_training_record
 from secli.training.devices import make_fabric
 from secli.training.epoch import image_order
 from secli.training.events import Begun, EpochEnded, Event, Remark, Report, Stepped

@@ -18,7 +18,7 @@ import yaml
 from secli.config import ModelSettings, TrainingSettings, read_config
 from secli.datasets.store import ScaleDataset
 from secli.errors import InputError, InterruptedRunError, SecliError
-from secli.records import RECORD_FILE, read_training_record
+from secli.records.schema import RECORD_FILE, read_training_record
 from secli.storage.owners import owned_name
 from secli.tables.collect import collect
 from secli.training import run as run_module

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secli.catalogue import MODELS
+from secli.catalogue.models import MODELS
 from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.store import ScaleDataset
 from secli.models.building import build
-from secli.records import ModelInfo
+from secli.records.schema import ModelInfo
 from secli.training.augment import augmentation_of
 from secli.training.determinism import Draw, generator_of
 from secli.training.devices import make_fabric

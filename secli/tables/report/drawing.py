@@ -9,7 +9,7 @@ from functools import partial
 
 from secli.equivariance.pooling import pool
 from secli.errors import InputError
-from secli.records import EquivarianceRecord
+from secli.records.schema import EquivarianceRecord
 from secli.tables.aggregate import Row
 from secli.tables.curves import tables_of
 from secli.tables.figures import COLOURS, plain

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from secli.errors import InputError
-from secli.records import SWEEP_FILE, SweepRecord, read_sweep_record
+from secli.records.schema import SWEEP_FILE, SweepRecord, read_sweep_record
 from secli.tables.aggregate import Summary, summarise, trained_words
 from secli.tables.collect import SetAside, collect
 from secli.tables.comparison import compare

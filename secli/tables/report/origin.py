@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from secli.records import DataInfo, Provenance
+from secli.records.schema import DataInfo, Provenance
 from secli.tables.collect import Run
 from secli.tables.formats import Cell, Column, Table
 from secli.tables.naming import called

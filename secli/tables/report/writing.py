@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from secli.errors import InputError
-from secli.storage.full import check_file
+from secli.storage.disk_space import check_file
 from secli.storage.leftovers import tidy
 from secli.storage.writing import atomic_set, write_text
 from secli.tables.report.content import Report

@@ -21,7 +21,7 @@ from secli.training.devices import device_name
 from secli.training.epoch import augmentation_draws, image_order
 from secli.training.events import Begun, Event, Remark, Stepped
 from secli.training.fit import SECONDS_BETWEEN_REPORTS, Job, Outcome
-from secli.training.ledger import Ledger, divergence, position
+from secli.training.history import Ledger, divergence, position
 from secli.training.optim import learning_rate, make_optimizer, set_learning_rate
 from secli.training.plan import batch_bounds, smallest_batch
 from secli.training.replicas.evaluate import count_errors

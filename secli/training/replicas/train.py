@@ -13,7 +13,7 @@ from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.store import ScaleDataset
 from secli.errors import InputError, InterruptedRunError, SecliError
 from secli.models.building import build
-from secli.records import TrainingRecord
+from secli.records.schema import TrainingRecord
 from secli.training.checkpoint import STATE_FILE, load_state
 from secli.training.determinism import reproducible
 from secli.training.devices import make_fabric

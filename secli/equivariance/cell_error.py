@@ -1,0 +1,309 @@
+"""One tap at one factor: images come in batch by batch, rows of the record come out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor
+
+from secli.action.fields import Acted, Canvas, Field, small_levels, without_levels
+from secli.equivariance.error import compare, measurable, squared_norm
+from secli.equivariance.features import taken, tensors
+from secli.equivariance.selection import ALL, Per, Selection, selections
+from secli.equivariance.statistics import bootstrap_interval
+from secli.metrics import METRICS
+from secli.models.contract import Features
+from secli.records.schema import CurveRow
+
+SMALLEST_PLANE = 4
+"""A shrunk map of fewer cells has no scale that could be compared."""
+FLOORED = 200
+"""Images after which the floor is known well enough: it is a property of the grid, and costs as much as Δ."""
+SMALLEST_SHARE = 0.1
+"""When a smaller share of the cells is compared, the value is null."""
+
+
+class Reading:
+    """The error of one part of a tap, image by image.
+
+    Parameters
+    ----------
+    metric : str
+        Which error.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.errors: list[Float64[Tensor, "n"]] = []
+        self.floors: list[Float64[Tensor, "n"]] = []
+        self.shares = Shares()
+        self.dead = 0
+        self.broken = 0
+
+    def add(
+        self,
+        raw: Sequence[Tensor],
+        acted: Acted,
+        actual: Sequence[Tensor],
+        halves: Sequence[Tensor] | None,
+        size: Float64[Tensor, "n"] | None = None,
+    ) -> None:
+        """Compare one batch.
+
+        Parameters
+        ----------
+        raw : sequence of tensors
+            Φ(f), for the size of rounding errors.
+        acted : Acted
+            L_sΦ(f), its background taken away.
+        actual : sequence of tensors
+            Φ(L_s f) likewise.
+        halves : sequence of tensors
+            L_√s L_√s Φ(f) likewise, of the first images of the batch, compared over the cells that the whole step
+            knows; None once the floor is known.
+        size : tensor (n,), optional
+            ‖Φ(f)‖², where it is known already.
+        """
+        if self.shares.add(compared_share(acted), len(raw[0])) == 0:
+            return
+        comparison = compare(acted, actual, self.metric)
+        if size is None:
+            size = squared_size(raw)
+        finite, alive = measurable(comparison, size, raw[0].dtype)
+        self.broken += int((~finite).sum())
+        self.dead += int((finite & ~alive).sum())
+        kept = finite & alive
+        self.errors.append(METRICS[self.metric].value(comparison)[kept].cpu())
+        if halves is not None:
+            count = len(halves[0])
+            again = compare(first_images(acted, count), halves, self.metric, comparison.expected[:count])
+            self.floors.append(METRICS[self.metric].value(again)[kept[:count]].cpu())
+
+    @property
+    def share(self) -> float | None:
+        """The share of cells compared, over all images."""
+        return self.shares.mean
+
+    def values(self) -> Float64[Tensor, "n"]:
+        """Return the errors of all images so far that could be measured."""
+        return joined(self.errors)
+
+    def reason(self, images: int, border: float) -> str | None:
+        """Say why there is no value of so many images, with so many pixels left out at the edges, if so."""
+        share = self.share
+        if share is not None and share < SMALLEST_SHARE:
+            hint = f" with a border of {border:.3g} px (--border chooses another)" if border else ""
+            return f"only {share:.1%} of the cells can be compared{hint}"
+        if len(self.values()) > 0:
+            return None
+        if self.broken:
+            return f"the features of {self.broken} of {images} images are not finite"
+        return f"dead tap: L_sΦ(f) vanishes for all {images} images"
+
+
+class Cell:
+    """The error of one tap at one factor.
+
+    Parameters
+    ----------
+    field : Field
+        How L_s acts at the tap.
+    factor : float
+        Scale factor s.
+    metric : str
+        Which error.
+    per : sequence of str
+        ``level``, ``channel``: also each of them by itself.
+    smallest_plane : float
+        Cells that the picture must cover.
+    floor : bool
+        Whether the floor is measured too.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        factor: float,
+        metric: str,
+        per: Sequence[Per] = (),
+        smallest_plane: float = SMALLEST_PLANE,
+        floor: bool = True,
+    ) -> None:
+        self.field = field
+        self.factor = factor
+        self.metric: str = metric
+        self.per = per
+        self.smallest_plane = smallest_plane
+        self.reason: str | None = None
+        self.cells: float | None = None
+        self.acted: Acted | None = None  # of the last batch: levels and lattice are the same for all
+        self.border = 0.0
+        self.small: list[int] = []  # levels of a pyramid that hold too few cells
+        self.unfloored = FLOORED if floor else 0  # images that the floor still waits for
+        self.readings: dict[Selection, Reading] = {ALL: Reading(metric)}
+
+    def add(
+        self,
+        raw: Features,
+        answer: Features,
+        base: Features,
+        actual: Features,
+        canvas: Canvas,
+        size: Float64[Tensor, "n"] | None = None,
+    ) -> None:
+        """Compare one batch.
+
+        Parameters
+        ----------
+        raw, answer : tensor or list
+            Φ(f) and Φ(L_s f): what they show of the cells that can be compared, and of the size of rounding errors.
+        base : tensor or list
+            Φ(f) with its background taken away.
+        actual : tensor or list
+            Φ(L_s f) likewise.
+        canvas : Canvas
+            The pictures.
+        size : tensor (n,), optional
+            ‖Φ(f)‖², where it is known already: it is the same at every factor.
+        """
+        self.border = canvas.border
+        plane = self.field.smallest_plane(base)
+        self.cells = None if plane is None else plane * min(1.0, self.factor)
+        if self.cells is not None and self.cells < self.smallest_plane - 1e-9:  # 12 cells at s = 1/3 are four
+            self.reason = (
+                f"the picture covers {self.cells:.2g} cells of this tap, fewer than {self.smallest_plane:g}"
+            )
+            return
+        acted = self.field.act(base, self.factor, canvas)
+        acted = self.field.compared(acted, raw, answer, self.factor, canvas)
+        known = acted.levels_used
+        self.small = small_levels(acted, self.factor, self.smallest_plane)
+        acted = without_levels(acted, self.small)
+        self.acted = acted._replace(features=[], masks=[])
+        if acted.levels_used == 0:
+            self.reason = (
+                f"no scale level of this tap maps onto another at this factor (0 of {acted.levels_total})"
+            )
+            if known:
+                self.reason += f" on which the picture covers {self.smallest_plane:g} cells"
+            return
+        halves = None
+        if self.unfloored:
+            few = taken(base, slice(self.unfloored))
+            halves = self.field.act(few, self.factor, canvas, steps=2).features
+            self.unfloored -= len(halves[0])
+        raws, actuals = tensors(raw), tensors(actual)
+        for selection in selections(base, acted, self.per):
+            reading = self.readings.setdefault(selection, Reading(self.metric))
+            if selection == ALL:
+                reading.add(raws, acted, actuals, halves, size)
+            else:
+                parts = (
+                    selection.of(raws),
+                    selection.acted(acted),
+                    selection.of(actuals),
+                    (None if halves is None else selection.of(halves)),
+                )
+                reading.add(*parts)
+
+    def rows(self, tap: str, images: int) -> list[CurveRow]:
+        """Return the rows of the record: means with their intervals, or null with the reason."""
+        return [self._row(tap, images, selection, reading) for selection, reading in self.readings.items()]
+
+    def row(self, tap: str, images: int) -> CurveRow:
+        """Return the row of the whole tap."""
+        return self._row(tap, images, ALL, self.readings[ALL])
+
+    def _row(self, tap: str, images: int, selection: Selection, reading: Reading) -> CurveRow:
+        reason = self.reason or reading.reason(images, self.border)
+        if self.reason is None and selection.level is not None and reading.share == 0 and not self.border:
+            reason = "L_s would take this level from off the stack"
+            if selection.level in self.small:
+                reason = f"the picture covers fewer than {self.smallest_plane:g} cells of this level"
+        errors = reading.values()
+        mean = median = low = high = floor = None
+        if reason is None:
+            low, high = bootstrap_interval(errors.numpy())
+            mean, median = float(errors.mean()), float(errors.quantile(0.5))
+            floors = joined(reading.floors)
+            floor = float(floors.mean()) if len(floors) else None
+        return CurveRow(
+            tap=tap,
+            field=self.field.reads_as(),
+            factor=self.factor,
+            mean=mean,
+            low=low,
+            high=high,
+            median=median,
+            floor=floor,
+            n=len(errors) if reason is None else 0,
+            dropped=reading.dead + reading.broken,
+            levels_used=self.acted.levels_used if self.acted else None,
+            levels_total=self.acted.levels_total if self.acted else None,
+            on_lattice=self.acted.on_lattice if self.acted else None,
+            level=selection.level,
+            channel=selection.channel,
+            compared=reading.share,
+            border=self.border,
+            reason=reason,
+        )
+
+
+class Shares:
+    """The shares of cells that are compared, image by image: their mean does not depend on the batches."""
+
+    def __init__(self) -> None:
+        self._shares: list[tuple[float, int]] = []
+
+    def add(self, share: float | Float64[Tensor, "n"], images: int) -> float:
+        """Take a batch of so many images, whose share is one or one each; return their mean."""
+        parts = [(share, images)] if isinstance(share, float) else [(one, 1) for one in share.tolist()]
+        self._shares += parts
+        return sum(one * count for one, count in parts) / images
+
+    @property
+    def mean(self) -> float | None:
+        """The mean over all images; None before the first."""
+        if len({share for share, _ in self._shares}) < 2:
+            return self._shares[0][0] if self._shares else None
+        total = math.fsum(share * count for share, count in self._shares)
+        return total / sum(count for _, count in self._shares)
+
+
+def joined(parts: Sequence[Float64[Tensor, "_"]]) -> Float64[Tensor, "n"]:
+    """Return the numbers of all batches as one tensor."""
+    return torch.cat(list(parts)) if parts else torch.empty(0, dtype=torch.float64)
+
+
+def compared_share(acted: Acted) -> float | Float64[Tensor, "n"]:
+    """Return the share of the tap's cells that are compared, 0 to 1: one, or one per image where they differ."""
+    return known_share(acted.features, acted.masks)
+
+
+def known_share(
+    features: Sequence[Tensor], masks: Sequence[Bool[Tensor, "..."] | None]
+) -> float | Float64[Tensor, "n"]:
+    """Return the share of cells that masks keep, over all levels and channels."""
+    sizes = [tensor[0].numel() for tensor in features]
+    kept = [
+        torch.ones(1, dtype=torch.float64) if mask is None else mask.double().flatten(1).mean(1).cpu()
+        for mask in masks
+    ]
+    share: Float64[Tensor, "n"] = sum(
+        (part * size for part, size in zip(kept, sizes, strict=True)), torch.zeros(1, dtype=torch.float64)
+    ) / sum(sizes)
+    return float(share) if len(share) == 1 else share
+
+
+def squared_size(features: Sequence[Tensor]) -> Float64[Tensor, "n"]:
+    """Return ‖F‖² of each image over all resolutions."""
+    return torch.stack([squared_norm(tensor) for tensor in features]).sum(0)
+
+
+def first_images(acted: Acted, count: int) -> Acted:
+    """Return L_s of the first images of a batch; a mask that holds for all images stays."""
+    masks = [mask if mask is None or len(mask) == 1 else mask[:count] for mask in acted.masks]
+    return acted._replace(features=[tensor[:count] for tensor in acted.features], masks=masks)

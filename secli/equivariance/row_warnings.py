@@ -1,0 +1,46 @@
+"""What a reader of one number must know: warnings, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from secli.records.schema import CurveRow
+
+FRAMED = "framed: pictures reach their edge, which is compared too once they shrink (see --border)"
+CUT = "cut: the magnified pictures leave the canvas, which is compared too (see --border)"
+FEW_CELLS = 8
+"""Below so many cells across, a feature map hardly has a scale."""
+
+
+def warnings(
+    row: CurveRow, *, cells: float | None, dark: bool, pointwise: Mapping[float, float]
+) -> tuple[str, ...]:
+    """Return the warnings of one row; none where nothing was measured or nothing changes.
+
+    Parameters
+    ----------
+    row : CurveRow
+        The reading.
+    cells : float, optional
+        Cells of the tap that the picture covers, across.
+    dark : bool
+        Whether nothing bright lies where an edge of the canvas cuts: for s < 1 the edge of the pictures, which
+        becomes a frame inside the canvas; for s > 1 the edge of the magnified pictures.
+    pointwise : mapping
+        The pointwise control's reading by factor: what sampling a nonlinearity costs by itself.
+    """
+    if row.mean is None or row.factor == 1:
+        return ()
+    found = []
+    if row.on_lattice is False:
+        found.append("off the lattice of scales: levels are interpolated")
+    if not dark and row.border == 0 and cells is not None:
+        found.append(FRAMED if row.factor < 1 else CUT)
+    if cells is not None and cells < FEW_CELLS:
+        found.append(f"tiny plane: the picture covers {cells:.2g} cells")
+    control = pointwise.get(row.factor)
+    if control is not None and 0 < row.mean < control and cells is not None:
+        found.append(
+            f"below the pointwise control ({control:.2g}): what sampling a nonlinearity costs by itself"
+        )
+    return tuple(found)

@@ -1,0 +1,371 @@
+"""From a foreign network and words about it to a model: taps chosen, fields checked, their place probed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from secli.action.fields import Field, Invariant, Pair, ScaleSpace
+from secli.errors import InputError, UnmatchedPatternError
+from secli.external.batch_independence import is_coarse, mixing, shape_with_batch
+from secli.external.cell_grid import Geometry, impossible
+from secli.external.field_text import UNDECLARED, Declaration, Layout
+from secli.external.hooked_model import Code, DeclaredModel, ExternalModel, declares_taps, tried
+from secli.external.hooks import LOGITS, Visit, find_logits, matches, select, trace
+from secli.external.missing_taps import unreadable
+from secli.external.probing import probe, probing
+from secli.external.restoring import fingerprint, image_dtype, in_eval_mode, on_device
+from secli.external.targets import Shape
+
+TRACED = 2
+"""Images of the pass that looks a network over: two, so that the batch axis can be told."""
+
+
+def adapt(
+    network: nn.Module,
+    normalise: nn.Module,
+    shape: Shape,
+    taps: Sequence[str] | None,
+    declared: Sequence[tuple[str, Declaration]] = (),
+    name: str = "network",
+    *,
+    code: Code = nullcontext,
+    device: torch.device | str = "cpu",
+    placed: bool = True,
+) -> ExternalModel:
+    """Put a network under the contract: choose its taps, check them in a few passes, probe what was not declared.
+
+    A tap that is found but cannot be measured is among the model's ``missing`` ones, with the reason.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In eval mode; it is left where and as it was.
+    normalise : nn.Module
+        What pixels go through first.
+    shape : tuple
+        Channels, height and width of the images.
+    taps, declared
+        As ``load_external`` takes them, the fields parsed.
+    name : str
+        What errors call the network.
+    code : callable, optional
+        What stands around every run of its code.
+    device : torch.device
+        Where its passes run.
+    placed : bool
+        Whether the taps are checked and placed; a list of taps does so by itself, for all of them at once.
+
+    Raises
+    ------
+    InputError
+        When it does not take such images, or a tap that was named cannot be found or read.
+    """
+    images = torch.rand(TRACED, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    with code():
+        materialise(network, normalise, images, name)
+    check_weights(network, name)
+    if declares_taps(network):
+        return _adapt_declared(network, normalise, images, taps, declared, name, code, device)
+    with code(), probing(network, device) as dtype, on_device(normalise, device), torch.no_grad():
+        pixels = normalise(images.to(device)).to(dtype)
+        visits, output = tried(name, images, lambda: trace(network, lambda: network(pixels.clone())))
+    logits, reason = find_logits(output, TRACED)
+    chosen = _chosen_taps(network, visits, taps, declared, logits is not None, reason)
+    shapes = {visit.name: visit.shape for visit in visits}
+    declarations, missing = _declarations(chosen, shapes, declared, taps)
+    kept: dict[str, Field] = {tap: each.field for tap, each in declarations.items()}
+    if LOGITS in chosen:
+        kept[LOGITS] = Invariant()
+    layouts = {tap: each.layout for tap, each in declarations.items()}
+    model = ExternalModel(network, normalise, kept, layouts, reason, code)
+    model.order, model.description = tuple(chosen), {"target": name}
+    for tap, why in missing.items():
+        model.drop_tap(tap, why)
+    if placed:
+        check_batch_axis(model, images, name, device)
+        _place(model, declarations, shapes, shape, device)
+    return model
+
+
+def materialise(network: nn.Module, normalise: nn.Module, images: Tensor, name: str) -> None:
+    """Let lazy modules draw the weights that they have not got before they see the first images."""
+    if any(is_lazy(weight) for weight in (*network.parameters(), *network.buffers())):
+        with in_eval_mode(network), torch.no_grad():
+            tried(name, images, lambda: network(normalise(images).clone()))
+
+
+def check_weights(network: nn.Module, name: str) -> None:
+    """Refuse a network whose weights have no values or are too coarse, by its name."""
+    try:
+        image_dtype(network)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def check_batch_axis(model: ExternalModel, images: Tensor, name: str, device: torch.device | str) -> None:
+    """Compare a pass with two pictures to one with the second of them alone, and keep what that shows in the model.
+
+    Taps whose shape depends on the number of pictures or whose numbers cannot be measured become missing ones; half
+    precision is remarked upon; ``model.mixes`` says whether a picture's features depend on its neighbours.
+
+    Raises
+    ------
+    InputError
+        When the network fails on one picture alone.
+    """
+    with probing(model, device) as dtype, torch.no_grad():
+        pixels = images.to(device, dtype)
+
+        def read(batch: Tensor) -> dict[str, Tensor]:
+            found, output = model.raw(batch)
+            logits, _ = find_logits(output, len(batch))
+            return found if logits is None else {**found, LOGITS: logits}
+
+        two = tried(name, images, lambda: read(pixels))
+        one = tried(f"{name}, given one picture alone,", images, lambda: read(pixels[1:]))
+        for tap in list(model.taps):
+            reason = shape_with_batch(one.get(tap), two.get(tap))
+            if reason is not None and tap == LOGITS:
+                reason = _lost_logits(model, pixels) or reason
+            reason = reason or unreadable(two[tap])
+            if reason is not None:
+                model.drop_tap(tap, reason)
+            elif is_coarse(two[tap]):
+                dtype_name = str(two[tap].dtype).removeprefix("torch.")
+                model.remarks[tap] = f"coarse: the features are {dtype_name}, read as float32"
+        kept = {tap: one[tap] for tap in model.taps if tap in one}
+        mixes = mixing(kept, two, bool(model.remarks))
+        # a network that draws noise is another matter, which the measurement names
+        if mixes is not None and mixing(kept, read(pixels[1:]), bool(model.remarks)) is None:
+            model.mixes = mixes
+
+
+def _lost_logits(model: ExternalModel, pixels: Tensor) -> str | None:
+    """Say why one picture, or else two, have no class scores."""
+    for batch in (pixels[1:], pixels):
+        _, reason = find_logits(model.raw(batch)[1], len(batch))
+        if reason is not None:
+            return reason
+    return None
+
+
+def _adapt_declared(
+    network: nn.Module,
+    normalise: nn.Module,
+    images: Tensor,
+    taps: Sequence[str] | None,
+    declared: Sequence[tuple[str, Declaration]],
+    name: str,
+    code: Code,
+    device: torch.device | str,
+) -> ExternalModel:
+    """Choose among the taps that a network declares itself."""
+    if declared:
+        raise UnmatchedPatternError(
+            f"--field {declared[0][0]}: {name} declares the fields of its taps itself; leave --field out",
+            "--field",
+            [pattern for pattern, _ in declared],
+        )
+    own: dict[str, Field] = dict(network.taps)  # type: ignore[arg-type]
+    chosen = list(own) if taps is None else select(list(own), taps, "--taps")
+    model = DeclaredModel(network, normalise, {tap: own[tap] for tap in chosen}, None, code)
+    with probing(model, device) as dtype, torch.no_grad():
+        pixels = images.to(device, dtype)
+        features = tried(name, images, lambda: model.features(pixels))
+        for tap in chosen:
+            if tap not in features:
+                raise InputError(f"{name}: declares a tap '{tap}' that its features do not hold")
+        alone = tried(f"{name}, given one picture alone,", images, lambda: model.features(pixels[1:]))
+        model.mixes = mixing(alone, features)
+    if LOGITS not in features:
+        model.logits_reason = f"{name} gives no tap '{LOGITS}'"
+    return model
+
+
+def spatial(visit: Visit) -> bool:
+    """Say whether a call gave a feature map (N, C, …, H, W) of more than one cell."""
+    shape = visit.shape
+    return shape is not None and len(shape) >= 4 and shape[0] == TRACED and min(shape[-2:]) > 1
+
+
+def _chosen_taps(
+    network: nn.Module,
+    visits: Sequence[Visit],
+    taps: Sequence[str] | None,
+    declared: Sequence[tuple[str, Declaration]],
+    has_logits: bool,
+    reason: str | None,
+) -> list[str]:
+    """Return the taps to measure, in the order of the forward pass."""
+    names = list(dict.fromkeys(visit.name for visit in visits))
+    everything = [name for name, _ in network.named_modules(remove_duplicate=False) if name]
+    if LOGITS not in names:
+        names.append(LOGITS)
+    select(names, [pattern for pattern, _ in declared if pattern != "**"], "--field", everything)
+    if taps is not None:
+        chosen = select(names, taps, "--taps", everything)
+        if LOGITS in chosen and not has_logits and LOGITS not in everything:
+            raise UnmatchedPatternError(f"--taps {LOGITS}: {reason}", "--taps", [LOGITS])
+        return chosen
+    patterns = [pattern for pattern, _ in declared if pattern != "**"]
+    wanted = {name for name in names if any(matches(name, pattern) for pattern in patterns)}
+    wanted |= {
+        *_outermost(network, visits),
+        *(visit.name for visit in visits if visit.bare and spatial(visit)),
+    }
+    if not wanted:
+        raise InputError(
+            "--taps: no module gives feature maps (N, C, H, W); name taps (--list-taps shows all) and declare "
+            "their fields (--field)"
+        )
+    return [name for name in names if name in wanted] + (
+        [LOGITS] if has_logits and LOGITS not in wanted else []
+    )
+
+
+def _outermost(network: nn.Module, visits: Sequence[Visit]) -> list[str]:
+    """Return the outermost modules that give feature maps; a lone container of them is opened."""
+    planes = {visit.name for visit in visits if spatial(visit)}
+    level = [name for name, _ in network.named_children()]
+    found = [name for name in level if name in planes]
+    while len(found) < 2:
+        opened = []
+        for name in level:
+            inner = [f"{name}.{child}" for child, _ in network.get_submodule(name).named_children()]
+            opened += inner if name in planes or not found else []
+        deeper = [name for name in opened if name in planes]
+        if not opened or (found and not deeper):
+            break
+        level, found = opened, deeper
+    return found
+
+
+def _declarations(
+    chosen: Sequence[str],
+    shapes: Mapping[str, tuple[int, ...] | None],
+    declared: Sequence[tuple[str, Declaration]],
+    taps: Sequence[str] | None,
+) -> tuple[dict[str, Declaration], dict[str, str]]:
+    """Return what holds at the chosen taps, and why nothing does at others.
+
+    Raises
+    ------
+    InputError
+        When a tap cannot be read that was asked for by its name, or that a field was declared for.
+    """
+    found: dict[str, Declaration] = {}
+    missing: dict[str, str] = {}
+    for tap in chosen:
+        if tap == LOGITS:
+            continue
+        try:
+            found[tap] = _declaration(tap, shapes[tap], declared)
+        except InputError as error:
+            if tap in (taps or ()) or any(matches(tap, pattern) for pattern, _ in declared):
+                raise
+            missing[tap] = str(error).removeprefix(f"--taps {tap}: ")
+    return found, missing
+
+
+def _declaration(
+    tap: str, shape: tuple[int, ...] | None, declared: Sequence[tuple[str, Declaration]]
+) -> Declaration:
+    """Return what holds at a tap, checked against the shape that was seen there."""
+    if shape is None:
+        raise InputError(f"--taps {tap}: this module returns no tensor")
+    size = "×".join(map(str, shape[1:]))
+    if len(shape) < 2 or shape[0] != TRACED:
+        raise InputError(
+            f"--taps {tap}: its output has the shape {tuple(shape)} for {TRACED} images: "
+            "its first axis is not the batch"
+        )
+    found = [each for pattern, each in declared if matches(tap, pattern)]
+    if not found:
+        if len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1)):
+            return Declaration(Invariant())
+        if len(shape) == 4:
+            return UNDECLARED
+        raise InputError(
+            f"--taps {tap}: its output (N, {size.replace('×', ', ')}) needs a field: {_hint(tap, shape)}"
+        )
+    chosen = found[-1]
+    if isinstance(chosen.field, Invariant):
+        return chosen
+    try:
+        planes = chosen.layout.to_planes(torch.empty(shape, device="meta"))
+    except ValueError as error:
+        raise InputError(f"--field for tap {tap}: {error}") from None
+    if isinstance(chosen.field, ScaleSpace):
+        levels = len(chosen.field.scales)
+        if planes.ndim < 5 or planes.shape[2] != levels:
+            raise InputError(
+                f"--field for tap {tap}: a scale space of {levels} levels is (N, C, {levels}, …, H, W), "
+                f"not {tuple(shape)}"
+            )
+    elif planes.ndim < 4:
+        raise InputError(
+            f"--field for tap {tap}: a plane is (N, C, …, H, W), not {tuple(shape)}: {_hint(tap, shape)}"
+        )
+    return chosen
+
+
+def _hint(tap: str, shape: tuple[int, ...]) -> str:
+    """Suggest a declaration for a shape that is no plane."""
+    if len(shape) == 3:
+        for prefix in range(8):
+            side = round((shape[1] - prefix) ** 0.5)
+            if side > 1 and side * side == shape[1] - prefix:
+                return f"--field '{tap}=tokens:{side}x{side}" + f"+{prefix}" * bool(prefix) + "', for example"
+        return f"--field '{tap}=tokens:ROWSxCOLUMNS+PREFIX' with {shape[1]} tokens in all, or invariant"
+    return f"--field '{tap}=scale:…' with its levels, or invariant"
+
+
+def _place(
+    model: ExternalModel,
+    declarations: Mapping[str, Declaration],
+    shapes: Mapping[str, tuple[int, ...] | None],
+    image: Shape,
+    device: torch.device | str,
+) -> None:
+    """Probe the strides and origins that were left out, and put them into the model's fields."""
+    opened = [tap for tap, each in declarations.items() if each.open and tap in model.taps]
+    if not opened:
+        return
+    model.geometry, model.probed = probe(model, image, opened, device), (image, fingerprint(model))
+    for tap in opened:
+        geometry, cells = model.geometry.get(tap), cells_of(declarations[tap].layout, shapes[tap])
+        reason = unplaced(geometry, cells, image[1:])
+        if geometry is None or reason is not None:
+            model.geometry.pop(tap, None)
+            model.drop_tap(
+                tap,
+                f"its cells cannot be placed in the image ({reason}); declare it, for example "
+                f"--field '{tap}=channels-last' or '{tap}=plane,stride=4,origin=1.5'",
+            )
+            continue
+        origin = None if geometry.centred else _pair(geometry.origin)
+        model.set_field(tap, declarations[tap].placed(_pair(geometry.stride), origin))
+
+
+def cells_of(layout: Layout, shape: tuple[int, ...] | None) -> tuple[int, int]:
+    """Return rows and columns of the map that features of a shape are read as."""
+    planes = layout.to_planes(torch.empty(shape or (), device="meta"))
+    return planes.shape[-2], planes.shape[-1]
+
+
+def unplaced(geometry: Geometry | None, cells: tuple[int, int], image: tuple[int, int]) -> str | None:
+    """Say why a map's cells cannot be placed in the image, from what was probed; None when they can."""
+    if geometry is not None:
+        return impossible(geometry, cells, image)
+    if min(cells) < 2:
+        return f"it has {cells[0]} rows and {cells[1]} columns, and one says nothing of a stride"
+    return "the image does not move it"
+
+
+def _pair(values: tuple[float, float]) -> Pair:
+    return values[0] if values[0] == values[1] else values

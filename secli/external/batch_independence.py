@@ -1,0 +1,98 @@
+"""What a foreign network is asked before its numbers are trusted: do they depend on how many pictures go in?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from secli.external.missing_taps import COARSE
+from secli.models.contract import Features
+
+MIXED = 1e-3
+"""How far a picture's features may change with its neighbours: float32 rounds differently in other batches."""
+MIXED_COARSELY = 0.05
+"""The same where features are computed in half precision."""
+
+ROUNDED = 1e-6
+"""A change of this small a part of the largest tap's norm is one of rounding: sums of so much may cancel to nothing."""
+
+FEW = 0.005
+"""The share of numbers below which a change is one of rounding."""
+
+
+def mixing(alone: Mapping[str, Features], among: Mapping[str, Features], coarse: bool = False) -> str | None:
+    """Say how a picture's features depend on the others of its batch; None when they do not.
+
+    Parameters
+    ----------
+    alone, among : mapping
+        The features by tap of one picture alone, and of a batch in which it is the last.
+    coarse : bool
+        Whether the network computes in half precision.
+    """
+    negligible = ROUNDED * max(
+        (float(_finite(part).norm()) for one in alone.values() for part in _list(one)), default=0.0
+    )
+    for tap, features in alone.items():
+        if tap not in among:
+            continue
+        pairs = zip(_list(features), _list(among[tap]), strict=True)
+        change = max(_change(one[-1], many[-1], negligible) for one, many in pairs)
+        if change > (MIXED_COARSELY if coarse else MIXED):
+            return f"tap '{tap}' of a picture changes by {change:.1%} with the other pictures of its batch"
+    return None
+
+
+def shape_with_batch(one: Tensor | None, two: Tensor | None) -> str | None:
+    """Say how the shape of features depends on the number of pictures; None when the first axis counts them.
+
+    Parameters
+    ----------
+    one, two : tensor, optional
+        The features of one picture and of two; None where the pass did not call the module.
+    """
+    if one is None or two is None:
+        return f"a pass with {'one picture' if one is None else 'two pictures'} does not call it"
+    if one.ndim and two.ndim and one.shape[1:] == two.shape[1:] and (len(one), len(two)) == (1, 2):
+        return None
+    return (
+        f"its shape is {tuple(one.shape)} for one picture and {tuple(two.shape)} for two: "
+        "its first axis is not always the batch"
+    )
+
+
+def is_coarse(tensor: Tensor) -> bool:
+    """Say whether numbers are in half precision."""
+    return tensor.dtype in COARSE
+
+
+def _list(features: Features) -> list[Tensor]:
+    return features if isinstance(features, list) else [features]
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    return torch.nan_to_num(tensor.double(), posinf=0.0, neginf=0.0)
+
+
+def _size(tensor: Tensor) -> float:
+    """Return the root of the mean square."""
+    return float(_finite(tensor).norm()) / math.sqrt(max(1, tensor.numel()))
+
+
+def _change(one: Tensor, other: Tensor, negligible: float) -> float:
+    """Return ‖a − b‖ / max(‖a‖, ‖b‖); what is not finite is left to the measurement.
+
+    0 where next to no number changes: a maximum over directions that are all but equal may turn with the rounding.
+    """
+    if one.shape != other.shape:
+        return float("inf")
+    a, b = _finite(one), _finite(other)
+    size = float(torch.maximum(a.norm(), b.norm()))
+    if size == 0 or _size(a - b) <= negligible:
+        return 0.0
+    gap = (a - b).abs()
+    changed = float((gap > MIXED * size / gap.numel() ** 0.5).double().mean())
+    return float(gap.norm()) / size if changed > FEW else 0.0

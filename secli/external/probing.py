@@ -1,0 +1,341 @@
+"""Where the cells of a feature map lie in the image, and how far they see: measured, for any network.
+
+The gradient of one cell with respect to the image is spread about the place that the cell looks at (its effective
+receptive field: Luo et al., *Understanding the Effective Receptive Field in Deep CNNs*, NeurIPS 2016, section 2).
+Its centroid over random images is the cell's position; positions of several cells give stride and origin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from secli.errors import UnknownNameError
+from secli.external.cell_grid import ASYMMETRY, PRECISION, Axis, Geometry, asymmetry, fitted, radius_of
+from secli.external.missing_taps import tap_remarks
+from secli.external.probing_forward import Run, Take, one_by_one, respond
+from secli.external.restoring import image_dtype, in_eval_mode, on_device
+from secli.models.contract import Features
+
+CELLS = 4
+"""Cells along the diagonal of a map's inner half whose positions are measured."""
+ROUNDS = (4, 16)
+"""Fewest and most rounds of random images; the spread between rounds is the noise."""
+FeatureReader = Callable[[Tensor], Mapping[str, Features]]
+
+
+def probe(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    taps: Sequence[str] | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Geometry]:
+    """Measure stride, origin and receptive-field radius of a network's feature maps.
+
+    Per tap, cells on the diagonal of the inner half of the map; per cell the mean over random images of |∂F/∂f|,
+    F a random mixture of the cell's channels (and levels), each image's gradient brought to the same mass. A cell's
+    position is the centroid in the widest window about itself that the image holds, so that neither the image's edge
+    nor an even spread over the whole image (attention) pulls it aside. A line through the positions gives stride and
+    origin, which are brought to exact values (multiples of 1/4, the ratio of the sizes, a centred grid) within their
+    noise.
+
+    Parameters
+    ----------
+    model : Model
+        A network with ``features``; it is measured in eval mode, and left as it was.
+    input_shape : tuple
+        Channels, height and width of the images.
+    taps : sequence of str, optional
+        Which taps; default: all of them.
+    device : torch.device
+        Where to compute.
+    on_progress : callable, optional
+        Called with (taps that are settled, taps in all).
+
+    Returns
+    -------
+    dict
+        By tap. Left out: taps without a plane (fewer than two cells along a side), and those that the image does
+        not move. A tap that no gradient leaves is placed by its responses to noise (``responses``). On maps of fewer
+        than four cells the image's edge cuts every receptive field and the values are rough.
+
+    Raises
+    ------
+    UnknownNameError
+        When a wanted tap is not declared.
+    """
+    with probing(model, device) as dtype:
+        known = _known(model, input_shape, device, dtype)
+        for name in taps or ():
+            if name not in known:
+                raise UnknownNameError("tap", name, known)
+        wanted = {name: _plane(known[name]) for name in known if taps is None or name in taps}
+        samples = {
+            name: _Samples(plane, input_shape[1:])
+            for name, plane in wanted.items()
+            if plane is not None and min(plane.shape[-2:]) > 1
+        }
+        _follow_gradients(model, samples, input_shape, device, dtype, on_progress)
+        found = {name: each.geometry() for name, each in samples.items()}
+        silent = {name: samples[name].map for name, geometry in found.items() if geometry is None}
+        if silent:
+            coarse = bool(tap_remarks(model))
+            responses = respond(reading(model), input_shape, silent, device, dtype, coarse=coarse)
+            found.update(responses)
+    return {name: geometry for name, geometry in found.items() if geometry is not None}
+
+
+def reading(model: nn.Module) -> Run:
+    """Return a run of a model that gives the plane of each of its taps, as :func:`respond` takes it."""
+    read: FeatureReader = model.features  # type: ignore[assignment]
+
+    def run(batch: Tensor, take: Take) -> None:
+        for name, features in read(batch).items():
+            plane = _plane(features)
+            if plane is not None:
+                take(name, plane)
+
+    return one_by_one(run) if getattr(model, "mixes", None) else run
+
+
+def _known(
+    model: nn.Module, shape: tuple[int, int, int], device: torch.device | str, dtype: torch.dtype
+) -> Mapping[str, Features]:
+    read: FeatureReader = model.features  # type: ignore[assignment]
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return read(images.to(device, dtype))
+
+
+def _follow_gradients(
+    model: nn.Module,
+    samples: Mapping[str, _Samples],
+    shape: tuple[int, int, int],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """Give the samples the gradients of their cells, round by round, until all are settled or have none."""
+    generator = torch.Generator().manual_seed(0)
+    torch.rand(
+        CELLS, *shape, generator=generator
+    )  # keeps what is drawn, and so what was measured before, the same
+    count, unsettled = len(samples), dict(samples)
+    for turn in range(ROUNDS[1]):
+        images = torch.rand(CELLS, *shape, generator=generator).to(device, dtype)
+        if not unsettled:
+            return
+        try:
+            gradients = _Gradients(model, images)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception:  # tensors of inference mode, operators that work in place: nothing to follow
+            return
+        for name, each in list(unsettled.items()):
+            if turn == 0:
+                each.see(gradients.of_plane(name, generator))
+            each.add(gradients.of_cells(name, each.cells, generator))
+            if each.settled() or (turn + 1 >= ROUNDS[0] and not each.profiles):
+                del unsettled[name]
+        if on_progress:
+            on_progress(count - len(unsettled), count)
+
+
+@contextmanager
+def probing(model: nn.Module, device: torch.device | str) -> Iterator[torch.dtype]:
+    """Put a network on a device in eval mode, its weights without gradients; restore all of it after.
+
+    Yields
+    ------
+    torch.dtype
+        The type of the network's weights, which the images must take.
+    """
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with on_device(model, device), in_eval_mode(model):
+        try:
+            for parameter in learned:
+                parameter.requires_grad_(False)
+            with torch.inference_mode(False):
+                yield image_dtype(model)
+        finally:
+            for parameter in learned:
+                parameter.requires_grad_(True)
+
+
+def windowed_centroids(
+    profiles: Float64[np.ndarray, "m n"], low: float, high: float
+) -> Float64[np.ndarray, "m"]:
+    """Return the centroid of each profile in the widest window about itself that lies between two ends.
+
+    The fixed point of c ← Σ x p(x) / Σ p(x) over |x − c| ≤ w, w the distance from c to the nearer end. Where one end
+    of a symmetric profile is cut off, the plain centroid is pulled to the other side and this one is not; nor does a
+    constant added to the profile move it.
+
+    Parameters
+    ----------
+    profiles : array (m, n)
+        Non-negative values at 0 … n − 1, no row all zero.
+    low, high : float
+        The ends, as coordinates: −0.5 and n − 0.5 for the whole axis.
+    """
+    places = np.arange(profiles.shape[1])
+    centres: Float64[np.ndarray, "m"] = profiles @ places / profiles.sum(1)
+    for _ in range(200):
+        reach = np.minimum(centres - low, high - centres)
+        # a pixel at the window's end counts by the part of it that lies inside
+        inside = np.clip(reach[:, None] + 0.5 - np.abs(places - centres[:, None]), 0, 1) * profiles
+        mass = inside.sum(1)
+        moved = np.where(mass > 0, inside @ places / np.where(mass > 0, mass, 1), centres)
+        settled = np.abs(moved - centres).max() < 1e-5
+        centres = moved
+        if settled:
+            break
+    return centres
+
+
+class _Samples:
+    """The gradients of a few cells of one tap, over rounds of images."""
+
+    def __init__(self, plane: Tensor, image: tuple[int, int]) -> None:
+        self.image, self.map = image, (int(plane.shape[-2]), int(plane.shape[-1]))
+        self.channels = plane[0, ..., 0, 0].numel()
+        self.cells = list(zip(*(_inner_cells(n) for n in self.map), strict=True))
+        self.total = np.zeros(image)  # of the middle cell
+        self.profiles: list[tuple[np.ndarray, np.ndarray]] = []  # per round: (cells, height), (cells, width)
+        self.seen = tuple((-0.5, pixels - 0.5) for pixels in image)
+
+    def see(self, gradient: Float64[np.ndarray, "one h w"] | None) -> None:
+        """Take in the gradient of all cells: margins that no cell sees do not belong to the picture."""
+        if gradient is None:
+            return
+        lit = [np.flatnonzero(gradient[0].sum(1)), np.flatnonzero(gradient[0].sum(0))]
+        self.seen = tuple(
+            (axis[0] - 0.5, axis[-1] + 0.5) if len(axis) else old
+            for axis, old in zip(lit, self.seen, strict=True)
+        )
+
+    def add(self, gradients: Float64[np.ndarray, "cells h w"] | None) -> None:
+        """Take in one round: one image per cell."""
+        if gradients is None:
+            return
+        mass = gradients.sum((1, 2), keepdims=True)
+        if not np.isfinite(mass).all() or (mass == 0).any():
+            return
+        gradients = gradients / mass
+        self.total += gradients[len(self.cells) // 2]
+        self.profiles.append((gradients.sum(2), gradients.sum(1)))
+
+    def positions(self, axis: int) -> tuple[Float64[np.ndarray, "cells"], float]:
+        """Return the cells' positions along an axis, and their standard error by leaving out one round at a time."""
+        rounds = np.stack([profiles[axis] for profiles in self.profiles])
+        total = rounds.sum(0)
+        count = len(rounds)
+        every = np.concatenate([total[None], total - rounds]).reshape(-1, rounds.shape[-1])
+        places = windowed_centroids(every, *self.seen[axis]).reshape(count + 1, -1)
+        spread = places[1:].std(0) * math.sqrt(count - 1)
+        return places[0], float(np.sqrt((spread**2).mean()))
+
+    def settled(self) -> bool:
+        """Say whether the noise is small enough that no further round is needed."""
+        if len(self.profiles) < ROUNDS[0]:
+            return False
+        found = [self.positions(axis) for axis in range(2)]
+        middle = len(self.cells) // 2
+        inexact = ASYMMETRY / 2 * radius_of(self.total, (found[0][0][middle], found[1][0][middle]))
+        return all(
+            noise < max(PRECISION * self.image[axis] / self.map[axis], inexact)
+            for axis, (_, noise) in enumerate(found)
+        )
+
+    def geometry(self) -> Geometry | None:
+        """Return what the gradients say; None when there were too few of them."""
+        if len(self.profiles) < ROUNDS[0]:
+            return None
+        found = [self.positions(axis) for axis in range(2)]
+        middle = len(self.cells) // 2
+        radius = radius_of(self.total, (found[0][0][middle], found[1][0][middle]))
+        axes = [
+            Axis([cell[k] for cell in self.cells], *found[k], self.map[k], self.image[k], self.seen[k])
+            for k in range(2)
+        ]
+        return fitted(axes, radius, asymmetry(self.channels, radius))
+
+
+def _inner_cells(count: int) -> list[int]:
+    """Return CELLS cells of the inner half of an axis, from its start; all fall on few cells of a small map."""
+    low, high = (count - 1) / 4, 3 * (count - 1) / 4
+    if count <= 4:
+        low, high = (count - 1) // 2, (count - 1) // 2 + 1
+    return [round(float(place)) for place in np.linspace(low, high, CELLS)]
+
+
+def _plane(features: Features) -> Tensor | None:
+    """Return the features as one tensor with a plane; of a pyramid the finest level."""
+    tensor = features[0] if isinstance(features, list) else features
+    return tensor if tensor.ndim >= 4 else None
+
+
+class _Gradients:
+    """The features of a few images with the graph behind them, and the gradients of cells of these.
+
+    A network that mixes the pictures of a batch is given each image together with a fixed one.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        read: FeatureReader = model.features  # type: ignore[assignment]
+        self.leaves = [images] if not getattr(model, "mixes", None) else list(images.unsqueeze(1))
+        others = images[:0] if len(self.leaves) == 1 else images[:1].flip(-1)
+        self.leaves = [leaf.detach().clone().requires_grad_() for leaf in self.leaves]
+        with torch.enable_grad():
+            self.features = [read(torch.cat([leaf, others])) for leaf in self.leaves]
+
+    def of_plane(self, name: str, generator: torch.Generator) -> Float64[np.ndarray, "one h w"] | None:
+        """Return the magnitude of the gradient of all cells, summed over images."""
+        planes = [self._plane(name, k)[: len(leaf)] for k, leaf in enumerate(self.leaves)]
+        found = self._gradient([[plane] for plane in planes], generator)
+        return None if found is None else found.sum(0, keepdims=True)
+
+    def of_cells(
+        self, name: str, cells: Sequence[tuple[int, int]], generator: torch.Generator
+    ) -> Float64[np.ndarray, "n h w"] | None:
+        """Return the magnitude of the gradient of cell k in image k."""
+        parts: list[list[Tensor]] = [[] for _ in self.leaves]
+        for k, (row, column) in enumerate(cells):
+            leaf, image = (0, k) if len(self.leaves) == 1 else (k, 0)
+            parts[leaf].append(self._plane(name, leaf)[image][..., row, column])
+        return self._gradient(parts, generator)
+
+    def _plane(self, name: str, leaf: int) -> Tensor:
+        plane = _plane(self.features[leaf][name])
+        assert plane is not None
+        return plane
+
+    def _gradient(
+        self, parts: Sequence[Sequence[Tensor]], generator: torch.Generator
+    ) -> Float64[np.ndarray, "n h w"] | None:
+        """Return |∂/∂f| of random mixtures of the parts behind each leaf, summed over the image's channels."""
+        found = []
+        for leaf, group in zip(self.leaves, parts, strict=True):
+            weights = [torch.randn(part.shape, generator=generator).to(part) for part in group]
+            mixture = torch.stack([(p * w).sum() for p, w in zip(group, weights, strict=True)]).sum()
+            if not mixture.requires_grad:
+                return None
+            try:
+                grads = torch.autograd.grad(mixture, leaf, retain_graph=True, allow_unused=True)
+            except RuntimeError:  # an operator that has no derivative, or one that worked in place
+                return None
+            gradient = cast("Tensor | None", grads[0])
+            if gradient is None:
+                return None
+            found.append(gradient.detach().abs().sum(1).double().cpu().numpy())
+        magnitude: np.ndarray = np.concatenate(found)
+        return magnitude

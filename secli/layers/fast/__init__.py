@@ -1,0 +1,1 @@
+"""Quicker ways to the values of the plain layers."""

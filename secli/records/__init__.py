@@ -1,0 +1,1 @@
+"""Records: their schema, and what makes two of them the same."""

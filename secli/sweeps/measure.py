@@ -1,0 +1,235 @@
+"""Measuring one network on one set of pictures, as a record; it prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from secli.config import MeasureSettings, TrainingSettings, validated
+from secli.datasets.pictures import Pictures, open_pictures
+from secli.equivariance.attribution import local_errors, without_stages
+from secli.equivariance.controls import controls
+from secli.equivariance.curves import measure_curves
+from secli.equivariance.lie import lie_derivatives, null_row
+from secli.equivariance.record import equivariance_record
+from secli.errors import InputError, SecliError
+from secli.models.contract import Model
+from secli.provenance import origin_of_weights
+from secli.records.schema import EquivarianceRecord, ModelInfo
+from secli.training.determinism import reproducible
+from secli.training.devices import device_name, on_this_machine
+from secli.training.load import Subject
+from secli.training.plan import ImageShape, check_images, outputs
+
+Watch = Callable[[str, str, int, int], None]
+"""Called with (network or control, what is measured of it, passes done, passes in all)."""
+
+
+def unwatched(network: str, what: str, done: int, total: int) -> None:
+    """Show nothing."""
+    del network, what, done, total
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is measured of each network.
+
+    Attributes
+    ----------
+    settings
+        Of the curves.
+    lie, local, controls
+        Whether the Lie derivative, the stages by themselves, the controls are measured too.
+    kinds
+        Kinds of layers that are measured by themselves.
+    """
+
+    settings: MeasureSettings
+    lie: bool = False
+    local: bool = False
+    kinds: tuple[str, ...] = ()
+    controls: bool = False
+
+
+def machine(device: str, threads: int) -> TrainingSettings:
+    """Return the device and the threads to work with, resolved for this machine.
+
+    Norms are summed in float64, which Metal does not have: there the CPU measures.
+    """
+
+    if device == "mps":
+        raise InputError("--device mps: measuring needs float64, which Metal does not have; use --device cpu")
+    asked = validated(TrainingSettings, {"device": device, "threads": threads}, "equivariance")
+    where = on_this_machine(asked)
+    return where.model_copy(update={"device": "cpu"}) if where.device == "mps" else where
+
+
+def pictures_for(subject: Subject, place: Path, settings: MeasureSettings) -> Pictures:
+    """Open the pictures in the shape that a network takes, and check that it takes them."""
+
+    shape = None
+    if subject.foreign:
+        channels, height, width = subject.info.options["input"]
+        shape = (channels, height, width)
+    pictures = open_pictures(place, input_shape=shape, images=settings.images)
+    channels, height, width = pictures.images.shape[1:]
+    images = ImageShape(str(place), channels, height, width)
+    if not subject.foreign:
+        check_images(images, subject.info.name, subject.info.options)
+        outputs(images, subject.info.name, cast("nn.Module", subject.model))
+    return pictures
+
+
+def measure_subject(
+    subject: Subject,
+    pictures: Pictures,
+    wanted: Wanted,
+    where: TrainingSettings,
+    watch: Watch = unwatched,
+    remark: Callable[[str], None] = lambda text: None,
+) -> EquivarianceRecord:
+    """Measure one network, and its controls where they are wanted.
+
+    Parameters
+    ----------
+    subject : Subject
+        The network.
+    pictures : Pictures
+        In the shape that it takes (see :func:`pictures_for`).
+    wanted : Wanted
+        What is measured.
+    where : TrainingSettings
+        Device and threads, as :func:`machine` resolves them.
+    watch, remark : callable, optional
+        Receive the progress, and what a reader of the numbers must know.
+    """
+    for text in remarks(subject, pictures):
+        remark(text)
+    with reproducible(where, strict=False):
+        record = _measured(subject, subject.model, subject.info, pictures, wanted, where, watch, remark)
+        if not wanted.controls:
+            return record
+        beside = controls(
+            subject.model,
+            name=subject.info.name,
+            options=subject.info.options,
+            parameters=subject.info.parameters,
+            image_shape=(pictures.images.shape[1], pictures.images.shape[2], pictures.images.shape[3]),
+            classes=max(2, len(pictures.classes)),
+            seed=subject.seed,
+            on_missing=lambda control, reason: remark(f"no control '{control}': {reason}"),
+        )
+        only_curves = Wanted(wanted.settings.model_copy(update={"taps": None, "factors": _factors(record)}))
+        records = []
+        for control, network, info in beside:
+            if control == "untrained" and subject.fresh:  # that is the network itself
+                continue
+            try:
+                records.append(
+                    _measured(subject, network, info, pictures, only_curves, where, watch, control=control)
+                )
+            except SecliError as error:
+                remark(f"no control '{control}': {error}")
+    return record.model_copy(update={"controls": records})
+
+
+def _factors(record: EquivarianceRecord) -> tuple[float, ...]:
+    """Return the factors of a record: its controls are measured at the same ones."""
+    return tuple(dict.fromkeys(row.factor for row in record.rows))
+
+
+def _measured(
+    subject: Subject,
+    network: Model,
+    info: ModelInfo,
+    pictures: Pictures,
+    wanted: Wanted,
+    where: TrainingSettings,
+    watch: Watch,
+    remark: Callable[[str], None] = lambda text: None,
+    control: str | None = None,
+) -> EquivarianceRecord:
+    settings, images, device = wanted.settings, pictures.images, where.device
+    title = control or info.name
+    curves = measure_curves(
+        network,
+        images,
+        settings,
+        labels=pictures.labels,
+        classes=len(pictures.classes),
+        on_black=pictures.on_black,
+        device=device,
+        on_progress=lambda done, total: watch(title, "curves", done, total),
+    )
+    for text in curves.remarks:
+        remark(f"{title}: {text}")
+    lie, local = [], []
+    if wanted.lie:
+        try:
+            lie = lie_derivatives(
+                network,
+                images,
+                settings,
+                on_black=pictures.on_black,
+                device=device,
+                on_progress=lambda done, total: watch(title, "Lie derivative", done, total),
+            )
+        except SecliError as error:
+            # what was measured so far is not lost with it
+            remark(f"{title}: {error}")
+            fields = {row.tap: row.field for row in curves.rows}
+            lie = [null_row(tap, str(error), field) for tap, field in fields.items()]
+    if wanted.local or wanted.kinds:
+        local = without_stages(network, settings) if wanted.local else []
+        local += local_errors(
+            network,
+            images,
+            settings,
+            kinds=wanted.kinds,
+            on_black=pictures.on_black,
+            device=device,
+            on_progress=lambda done, total: watch(title, "parts", done, total),
+        )
+    fresh = control is not None
+    return equivariance_record(
+        curves,
+        settings,
+        pictures.info.model_copy(update={"order": pictures.order}),
+        info,
+        seed=subject.seed,
+        device=device_name(device),
+        threads=where.threads,
+        weights=origin_of_weights({}, subject.seed) if fresh else subject.weights,
+        training=None if fresh else subject.record,
+        run=None if fresh or subject.run is None else str(subject.run),
+        lie=lie,
+        local=local,
+        control=control,
+    )
+
+
+def remarks(subject: Subject, pictures: Pictures) -> list[str]:
+    """Return what a reader of the numbers must know about the images."""
+    found = [*pictures.remarks, *weights_taken(subject.info.options)]
+    if pictures.scaled:
+        found.append(f"the images of {pictures.info.path} are rescaled already; factors count on top of that")
+    trained = None if subject.record is None else subject.record.data.realisation
+    if trained is not None and trained != pictures.info.realisation:
+        found.append(f"{subject.run} was trained on r{trained}, whose training images may be among these")
+    return found
+
+
+def weights_taken(options: Mapping[str, Any]) -> list[str]:
+    """Return what of a file of weights was taken, and how its names were changed."""
+    file, state, prefix = (options.get(key) for key in ("weights", "weights_state", "weights_prefix"))
+    told = [
+        f"the state dict '{state}' is taken" * (state is not None),
+        f"'{prefix}' is stripped from the front of all names" * (prefix is not None),
+        f"{', '.join(options.get('weights_left_out', ()))} left out" * ("weights_left_out" in options),
+    ]
+    parts = [part for part in told if part]
+    return [f"--weights {file}: {'; '.join(parts)}"] if parts else []

@@ -1,0 +1,147 @@
+"""What a run remembers of its epochs: their figures, the weights kept so far, and the files that follow from both."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secli.records.schema import ModelInfo, TrainingResults
+from secli.storage.writing import write_text
+from secli.training.checkpoint import WEIGHTS_FILE, Weights, save_weights
+from secli.training.events import EpochEnded
+
+METRICS_FILE = "metrics.jsonl"
+
+Bounds = Sequence[tuple[int, int]]
+"""Where each batch of an epoch begins and ends."""
+
+
+@dataclass
+class Ledger:
+    """The epochs of one run and the best weights among them.
+
+    Attributes
+    ----------
+    run
+        The run directory.
+    model
+        What the weights' header says.
+    history
+        The figures of each epoch, as ``metrics.jsonl`` holds them.
+    best_epoch, best_error, best_weights
+        The epoch of the strictly lowest validation error; infinite where there are no validation images.
+    """
+
+    run: Path
+    model: ModelInfo
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_error: float = math.inf
+    best_weights: Weights = field(default_factory=dict)
+
+    def close_epoch(
+        self,
+        epoch: int,
+        bounds: Bounds,
+        losses: Float[Tensor, "steps"],
+        wrong: int,
+        val_error: float | None,
+        lr: float,
+        seconds: float,
+        weights: Callable[[], Weights],
+    ) -> EpochEnded:
+        """Enter the figures of an epoch, and keep its weights if they are the best.
+
+        Parameters
+        ----------
+        epoch : int
+            From 1.
+        bounds : sequence of (int, int)
+            The batches.
+        losses : Tensor
+            Mean loss of each batch, on the CPU.
+        wrong : int
+            Training images misclassified.
+        val_error : float, optional
+            Fraction of validation images misclassified; None without such images: then the last epoch is kept.
+        lr, seconds : float
+            Learning rate and wall time of the steps.
+        weights : callable
+            Gives a copy of the weights; called only if they are kept.
+        """
+        sizes = torch.tensor([end - start for start, end in bounds])
+        count = bounds[-1][1]
+        ended = EpochEnded(
+            epoch=epoch,
+            train_loss=float((losses.double() * sizes).sum()) / count,
+            train_error=wrong / count,
+            val_error=val_error,
+            lr=lr,
+            seconds=seconds,
+            images_per_second=count / seconds,
+            best=val_error is None or val_error < self.best_error,
+        )
+        self.history.append({key: value for key, value in asdict(ended).items() if key != "best"})
+        if ended.best:
+            self.best_epoch, self.best_weights = epoch, weights()
+            self.best_error = math.inf if val_error is None else val_error
+        return ended
+
+    def results(self, test_error: float | None, test_images: int) -> TrainingResults:
+        """Return what the finished run came to."""
+        return TrainingResults(
+            test_error=test_error,
+            test_images=test_images,
+            validation_error=None if self.best_error == math.inf else self.best_error,
+            best_epoch=self.best_epoch,
+            epochs=len(self.history),
+            train_seconds=sum(row["seconds"] for row in self.history),
+            images_per_second=statistics.median(row["images_per_second"] for row in self.history),
+        )
+
+    def write(self, weights: bool) -> None:
+        """Write the metrics, and the kept weights if asked."""
+        lines = (json.dumps(row) for row in self.history)
+        write_text(self.run / METRICS_FILE, "".join(f"{line}\n" for line in lines))
+        if weights:
+            save_weights(self.run / WEIGHTS_FILE, self.best_weights, self.model)
+
+    def state(self) -> dict[str, Any]:
+        """Return its share of the saved state."""
+        return {
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "best_error": self.best_error,
+            "best_weights": self.best_weights,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take its share of a saved state."""
+        self.history = state["history"]
+        self.best_epoch, self.best_error = state["best_epoch"], state["best_error"]
+        self.best_weights = state["best_weights"]
+
+
+def divergence(losses: Float[Tensor, "steps"], epoch: int, lr: float) -> str | None:
+    """Say where in an epoch the loss stopped being finite; None where it did not."""
+    bad = torch.nonzero(~torch.isfinite(losses))
+    if not len(bad):
+        return None
+    step = f"step {int(bad[0]) + 1} of {len(losses)}"
+    return f"the loss is not finite at epoch {epoch}, {step} (learning rate {lr:g})"
+
+
+def position(epoch: int, epochs: int, step: int, steps: int) -> str:
+    """Say where a run was stopped."""
+    if epoch > epochs:
+        return "stopped before the test; all epochs are done"
+    return f"stopped in epoch {epoch} of {epochs}, after step {step} of {steps}"
