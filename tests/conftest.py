@@ -21,12 +21,11 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 ROOMS_WITH_TENSORS = (
-    "scaling",
-    "fields",
-    "dilation",
+    "action",
     "datasets",
     "layers",
     "models",
+    "external",
     "training",
     "equivariance",
     "bench",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import (
     Config,
     MeasureSettings,

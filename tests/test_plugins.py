@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.cli.app import app
 from secli.errors import SecliError, UnknownNameError
 from secli.models.building import build, resolve_options

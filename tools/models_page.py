@@ -15,8 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from secli.catalogue import MODELS
 from secli.catalogue.families import FAMILIES, Family
-from secli.catalogue.models import MODELS
 from secli.errors import SecliError
 from secli.models.building import builder_of
 from secli.models.describe import Description, summary

@@ -21,7 +21,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from secli.action.fields import Invariant, Plane
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import MeasureSettings, validated
 from secli.datasets.pictures import open_pictures
 from secli.equivariance.curves import measure_curves

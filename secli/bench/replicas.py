@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from secli.bench.rows import Row, TimingRequest, measured_rows, range_text, rows_table, settings_text
 from secli.bench.timing import NOISE, OnProgress, TimedNetwork, autocast, duration, in_turn, ratio, spread
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.models.building import build, resolve_options
 from secli.tables.formats import Column
 from secli.training.optim import make_optimizer, set_learning_rate

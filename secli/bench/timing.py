@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import TrainingSettings
 from secli.layers.fast.forms import without
 from secli.layers.literal import literal_twin

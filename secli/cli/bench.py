@@ -127,7 +127,7 @@ def bench(
     layers faster brings. With --replicas: training steps of several networks at once, beside one after the other.
     With --data: the time to make six realisations of a dataset.
     """
-    from secli.catalogue.models import MODELS
+    from secli.catalogue import MODELS
     from secli.errors import InputError
 
     kinds = {

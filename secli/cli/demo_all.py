@@ -28,7 +28,7 @@ def demo_all(directory: Path, seed: int, jobs: int, quiet: bool, names: Sequence
     SecliError
         When a network fails.
     """
-    from secli.catalogue.models import MODELS
+    from secli.catalogue import MODELS
     from secli.cli.sweep import carry_out_jobs, prepare_jobs
     from secli.errors import InterruptedRunError, SecliError
     from secli.sweeps.local import LocalEngine

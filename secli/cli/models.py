@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.cli.console import note, out_json, show
 from secli.cli.options import format_option
 from secli.errors import SecliError

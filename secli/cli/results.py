@@ -9,7 +9,7 @@ from typing import NamedTuple
 from secli.cli.console import bar, note
 from secli.config import TrainingSettings
 from secli.datasets.pictures import Pictures
-from secli.equivariance.pooling import identity, pool
+from secli.equivariance.pooling import pool
 from secli.errors import InputError
 from secli.records.identity import told_defaults
 from secli.records.schema import CURVES_FILE, EquivarianceRecord, read_record, write_record
@@ -177,5 +177,5 @@ def pooled(subjects: Sequence[Subject], records: Sequence[EquivarianceRecord]) -
     defaults = told_defaults(record.model for record in records)
     groups: dict[str, list[EquivarianceRecord]] = {}
     for subject, record in zip(subjects, records, strict=True):
-        groups.setdefault(identity(record, subject.record, defaults), []).append(record)
+        groups.setdefault(pooling_key(record, subject.record, defaults), []).append(record)
     return [pool(group) for group in groups.values()]

@@ -145,7 +145,7 @@ def train(
     Ctrl-C saves the state and leaves with code 130; --resume goes on to the very same weights.
     With --replicas each replica has the run directory of its single run, and its results up to rounding.
     """
-    from secli.catalogue.models import MODELS
+    from secli.catalogue import MODELS
     from secli.cli.train_replicas import raise_failures, replica_datasets, train_several
     from secli.config import (
         Config,

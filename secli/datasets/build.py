@@ -14,6 +14,7 @@ from secli.datasets.protocols import DATASETS, DatasetSpec, Factors, Parameters,
 from secli.datasets.published_digests import first_difference, is_standard, published_digests
 from secli.datasets.splits import Plan, drawn_remarks, plan
 from secli.datasets.store import ScaleDataset, Split, open_dataset, write_dataset
+from secli.datasets.transforms import TRANSFORMS
 from secli.datasets.workers import CHUNK, Batch, InProcess, Workers, workers
 from secli.errors import InputError, SecliError
 from secli.provenance import library_versions
@@ -185,11 +186,8 @@ def _check_realisations(realisations: Sequence[int]) -> None:
 def _check_asked(dataset: ScaleDataset, spec: DatasetSpec, parameters: Parameters, realisation: int) -> None:
     """Refuse a directory that verifies but holds something else than its name says."""
     manifest = dataset.manifest
-    if (manifest.protocol, manifest.realisation, manifest.parameters) != (
-        spec.name,
-        realisation,
-        parameters.as_dict(),
-    ):
+    same = (manifest.protocol, manifest.realisation) == (spec.name, realisation)
+    if not (same and parameters.written_as(manifest.parameters)):
         raise InputError(
             f"{dataset.path}: holds {manifest.name} r{manifest.realisation} with parameters {manifest.parameters}, "
             "not what its place says; move it away"
@@ -254,10 +252,11 @@ def _rescaled(
     """Hand out the images of a realisation in batches."""
     if spec.factors is None:
         return {name: [] for name in splits}
+    function = TRANSFORMS[spec.transform].function
     batches: dict[SplitName, list[Batch[np.ndarray]]] = {}
     for name, part in splits.items():
         batches[name] = [
-            pool.rescale(raw.images[part.indices[rows]], part.factors[rows])
+            pool.transform(function, raw.images[part.indices[rows]], part.factors[rows])
             for rows in _chunks(len(part.indices))
         ]
     return batches

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from secli.errors import InputError
@@ -15,6 +16,9 @@ Factors = tuple[float, float]
 @dataclass(frozen=True)
 class Parameters:
     """What of a protocol can be chosen.
+
+    A parameter that is added later has a default. Where it has that value, it is neither written nor hashed, so that
+    datasets of before keep their folders and are read as they are.
 
     Attributes
     ----------
@@ -32,11 +36,20 @@ class Parameters:
 
     def as_dict(self) -> dict[str, Any]:
         """Return them as JSON has them."""
-        return {
-            "factors": None if self.factors is None else list(self.factors),
-            "sizes": None if self.sizes is None else list(self.sizes),
-            "image_size": self.image_size,
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        kept = {
+            each.name for each in fields(self) if each.default is MISSING or values[each.name] != each.default
         }
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if name in kept
+        }
+
+    def written_as(self, parameters: Mapping[str, Any]) -> bool:
+        """Say whether a manifest's parameters are these; what it leaves out has its default."""
+        defaults = {each.name: each.default for each in fields(self) if each.default is not MISSING}
+        return {**defaults, **parameters} == {**defaults, **self.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,8 @@ class DatasetSpec:
         ``"module:function"`` that draws a figure of a dataset.
     on_black
         Whether the pictures lie on black, so that no frame appears when they shrink; photographs do not.
+    transform
+        What is done to each picture, where ``factors`` says the range of its number (``secli.datasets.transforms``).
     """
 
     name: str
@@ -77,6 +92,7 @@ class DatasetSpec:
     digests: str | None = None
     preview: str = "secli.datasets.preview:samples_by_factor"
     on_black: bool = False
+    transform: str = "scale"
 
     @property
     def standard(self) -> Parameters:

@@ -11,6 +11,7 @@ from jaxtyping import Float64, Int64
 
 from secli.datasets.manifest import SPLITS, SplitName
 from secli.datasets.protocols import DatasetSpec, Parameters, Sizes
+from secli.datasets.transforms import TRANSFORMS
 from secli.errors import InputError
 from secli.sources.contract import RawImages
 
@@ -66,26 +67,23 @@ def plan(
     sizes = parameters.sizes if parameters.sizes is not None else default_sizes(raw)
     draw = _official if spec.official and raw.part("train") is not None else _pooled
     indices = draw(raw, sizes, generator)
-    factors = draw_factors(parameters, {name: len(indices[name]) for name in DRAWING_ORDER}, realisation)
+    counts = {name: len(indices[name]) for name in DRAWING_ORDER}
+    factors = draw_factors(spec, parameters, counts, realisation)
     return {name: Plan(indices[name].astype(np.int64), factors[name]) for name in DRAWING_ORDER}
 
 
 def draw_factors(
-    parameters: Parameters, counts: Mapping[SplitName, int], realisation: int
+    spec: DatasetSpec, parameters: Parameters, counts: Mapping[SplitName, int], realisation: int
 ) -> dict[SplitName, Float64[np.ndarray, "_"]]:
-    """Draw the scale factor of every image, split by split in the published order; 1 where nothing is rescaled."""
+    """Draw the number of every image, split by split in the published order; 1 where nothing is changed."""
     if parameters.factors is None:
         return {name: np.ones(counts[name]) for name in DRAWING_ORDER}
     generator = random.Random(realisation)
-    low, high = parameters.factors
-    factors = {}
-    for name in DRAWING_ORDER:
-        drawn = np.empty(counts[name])
-        for index in range(counts[name]):
-            generator.uniform(0, 0)  # the angle, which the published recipe draws and leaves at zero
-            drawn[index] = generator.uniform(low, high)
-        factors[name] = drawn
-    return factors
+    draw = TRANSFORMS[spec.transform].draw
+    return {
+        name: np.array([draw(generator, parameters.factors) for _ in range(counts[name])])
+        for name in DRAWING_ORDER
+    }
 
 
 def default_sizes(raw: RawImages) -> Sizes:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from secli.datasets.png import png_files
-from secli.datasets.published_rescaling import rescale
+from secli.datasets.transforms import apply
 
-TASKS: Mapping[str, Callable[..., Any]] = {"rescale": rescale, "png": png_files}
+TASKS: Mapping[str, Callable[..., Any]] = {"transform": apply, "png": png_files}
 """What a worker can do, by the name that its parent calls it."""
 
 

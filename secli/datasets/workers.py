@@ -1,4 +1,4 @@
-"""Worker processes that rescale or encode images; they hold no state, touch no file, and die with their parent."""
+"""Worker processes that change or encode images; they hold no state, touch no file, and die with their parent."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class Workers:
         self._threads = ThreadPoolExecutor(count)
         self._end_with_us = at_end(self._kill)
 
-    def rescale(self, images: np.ndarray, factors: np.ndarray) -> Batch[np.ndarray]:
-        """Hand a batch to the next idle worker, to be rescaled."""
-        return self._threads.submit(self._ask, "rescale", images, factors)
+    def transform(self, function: str, images: np.ndarray, numbers: np.ndarray) -> Batch[np.ndarray]:
+        """Hand a batch to the next idle worker, to be changed by the function of a transform."""
+        return self._threads.submit(self._ask, "transform", function, images, numbers)
 
     def png(self, images: np.ndarray) -> Batch[list[bytes]]:
         """Hand a batch to the next idle worker, to be encoded."""
         return self._threads.submit(self._ask, "png", images)
 
-    def _ask(self, task: str, *arguments: np.ndarray) -> Any:
+    def _ask(self, task: str, *arguments: object) -> Any:
         process = self._idle.get()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -93,9 +93,9 @@ class Workers:
 class InProcess:
     """The same face without processes, for little work."""
 
-    def rescale(self, images: np.ndarray, factors: np.ndarray) -> Batch[np.ndarray]:
+    def transform(self, function: str, images: np.ndarray, numbers: np.ndarray) -> Batch[np.ndarray]:
         """Keep a batch until its result is asked for."""
-        return Later("rescale", (images, factors))
+        return Later("transform", (function, images, numbers))
 
     def png(self, images: np.ndarray) -> Batch[list[bytes]]:
         """Keep a batch until its result is asked for."""
@@ -107,7 +107,7 @@ class Later:
     """A batch that is worked on when its result is asked for."""
 
     task: str
-    arguments: tuple[np.ndarray, ...]
+    arguments: tuple[object, ...]
 
     def result(self) -> Any:
         """Do the work now."""

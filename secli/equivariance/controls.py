@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from secli.action.fields import Canvas, Field, Invariant, Plane
 from secli.action.images import rescale
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import MeasureSettings
 from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.cell_error import Cell, squared_size

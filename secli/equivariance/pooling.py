@@ -7,45 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from secli.config import settings_hash
 from secli.equivariance.statistics import bootstrap_interval
 from secli.errors import InputError
-from secli.records.identity import Defaults, completed, settings_of
-from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord, TrainingRecord
-
-# what two runs may differ in and still be runs of one network
-_FREE = ("seed", "device", "devices", "threads")
-
-
-def identity(
-    record: EquivarianceRecord, training: TrainingRecord | None, defaults: Defaults | None = None
-) -> str:
-    """Return a key that runs share which differ in nothing but seed, realisation and machine.
-
-    Parameters
-    ----------
-    record : EquivarianceRecord
-        What was measured.
-    training : TrainingRecord, optional
-        The run that the weights come from.
-    defaults : mapping, optional
-        Of options that are newer than some of the records.
-    """
-    settings: dict[str, Any] = {}
-    if training is not None:
-        settings = {key: value for key, value in settings_of(training.training).items() if key not in _FREE}
-        settings["data"] = training.data.name
-    # how many images went through at once says nothing about what was measured
-    measure = {key: value for key, value in record.measure.items() if key != "batch"}
-    return settings_hash(
-        {
-            "model": record.model.name,
-            "options": completed(record.model, defaults or {}).options,
-            "training": settings,
-            "measure": {**measure, "metric": record.metric, "background": record.background},
-            "images": record.data.name,
-        }
-    )
+from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord
 
 
 def pool(records: Sequence[EquivarianceRecord]) -> EquivarianceRecord:

@@ -8,10 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import TrainingSettings
 from secli.models.building import build, builder_of, count_parameters, options_schema, resolve_options
+from secli.models.contract import StagedModel
 from secli.models.flops import traced
+from secli.models.meta_device import outline
 
 PIXELS = 28
 """Side of the images that a model of any input size is described with."""
@@ -69,7 +71,7 @@ class Description:
 
 
 def describe(name: str) -> Description:
-    """Build a model with its default options and describe it.
+    """Describe a model with its default options; no weight of it is drawn unless its builder reads some.
 
     Parameters
     ----------
@@ -83,7 +85,10 @@ def describe(name: str) -> Description:
     """
     spec = MODELS[name]
     options = resolve_options(spec)
-    model = build(name).eval()
+    try:
+        model: StagedModel = outline(name).eval()
+    except (NotImplementedError, RuntimeError):  # a builder of another package may read values
+        model = build(name).eval()
     side = options.get("image_size", PIXELS)
     images = (options.get("in_channels", 1), side, side)
     features, flops = traced(model, images)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.protocols import DATASETS
 from secli.equivariance.factors import PROTOCOLS

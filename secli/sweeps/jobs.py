@@ -12,12 +12,12 @@ from typing import Literal
 from pydantic import Field
 from pydantic_core import to_jsonable_python
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import MeasureSettings, ModelSettings, Settings, TrainingSettings
 from secli.datasets.store import ScaleDataset, open_dataset
 from secli.errors import HeldRunError, InputError
 from secli.models.building import resolve_options
-from secli.records.identity import outdated
+from secli.records.identity import measured_like, outdated, training_differences
 from secli.records.schema import (
     CURVES_FILE,
     DAMAGED,
@@ -109,19 +109,13 @@ def _difference(job: SweepJob, record: TrainingRecord) -> str | None:
     if reason := outdated(record.training):
         return f"{job.run}: made with {reason}; move it away or remove it"
     wanted = to_jsonable_python(resolve_options(MODELS[job.model.name], job.model.options))
+    usual = to_jsonable_python(resolve_options(MODELS[job.model.name]))
     training = job.training.model_dump(mode="json", exclude={"device"})
-    if training["threads"] == 0:  # any number will do; the record holds the one that was taken
-        del training["threads"]
-    pairs = [
-        *((f"model.{key}", value, record.model.options.get(key, value)) for key, value in wanted.items()),
-        *((f"training.{key}", value, record.training.get(key, value)) for key, value in training.items()),
-    ]
-    for name, now, then in pairs:
-        if now != then:
-            return (
-                f"{job.run}: made with {name} = {then} by an older secli, where this one takes {now}; "
-                "move it away or remove it"
-            )
+    for name, now, then in training_differences(wanted, training, record, usual):
+        return (
+            f"{job.run}: made with {name} = {then} by an older secli, where this one takes {now}; "
+            "move it away or remove it"
+        )
     return None
 
 
@@ -201,13 +195,7 @@ def _measured(job: SweepJob) -> EquivarianceRecord | None:
     record = read_record(file)
     if not isinstance(record, EquivarianceRecord):
         raise InputError(f"{file}: a record of kind '{record.kind}', not of equivariance curves")
-    wanted = job.measure.model_dump(mode="json", exclude={"batch"})
-    # a setting that the record does not know is newer than it: it was measured as that setting's default does
-    usual = MeasureSettings().model_dump(mode="json")
-    found = {**usual, **record.measure}
-    found.pop("batch", None)
-    same_images = job.measured_digest in (None, record.data.digest)
-    return record if found == wanted and same_images else None
+    return record if measured_like(record, job.measure, job.measured_digest) else None
 
 
 def carry_out(job: SweepJob, report: Report, on_measure: OnMeasure = lambda done, total: None) -> None:

@@ -17,7 +17,7 @@ import torch
 from pydantic_core import to_jsonable_python
 from torch import nn
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import TrainingSettings
 from secli.layers.basis_cache import Array, cached_array
 from secli.layers.fast.forms import without

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_jsonable_python
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import MeasureSettings, ModelSettings, TrainingSettings, among, settings_hash, validated
 from secli.datasets.protocols import DATASETS, unscaled_twin
 from secli.errors import InputError, suggestion

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import (
     HIGHEST_FACTOR,
     LOWEST_FACTOR,

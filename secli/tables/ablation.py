@@ -7,19 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import TrainingSettings
+from secli.records.identity import DRAW, MACHINE
 from secli.tables.aggregate import Row, Rows, check_left, rows_of, trained_words, version_notes
-from secli.tables.belonging import (
-    DERIVED,
-    DRAW,
-    MACHINE,
-    check_facts,
-    facts,
-    named_apart,
-    same_data,
-    same_protocol,
-)
+from secli.tables.belonging import DERIVED, check_facts, facts, named_apart, same_data, same_protocol
 from secli.tables.collect import Run, SetAside
 from secli.tables.compared import compared_notes
 from secli.tables.comparison import measure_note

@@ -9,17 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError, UnknownNameError
+from secli.records.identity import DRAW, MACHINE
 from secli.records.schema import EquivarianceRecord
-from secli.tables.belonging import (
-    DRAW,
-    MACHINE,
-    check_by,
-    facts,
-    grouped,
-    named_apart,
-    same_data,
-    same_protocol,
-)
+from secli.tables.belonging import check_by, facts, grouped, named_apart, same_data, same_protocol
 from secli.tables.collect import Run, SetAside, collect
 from secli.tables.deltas import (
     Measure,

@@ -10,14 +10,11 @@ from typing import Any, TypeVar
 
 from secli.config import TrainingSettings
 from secli.errors import UnknownNameError
-from secli.records.identity import settings_of
+from secli.records.identity import DRAW, MACHINE, network_facts, settings_of
 from secli.tables.collect import Name, Run, SetAside
 from secli.tables.derived import net, size, system
 from secli.tables.naming import called, with_realisations
 
-# What may differ between runs of one row: the draw, and the machine that did the work.
-DRAW = ("seed", "realisation")
-MACHINE = ("device", "devices", "threads")
 UNKNOWN = "unknown"
 # What follows from the rest, or is a sweep's name for it: it parts rows on request, and never keeps runs out of one.
 DERIVED = ("label", "tag", "size", "system", "net")
@@ -33,25 +30,24 @@ T = TypeVar("T")
 
 def facts(run: Run) -> dict[str, Any]:
     """Return all that sets a run apart, by the names that ``--by`` takes."""
-    data = run.trained_on
+    network = {
+        key: readable(value) for key, value in network_facts(run.model, run.training, run.trained_on).items()
+    }
     known: dict[str, Any] = {
         "model": run.called,
         "trained": run.trained,
-        "dataset": data.name if data is not None else None,
+        "dataset": network["dataset"],
         "realisation": run.realisation,
         "seed": run.seed,
-        "options": readable(run.model.options),
-        "parameters": run.model.parameters,
+        "options": network["options"],
+        "parameters": network["parameters"],
     }
-    unsaid = UNKNOWN if run.trained else None
+    known |= {key: value for key, value in network.items() if key.startswith("model.")}
     settings = None if run.settings is None else settings_of(run.settings)
-    known.update({f"model.{key}": readable(value) for key, value in run.model.options.items()})
     for key in TrainingSettings.model_fields:
         if key not in known:
-            known[key] = readable(settings[key]) if settings is not None else unsaid
-    if run.training is not None and run.training.results is not None:
-        known["test images"] = run.training.results.test_images
-        known["lossy source"] = run.training.data.lossy
+            known[key] = readable(settings[key]) if settings is not None else UNKNOWN if run.trained else None
+    known |= {key: network[key] for key in ("test images", "lossy source") if key in network}
     label, tag = run.names[0] if run.names else (run.model.name, None)
     derived = (
         label,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 
 # The names of the MNIST comparison: a system, the side in pixels, and a p for the net of augmented training.
 _NAME = re.compile(r"^(mnist_.+)_(28|56)(p?)$")

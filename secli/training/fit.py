@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,17 +14,18 @@ from secli.config import TrainingSettings
 from secli.datasets.loading import pixels, to_device
 from secli.datasets.store import ScaleDataset
 from secli.models.building import build
+from secli.models.contract import StagedModel
 from secli.records.schema import ModelInfo, TrainingResults
-from secli.training.augment import Draws, augmentation_of
+from secli.training.augment import Draws
 from secli.training.checkpoint import STATE_FILE, load_state, save_state, weights_of
 from secli.training.compiling import compiled
 from secli.training.determinism import Draw, allow_what_must_be, seed_device, seed_of
 from secli.training.devices import device_name
-from secli.training.epoch import augmentation_draws, image_order
 from secli.training.evaluate import count_errors
 from secli.training.events import Begun, Remark, Report, Stepped
-from secli.training.history import METRICS_FILE, Ledger, divergence, position
-from secli.training.optim import learning_rate, make_optimizer, set_learning_rate
+from secli.training.history import METRICS_FILE, Ledger, divergence
+from secli.training.loop import Loop, Stopped
+from secli.training.optim import make_optimizer
 from secli.training.plan import batch_bounds, parts_of, smallest_batch
 from secli.training.recompute import recompute_activations
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["METRICS_FILE", "Fit", "Job", "Outcome"]
 
-SECONDS_BETWEEN_REPORTS = 0.25
 # On an accelerator, asking all devices whether to stop waits for them: only every so many steps.
 STEPS_BETWEEN_QUESTIONS = 20
 
@@ -72,15 +70,11 @@ class Outcome(NamedTuple):
     results: TrainingResults | None
 
 
-class _Stopped(Exception):
-    """A signal asked the run to stop."""
-
-
 class _Diverged(Exception):
     """The loss is not finite."""
 
 
-class Fit:
+class Fit(Loop):
     """One training run on one process; with several devices, one of the processes that share each batch.
 
     Parameters
@@ -102,10 +96,11 @@ class Fit:
     norm sees one part at a time.
     """
 
+    network: StagedModel
+
     def __init__(self, fabric: Fabric, job: Job, report: Report, stop: Callable[[], bool]) -> None:
-        self.fabric, self.job, self.report, self.stop = fabric, job, report, stop
-        self.training = job.training
-        self.augmentation = augmentation_of(job.training)
+        super().__init__(fabric, job.training, job.dataset.image_size, stop)
+        self.job, self.report = job, report
         device = fabric.device
         self.train_images, self.train_labels = to_device(job.dataset.split("train"), device)
         self.val_images, self.val_labels = to_device(job.dataset.split("val"), device)
@@ -125,10 +120,11 @@ class Fit:
         )
         self.model, self.optimizer = fabric.setup(stepping, optimizer)
 
-        self.epoch, self.step = 1, 0
+        self.order: Tensor = torch.empty(0)
+        self.draws: Draws = ()
+        self.results: TrainingResults | None = None
         self.losses = torch.zeros(len(self.bounds), device=device)
         self.wrong = torch.zeros((), dtype=torch.int64, device=device)
-        self.seconds = 0.0
         self.ledger = Ledger(job.run, job.model)
 
     # ---- the whole run
@@ -142,48 +138,22 @@ class Fit:
             epochs = self.training.epochs
             self.report(Begun(self.job.run, self.epoch, self.step, epochs, len(self.bounds), name))
         try:
-            while self.epoch <= self.training.epochs:
-                self._train_epoch()
-                self._end_epoch(self._validation_error())
-            return Outcome("finished", None, self._test())
-        except _Stopped:
-            if self.epoch <= self.training.epochs:
-                self._save_state()
-            return Outcome("interrupted", self._position(), None)
+            self.loop()
+        except Stopped:
+            return Outcome("interrupted", self.position(), None)
         except _Diverged as error:
             return Outcome("failed", str(error), None)
-
-    def _position(self) -> str:
-        return position(self.epoch, self.training.epochs, self.step, len(self.bounds))
+        return Outcome("finished", None, self.results)
 
     # ---- an epoch
 
-    def _train_epoch(self) -> None:
-        """Take the remaining steps of the epoch; all its randomness comes from the seed and where it stands."""
-        seed, device = self.training.seed, self.fabric.device
-        count = len(self.train_labels)
-        order = image_order(count, seed, self.epoch).to(device)
-        drawn = augmentation_draws(self.augmentation, count, self.job.dataset.image_size, seed, self.epoch)
-        draws = tuple(numbers.to(device) for numbers in drawn)
-        self.network.train()
-        set_learning_rate(self.optimizer.optimizer, self._lr())
-        self._question(0)
-        began, before, first = time.perf_counter(), self.seconds, self.step
-        reported = began
-        try:
-            while self.step < len(self.bounds):
-                self._take_step(order, draws)
-                now = time.perf_counter()
-                if self.fabric.is_global_zero and now - reported >= SECONDS_BETWEEN_REPORTS:
-                    self._report_step(first, now - began)
-                    reported = now
-                self._question(self.step)
-            self._check_losses(self._sum(self.losses))
-        finally:
-            self.seconds = before + time.perf_counter() - began
+    def _draw(self) -> None:
+        order, draws = self._drawn(len(self.train_labels), self.training.seed)
+        self.order = order.to(self.fabric.device)
+        self.draws = tuple(numbers.to(self.fabric.device) for numbers in draws)
 
-    def _take_step(self, order: Int64[Tensor, "n"], draws: Draws) -> None:
-        """One optimiser step on this process's share of the next batch; nothing here waits for the device."""
+    def _take_step(self) -> None:
+        """One optimiser step on this process's share of the next batch."""
         start, end = self.bounds[self.step]
         rank, world = self.fabric.global_rank, self.fabric.world_size
         parts = parts_of(end - start, self.training.batch, self.training.accumulate, self.least)
@@ -193,17 +163,17 @@ class Fit:
         for part in range(parts):
             within = mine[part * len(mine) // parts : (part + 1) * len(mine) // parts]
             with self.fabric.no_backward_sync(self.model, enabled=part < parts - 1):
-                self._pass_through(order, draws, within, end - start)
+                self._pass_through(within, end - start)
         self.optimizer.step()
         self.step += 1
 
-    def _pass_through(self, order: Int64[Tensor, "n"], draws: Draws, within: range, batch: int) -> None:
-        """Add to gradients, loss and errors what some places of the epoch's order contribute to a batch."""
-        places = slice(within.start, within.stop, within.step)
-        chosen = order[places]
+    def _pass_through(self, within: range, batch: int) -> None:
+        """Add to gradients, loss and errors what a part of the epoch's order contributes to a batch."""
+        part = slice(within.start, within.stop, within.step)
+        chosen = self.order[part]
         images, labels = pixels(self.train_images[chosen]), self.train_labels[chosen]
         if self.augmentation is not None:
-            images = self.augmentation.apply(images, tuple(numbers[places] for numbers in draws))
+            images = self.augmentation.apply(images, tuple(numbers[part] for numbers in self.draws))
         logits = self.model(images)
         loss = F.cross_entropy(logits, labels, reduction="sum") / batch
         # DDP averages the gradients over the processes; the shares' losses add up to the batch's mean
@@ -211,19 +181,18 @@ class Fit:
         self.losses[self.step] += loss.detach()
         self.wrong += (logits.detach().argmax(dim=1) != labels).sum()
 
-    def _report_step(self, first: int, seconds: float) -> None:
-        """Report where the epoch stands (this process's share of it); this waits for the device."""
+    def _report_step(self, rate: float) -> None:
+        """Report where the epoch stands, as far as this process's share of it tells."""
         losses = self.losses[: self.step]
         if self.fabric.world_size == 1:
-            self._check_losses(self.losses)
+            self._check_losses()
         seen = self.bounds[self.step - 1][1]
         loss = float(losses.mean()) * self.fabric.world_size
         error = int(self.wrong) / seen * self.fabric.world_size
-        rate = (seen - self.bounds[first][0]) / seconds
         self.report(Stepped(self.epoch, self.step, loss, min(error, 1.0), rate))
 
-    def _check_losses(self, losses: Float[Tensor, "steps"]) -> None:
-        reason = divergence(losses, self.epoch, self._lr())
+    def _check_losses(self) -> None:
+        reason = divergence(self._sum(self.losses), self.epoch, self.lr())
         if reason is not None:
             raise _Diverged(reason)
 
@@ -237,12 +206,9 @@ class Fit:
         else:
             wanted = False
         if wanted:
-            raise _Stopped
+            raise Stopped
 
     # ---- between epochs
-
-    def _lr(self) -> float:
-        return learning_rate(self.training, self.epoch)
 
     def _error(self, images: Tensor, labels: Tensor) -> float | None:
         """Return the fraction misclassified, each process counting its share; None of no images."""
@@ -270,19 +236,19 @@ class Fit:
                 torch.distributed.broadcast(buffer, src=0)
         return self._error(self.val_images, self.val_labels)
 
-    def _end_epoch(self, val_error: float | None) -> None:
-        """Keep the weights if they are the best, write the state and what follows from it."""
+    def _end_epoch(self) -> None:
+        val_error = self._validation_error()
         ended = self.ledger.close_epoch(
             self.epoch,
             self.bounds,
             self._sum(self.losses).cpu(),
             int(self._sum(self.wrong)),
             val_error,
-            self._lr(),
+            self.lr(),
             self.seconds,
             lambda: weights_of(self.network),
         )
-        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        self._next_epoch()
         self.losses.zero_()
         self.wrong.zero_()
         self._save_state()
@@ -290,15 +256,14 @@ class Fit:
             self.ledger.write(weights=ended.best)
             self.report(ended)
 
-    def _test(self) -> TrainingResults:
+    def _test(self) -> None:
         self.network.load_state_dict(self.ledger.best_weights)
         images, labels = to_device(self.job.dataset.split("test"), self.fabric.device)
-        return self.ledger.results(self._error(images, labels), len(labels))
+        self.results = self.ledger.results(self._error(images, labels), len(labels))
 
     # ---- the run directory
 
     def _save_state(self) -> None:
-        """Save all that going on needs. The state is the truth: weights and metrics can be rewritten from it."""
         losses = self._sum(self.losses)
         wrong = self._sum(self.wrong)
         if not self.fabric.is_global_zero:

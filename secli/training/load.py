@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.errors import InputError, suggestion
 from secli.external.load import is_external, load_external, own_name, weights_told
 from secli.external.weights import STATE_ALONE, load_weights

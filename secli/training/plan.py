@@ -11,19 +11,18 @@ import torch
 from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import ModelSettings, TrainingSettings, settings_hash
 from secli.datasets.store import ScaleDataset
 from secli.errors import InputError
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import StagedModel
-from secli.records.identity import outdated, settings_of
+from secli.records.identity import MACHINE, OPEN, outdated, settings_of, training_differences
 from secli.records.schema import ModelInfo, TrainingRecord
 from secli.training.augment import augmentation_of
 
 # Settings that do not distinguish runs by name: the seed has its own place there, the machine has none.
-UNNAMED = ("seed", "device", "devices", "threads")
-MACHINE = ("device", "devices", "threads")
+UNNAMED = {"seed", *MACHINE}
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,8 @@ def run_directory(out: Path, model_name: str, dataset: ScaleDataset, resolved: R
     """
     defaults = to_jsonable_python(resolve_options(MODELS[model_name]))
     changed = {"options": _changes(resolved.options, defaults)}
-    usual = default_training(model_name).model_dump(mode="json", exclude=set(UNNAMED))
-    changed["training"] = _changes(resolved.training.model_dump(mode="json", exclude=set(UNNAMED)), usual)
+    usual = default_training(model_name).model_dump(mode="json", exclude=UNNAMED)
+    changed["training"] = _changes(resolved.training.model_dump(mode="json", exclude=UNNAMED), usual)
     name = f"{dataset.name}-r{dataset.realisation}-s{resolved.training.seed}"
     suffix = f"-{settings_hash(changed)}" if any(changed.values()) else ""
     return out / model_name / f"{name}{suffix}"
@@ -126,38 +125,23 @@ def as_recorded(
     """
     if reason := outdated(record.training):
         raise InputError(f"--resume: {run} was trained with {reason}; give --force to replace the run")
-    asked = resolved.training.model_dump(mode="json")
-    recorded = settings_of(record.training)
-    usual = to_jsonable_python(resolve_options(MODELS[resolved.model]))
-    options = (
-        {**usual, **record.model.options} if record.model.name == resolved.model else record.model.options
-    )
+    if dataset.digest != record.data.digest:
+        raise InputError(
+            f"--resume: the images in {dataset.path} are not those that {run} was started with "
+            f"({record.data.path}); give those, or --force to replace the run"
+        )
     given = resolved.training.model_fields_set
-    for key in MACHINE:
-        if key not in given or asked[key] in ("auto", 0):
-            asked[key] = recorded[key]
-    pairs = [
-        ("data", dataset.digest, record.data.digest),
-        *((f"model.{key}", *pair) for key, pair in _pairs(resolved.options, options)),
-        *((f"training.{key}", *pair) for key, pair in _pairs(asked, recorded)),
-    ]
-    for name, now, then in pairs:
-        if now == then:
-            continue
-        if name == "data":
-            raise InputError(
-                f"--resume: the images in {dataset.path} are not those that {run} was started with "
-                f"({record.data.path}); give those, or --force to replace the run"
-            )
+    open_ = {key for key in MACHINE if key not in given}
+    asked = resolved.training.model_dump(mode="json", exclude=open_)
+    usual = to_jsonable_python(resolve_options(MODELS[resolved.model]))
+    for name, now, then in training_differences(resolved.options, asked, record, usual):
         raise InputError(
             f"--resume: {name} = {now}, but {run} was started with {then}; "
             "leave the setting as it was, or give --force to replace the run"
         )
-    return TrainingSettings.model_validate(asked)
-
-
-def _pairs(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:
-    return [(key, (now.get(key), then.get(key))) for key in sorted(now.keys() | then.keys())]
+    recorded = settings_of(record.training)
+    here = {key: recorded[key] for key in MACHINE if asked.get(key, "auto") in OPEN}
+    return TrainingSettings.model_validate({**asked, **here})
 
 
 class ImageShape(NamedTuple):

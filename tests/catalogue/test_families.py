@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from secli.catalogue import MODELS
 from secli.catalogue.families import FAMILIES, Family
-from secli.catalogue.models import MODELS
 
 
 def test_every_model_belongs_to_a_family_and_every_family_has_one() -> None:

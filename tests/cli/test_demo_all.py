@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.cli.app import app
 from secli.cli.demo_all import demo_all, draw_pictures
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.cli.app import app
 
 runner = CliRunner()

@@ -19,6 +19,7 @@ from secli.datasets.export import class_folders, export_png
 from secli.datasets.protocols import DATASETS
 from secli.datasets.published_rescaling import rescale
 from secli.datasets.store import open_dataset, write_dataset
+from secli.datasets.transforms import TRANSFORMS
 from secli.errors import InputError, SecliError
 from secli.registry import Registry
 from secli.sources.contract import RawImages, Request
@@ -26,6 +27,8 @@ from secli.storage.disk_space import check_writable
 
 RawMaker = Callable[..., RawImages]
 SMALL = (50, 20, 60)
+
+SCALE = TRANSFORMS["scale"].function
 
 
 def test_digits_need_nothing(tmp_path: Path) -> None:
@@ -277,12 +280,12 @@ def test_a_dead_worker_is_one_line(raw_images: RawMaker) -> None:
     with workers.workers(2) as pool:
         assert isinstance(pool, workers.Workers)
         np.testing.assert_array_equal(
-            pool.rescale(images, np.full(10, 0.5)).result(), rescale(images, np.full(10, 0.5))
+            pool.transform(SCALE, images, np.full(10, 0.5)).result(), rescale(images, np.full(10, 0.5))
         )
         for process in pool._processes:
             process.send_signal(signal.SIGKILL)
         with pytest.raises(SecliError, match="a worker process died: signal 9; try --jobs 1"):
-            pool.rescale(images, np.full(10, 0.5)).result()
+            pool.transform(SCALE, images, np.full(10, 0.5)).result()
 
 
 def test_a_workers_last_words_are_passed_on(raw_images: RawMaker) -> None:
@@ -290,7 +293,7 @@ def test_a_workers_last_words_are_passed_on(raw_images: RawMaker) -> None:
         workers.workers(2) as pool,
         pytest.raises(SecliError, match=r"a worker process died: .*Error.*; try --jobs 1"),
     ):
-        pool.rescale(raw_images(3).images, np.array([0.5, 0.0, 0.5])).result()  # 1/0
+        pool.transform(SCALE, raw_images(3).images, np.array([0.5, 0.0, 0.5])).result()  # 1/0
 
 
 def test_png_tree_is_read_by_torchvision(tmp_path: Path, class_folders: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import secli
 from secli.action.fields import Canvas, Field, Invariant, Plane, ScaleSpace, VectorField
 from secli.action.images import rescale
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import MeasureSettings
 from secli.equivariance.attribution import local_errors
 from secli.equivariance.curves import measure_curves

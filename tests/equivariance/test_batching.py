@@ -18,8 +18,8 @@ from secli.equivariance.cell_error import Shares
 from secli.equivariance.curves import Curves, curve_batch, measure_curves
 from secli.equivariance.lie import lie_derivatives
 from secli.equivariance.memory import LiveBytes, free_bytes, peak_bytes
-from secli.equivariance.pooling import identity
 from secli.models.building import build
+from secli.records.identity import pooling_key
 from secli.records.schema import read_record
 
 NETWORKS = ("cnn", "dss_v1", "mnist_ses_vector_28", "mnist_sevf_vector_28", "dss_v2")
@@ -236,6 +236,6 @@ def test_the_batch_is_recorded_and_parts_no_runs(digits: Tensor, tmp_path: Path)
         again = read_record(tmp_path / "record.json")
         assert isinstance(again, EquivarianceRecord)
         records.append(again)
-    assert identity(records[0], None) == identity(records[1], None)
+    assert pooling_key(records[0], None) == pooling_key(records[1], None)
     other = records[0].model_copy(update={"measure": {**records[0].measure, "images": 5}})
-    assert identity(other, None) != identity(records[0], None)
+    assert pooling_key(other, None) != pooling_key(records[0], None)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from secli.action.fields import Field, Plane
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import MeasureSettings
 from secli.equivariance.controls import (
     OneTap,

@@ -2,9 +2,10 @@
 
 import pytest
 
-from secli.equivariance.pooling import identity, pool
+from secli.equivariance.pooling import pool
 from secli.errors import InputError
 from secli.provenance import gather
+from secli.records.identity import pooling_key
 from secli.records.schema import AccuracyRow, CurveRow, DataInfo, EquivarianceRecord, ModelInfo
 
 
@@ -70,5 +71,5 @@ def test_runs_measured_otherwise_are_refused() -> None:
 
 
 def test_only_seed_realisation_and_machine_may_differ() -> None:
-    assert identity(record(0, 0.1), None) == identity(record(1, 0.3), None)
-    assert identity(record(0, 0.1), None) != identity(record(0, 0.1, name="dcn"), None)
+    assert pooling_key(record(0, 0.1), None) == pooling_key(record(1, 0.3), None)
+    assert pooling_key(record(0, 0.1), None) != pooling_key(record(0, 0.1, name="dcn"), None)

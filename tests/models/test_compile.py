@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 
 PROGRAM = """
 import sys

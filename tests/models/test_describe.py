@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.errors import UnknownNameError
 from secli.models.describe import allowed_values, describe, describe_options, describe_training, summary
 

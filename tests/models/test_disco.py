@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from secli.action.fields import Canvas, Plane, ScaleSpace
 from secli.action.images import rescale
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.errors import InputError
 from secli.layers.disco import disco_basis
 from secli.layers.hermite import Basis, basis_b

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from secli.action.fields import Plane, ScaleSpace
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.errors import InputError
 from secli.layers.deformable import DeformConv
 from secli.layers.dss import DSSConv

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.layers import disco
 from secli.models.building import build, count_parameters
 from secli.models.meta_device import outline

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.layers.ses import SteerableFilters
 from secli.models.building import build
 

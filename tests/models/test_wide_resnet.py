@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from secli.action.fields import Canvas, Field, Invariant, Plane, ScaleSpace
 from secli.action.images import rescale
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.errors import InputError
 from secli.layers.dss import DSSConv
 from secli.layers.pooling import BatchNorm

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from secli.equivariance.pooling import identity
-from secli.records.identity import BEFORE, settings_of, told_defaults
+from secli.records.identity import BEFORE, pooling_key, settings_of, told_defaults
 from secli.records.schema import ModelInfo, read_record
 from secli.tables.aggregate import summarise
 from tests.tables.fabricate import curves, training, write_run
@@ -62,11 +61,11 @@ def test_curves_of_older_and_newer_runs_are_pooled() -> None:
     older = trained.model_copy(
         update={"training": {k: v for k, v in trained.training.items() if k != "centre"}}
     )
-    assert identity(old, older, defaults) == identity(new, trained, defaults)
+    assert pooling_key(old, older, defaults) == pooling_key(new, trained, defaults)
     other = new.model_copy(
         update={"model": new.model.model_copy(update={"options": {"base": 2.0, "io_levels": 2}})}
     )
-    assert identity(other, trained, defaults) != identity(new, trained, defaults)
+    assert pooling_key(other, trained, defaults) != pooling_key(new, trained, defaults)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "net.py:Net"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import TrainingSettings
 from secli.models.cnn import cnn
 from secli.models.contract import Stage, StagedModel

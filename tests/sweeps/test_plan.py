@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import TrainingSettings
 from secli.datasets.protocols import DATASETS
 from secli.errors import InputError

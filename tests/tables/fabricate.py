@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import TrainingSettings
 from secli.records.schema import (
     CURVES_FILE,

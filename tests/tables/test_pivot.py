@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.errors import InputError, UnknownNameError
 from secli.tables.ablation import ablation_tables
 from secli.tables.aggregate import summarise

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.datasets.build import make_dataset
 from secli.datasets.manifest import read_manifest
 from secli.records.schema import write_record

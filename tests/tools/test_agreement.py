@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from tools.agreement import AGREEMENTS
 
 ROOT = Path(__file__).parents[2]

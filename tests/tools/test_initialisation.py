@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.models.building import build
 from secli.models.meta_device import outline
 from tools.initialisation import INITIALISATIONS, Initialisation, initialisation_of, parameters_of, size_of

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from secli.catalogue import MODELS
 from secli.catalogue.families import FAMILIES
-from secli.catalogue.models import MODELS
 from tools.models_page import main
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from secli.action.fields import Invariant, Plane, ScaleSpace
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.cli.app import app
 from secli.layers.deformable import DeformConv
 from secli.models.building import build

@@ -54,9 +54,10 @@ def after_steps(fit: Fit) -> list[Tensor]:
     """Return the weights after every step of an epoch, one after the other."""
     count = len(fit.train_labels)
     weights = []
+    fit.order = image_order(count, 0, 1)
     fit.network.train()
     while fit.step < len(fit.bounds):
-        fit._take_step(image_order(count, 0, 1), ())
+        fit._take_step()
         weights.append(nn.utils.parameters_to_vector(fit.network.parameters()).detach())
     return weights
 
@@ -85,8 +86,8 @@ def test_means_of_parts_would_be_told_apart(
     cut = fit_of(tiny, quick(accumulate=3), tmp_path)  # 16 images in parts of 5, 5 and 6
     right = cut._pass_through
 
-    def unweighted(order: Tensor, draws: tuple[Tensor, ...], within: range, batch: int) -> None:
-        right(order, draws, within, 3 * len(within))
+    def unweighted(within: range, batch: int) -> None:
+        right(within, 3 * len(within))
 
     monkeypatch.setattr(cut, "_pass_through", unweighted)
     assert furthest(whole, after_steps(cut)) > 1e-5

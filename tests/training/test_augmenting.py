@@ -144,7 +144,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     moment: tuple[int, int],
 ) -> None:
-    monkeypatch.setattr("secli.training.fit.SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr("secli.training.loop.SECONDS_BETWEEN_REPORTS", 0.0)
     settings = quick(augment="stl10")
     undisturbed, _ = train(COLOUR, pictures, settings, tmp_path / "undisturbed")
     sent = False

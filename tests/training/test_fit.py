@@ -32,7 +32,7 @@ CNN = ModelSettings(name="cnn")
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Report every step, so that a test can act at any of them."""
-    monkeypatch.setattr("secli.training.fit.SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr("secli.training.loop.SECONDS_BETWEEN_REPORTS", 0.0)
 
 
 @pytest.fixture(scope="module")

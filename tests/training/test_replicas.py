@@ -164,7 +164,7 @@ def test_replicas_that_share_their_randomness_are_not_their_single_runs(
         monkeypatch.setattr(Streams, "seed", lambda self, seeds: seed(self, [seeds[0]] * len(seeds)))
     else:
         one_for_all = lambda count, seed, epoch: image_order(count, 0, epoch)  # noqa: E731
-        monkeypatch.setattr("secli.training.replicas.fit.image_order", one_for_all)
+        monkeypatch.setattr("secli.training.loop.image_order", one_for_all)
     monkeypatch.setattr("secli.training.replicas.train.cannot_stack", lambda *_: None)  # which would see it
     together = stacked(MNIST, [tiny] * 2, trainings, tmp_path / "together")
     assert_same_runs(together[:1], alone[:1])
@@ -254,8 +254,8 @@ def stop_at(epoch: int, step: int) -> Callable[[Path, Event], None]:
 
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secli.training.replicas.fit.SECONDS_BETWEEN_REPORTS", 0.0)
-    monkeypatch.setattr("secli.training.fit.SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr("secli.training.loop.SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr("secli.training.loop.SECONDS_BETWEEN_REPORTS", 0.0)
 
 
 @pytest.mark.usefixtures("double")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secli.catalogue.models import MODELS
+from secli.catalogue import MODELS
 from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.store import ScaleDataset
 from secli.models.building import build
@@ -20,7 +20,6 @@ from secli.records.schema import ModelInfo
 from secli.training.augment import augmentation_of
 from secli.training.determinism import Draw, generator_of
 from secli.training.devices import make_fabric
-from secli.training.epoch import augmentation_draws, image_order
 from secli.training.fit import Fit, Job
 from secli.training.optim import make_optimizer
 from secli.training.plan import default_training, resolve
@@ -87,13 +86,11 @@ def fit(
 
 def take_steps(fit: Fit, steps: int = 2) -> None:
     """Take steps of an epoch whose order and draws are there; the first one may set the optimiser up."""
-    count, seed = len(fit.train_labels), fit.training.seed
-    order = image_order(count, seed, 1)
-    draws = augmentation_draws(fit.augmentation, count, fit.job.dataset.image_size, seed, 1)
-    fit._take_step(order, draws)
+    fit._draw()
+    fit._take_step()
     with NothingWaits():
         for _ in range(steps):
-            fit._take_step(order, draws)
+            fit._take_step()
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from secli.tables.belonging import DERIVED, DRAW, MACHINE, facts
+from secli.records.identity import DRAW, MACHINE
+from secli.tables.belonging import DERIVED, facts
 from secli.tables.collect import Run
 
 # no choice of an experimenter, or said by other keys already

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,15 +13,15 @@ from torch.nn import functional as F
 
 from secli.datasets.loading import pixels
 from secli.datasets.manifest import SplitName
-from secli.training.augment import Draws, augmentation_of
+from secli.training.augment import Draws
 from secli.training.checkpoint import STATE_FILE, load_state, save_state
 from secli.training.determinism import Draw, allow_what_must_be, seed_of
 from secli.training.devices import device_name
-from secli.training.epoch import augmentation_draws, image_order
 from secli.training.events import Begun, Event, Remark, Stepped
-from secli.training.fit import SECONDS_BETWEEN_REPORTS, Job, Outcome
-from secli.training.history import Ledger, divergence, position
-from secli.training.optim import learning_rate, make_optimizer, set_learning_rate
+from secli.training.fit import Job, Outcome
+from secli.training.history import Ledger, divergence
+from secli.training.loop import Loop, Stopped
+from secli.training.optim import make_optimizer
 from secli.training.plan import batch_bounds, smallest_batch
 from secli.training.replicas.evaluate import count_errors
 from secli.training.replicas.optimizer_state import join_states, keep_replicas, state_of
@@ -36,15 +35,11 @@ ReplicaReport = Callable[[Path, Event], None]
 """Receives a run directory and an event of its run."""
 
 
-class _Stopped(Exception):
-    """A signal asked the runs to stop."""
-
-
 class _NoneLeft(Exception):
     """Every replica has diverged."""
 
 
-class StackedFit:
+class StackedFit(Loop):
     """Several training runs of one model on one device, step by step together.
 
     Parameters
@@ -76,17 +71,15 @@ class StackedFit:
         report: ReplicaReport,
         stop: Callable[[], bool],
     ) -> None:
-        self.fabric, self.jobs, self.report, self.stop = fabric, jobs, report, stop
+        super().__init__(fabric, jobs[0].training, jobs[0].dataset.image_size, stop)
+        self.jobs, self.report = jobs, report
         self.outcomes: dict[int, Outcome] = {}
-        self.training = jobs[0].training
-        self.augmentation = augmentation_of(self.training)
         self.live = list(range(len(jobs)))  # which jobs the rows of all that follows stand for
-        self.epoch, self.step, self.seconds = 1, 0, 0.0
         self.ledgers = [Ledger(job.run, job.model) for job in jobs]
         self.train, self.val = self._pool("train"), self._pool("val")
         least = smallest_batch(networks[0], 1)
         self.bounds = batch_bounds(self.train.count, self.training.batch, least)
-        self.stack = Stack(networks)
+        self.network = self.stack = Stack(networks)
         self._seed_dropout(0)
         two = torch.arange(min(2, self.train.count), device=fabric.device)
         some, _ = self.train.take(two.unsqueeze(0))
@@ -114,52 +107,23 @@ class StackedFit:
         for job in self.jobs:
             self.report(job.home, Begun(job.run, self.epoch, self.step, epochs, len(self.bounds), name))
         try:
-            while self.epoch <= epochs:
-                self._train_epoch()
-                self._end_epoch(self._errors(self.val))
-            self._test()
-        except _Stopped:
-            if self.epoch <= epochs:
-                self._save_states()
-            reason = position(self.epoch, epochs, self.step, len(self.bounds))
-            self.outcomes |= {which: Outcome("interrupted", reason, None) for which in self.live}
+            self.loop()
+        except Stopped:
+            self.outcomes |= {which: Outcome("interrupted", self.position(), None) for which in self.live}
         except _NoneLeft:
             pass  # each has its outcome
         return [self.outcomes[which] for which in range(len(self.jobs))]
 
     # ---- an epoch
 
-    def _train_epoch(self) -> None:
-        """Take the remaining steps of the epoch; all randomness comes from each seed and where it stands."""
-        self._draw()
-        self.stack.train()
-        set_learning_rate(self.optimizer.optimizer, self._lr())
-        self._question()
-        began, before, first = time.perf_counter(), self.seconds, self.step
-        reported = began
-        try:
-            while self.step < len(self.bounds):
-                self._take_step()
-                now = time.perf_counter()
-                if now - reported >= SECONDS_BETWEEN_REPORTS:
-                    self._report_step(first, now - began)
-                    reported = now
-                self._question()
-            self._leave_out_diverged()
-        finally:
-            self.seconds = before + time.perf_counter() - began
-
     def _draw(self) -> None:
-        """Draw the order of every replica's images and the numbers of its augmentation, and put them on the device."""
-        count, device = self.train.count, self.fabric.device
-        seeds = [self.jobs[which].training.seed for which in self.live]
-        self.order = torch.stack([image_order(count, seed, self.epoch) for seed in seeds]).to(device)
-        size = self.jobs[0].dataset.image_size
-        drawn = [augmentation_draws(self.augmentation, count, size, seed, self.epoch) for seed in seeds]
-        self.draws = tuple(torch.stack(numbers).to(device) for numbers in zip(*drawn, strict=True))
+        runs = [self._drawn(self.train.count, self.jobs[which].training.seed) for which in self.live]
+        self.order = torch.stack([order for order, _ in runs]).to(self.fabric.device)
+        drawn = zip(*(draws for _, draws in runs), strict=True)
+        self.draws = tuple(torch.stack(numbers).to(self.fabric.device) for numbers in drawn)
 
     def _take_step(self) -> None:
-        """One optimiser step of every replica on its own next batch; nothing here waits for the device."""
+        """One optimiser step of every replica on its own next batch."""
         start, end = self.bounds[self.step]
         images, labels = self.train.take(self.order[:, start:end])
         batch = pixels(images)
@@ -183,21 +147,19 @@ class StackedFit:
             seeds = [self.jobs[which].training.seed for which in self.live]
             self.stack.streams.seed([seed_of(Draw.STEP, seed, self.epoch, step) for seed in seeds])
 
-    def _report_step(self, first: int, seconds: float) -> None:
-        """Report where each run stands; this waits for the device."""
-        self._leave_out_diverged()
+    def _report_step(self, rate: float) -> None:
+        self._check_losses()
         losses = self.losses[:, : self.step].mean(dim=1).tolist()
         seen = self.bounds[self.step - 1][1]
-        rate = (seen - self.bounds[first][0]) / seconds
         errors = (self.wrong / seen).tolist()
         for which, loss, error in zip(self.live, losses, errors, strict=True):
             self.report(self.jobs[which].home, Stepped(self.epoch, self.step, loss, error, rate))
 
-    def _leave_out_diverged(self) -> None:
+    def _check_losses(self) -> None:
         """Let the replicas whose loss is not finite end as failed, and go on with the others."""
         losses, kept, lost = self.losses.cpu(), [], []
         for place, which in enumerate(self.live):
-            reason = divergence(losses[place], self.epoch, self._lr())
+            reason = divergence(losses[place], self.epoch, self.lr())
             if reason is None:
                 kept.append(place)
             else:
@@ -223,34 +185,29 @@ class StackedFit:
         )
         self.draws = tuple(numbers[list(places)] for numbers in self.draws)
 
-    def _question(self) -> None:
-        if self.stop():
-            raise _Stopped
-
     # ---- between epochs
-
-    def _lr(self) -> float:
-        return learning_rate(self.training, self.epoch)
 
     def _errors(self, pool: Pool) -> list[float | None]:
         """Return the fraction misclassified by each live replica; None of no images."""
         if pool.count == 0:
             return [None] * len(self.live)
-        return [wrong / pool.count for wrong in count_errors(self.stack, pool, self._question).tolist()]
+        return [
+            wrong / pool.count for wrong in count_errors(self.stack, pool, lambda: self._question(0)).tolist()
+        ]
 
-    def _end_epoch(self, val_errors: Sequence[float | None]) -> None:
-        """Keep the weights that are the best, write the states and what follows from them."""
+    def _end_epoch(self) -> None:
+        val_errors = self._errors(self.val)
         losses, wrong = self.losses.cpu(), self.wrong.tolist()
         ended = []
         for place, (which, val_error) in enumerate(zip(self.live, val_errors, strict=True)):
             ledger = self.ledgers[which]
-            figures = (losses[place], wrong[place], val_error, self._lr(), self.seconds)
+            figures = (losses[place], wrong[place], val_error, self.lr(), self.seconds)
             weights = partial(self.stack.weights_of, place)
             ended.append(ledger.close_epoch(self.epoch, self.bounds, *figures, weights))
-        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        self._next_epoch()
         self.losses.zero_()
         self.wrong.zero_()
-        self._save_states()
+        self._save_state()
         for which, event in zip(self.live, ended, strict=True):
             self.ledgers[which].write(weights=event.best)
             self.report(self.jobs[which].home, event)
@@ -265,7 +222,7 @@ class StackedFit:
 
     # ---- the run directories
 
-    def _save_states(self) -> None:
+    def _save_state(self) -> None:
         """Save for each run what a run by itself would save: either can go on from it."""
         losses, wrong = self.losses.cpu(), self.wrong.tolist()
         for place, which in enumerate(self.live):

@@ -1,0 +1,137 @@
+"""What a field is: L_s on features of one kind, and the pictures that they come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from secli.action.images import SAMPLING_BLUR
+
+Pair = float | tuple[float, float]
+
+
+LATTICE_TOLERANCE = 0.02
+"""A scale within 2 % of a level counts as that level, because published scales are rounded."""
+
+
+class Canvas(NamedTuple):
+    """The pictures that features come from.
+
+    Attributes
+    ----------
+    height, width
+        Pixels.
+    blur
+        The blur σ of the pictures in pixels, which L_s keeps when it shrinks them.
+    border
+        Cells nearer than so many pixels to the edge of the rescaled picture or of the canvas are masked: what
+        lies behind these edges is not the picture, and a filter that reaches across them sees a frame.
+    """
+
+    height: int
+    width: int
+    blur: float = SAMPLING_BLUR
+    border: float = 0.0
+
+
+class Acted(NamedTuple):
+    """L_s of features.
+
+    Attributes
+    ----------
+    features
+        One tensor per resolution (one, but for a pyramid), shaped as the features themselves.
+    masks
+        For each of these, which cells are known, in a shape that broadcasts to it; None when all are.
+    levels_used, levels_total
+        Scale levels that are known, and all of them; None off a scale axis.
+    on_lattice
+        Whether s maps levels onto levels, so that nothing was interpolated; None off a scale axis.
+    """
+
+    features: list[Tensor]
+    masks: list[Bool[Tensor, "..."] | None]
+    levels_used: int | None = None
+    levels_total: int | None = None
+    on_lattice: bool | None = None
+
+
+class Field(ABC):
+    """How L_s acts on one kind of feature map."""
+
+    @abstractmethod
+    def act(self, features: Tensor | list[Tensor], factor: float, canvas: Canvas, steps: int = 1) -> Acted:
+        """Apply L_s.
+
+        Parameters
+        ----------
+        features : tensor or list of tensors
+            The features, as the field's table entry shapes them.
+        factor : float
+            Scale factor s > 0.
+        canvas : Canvas
+            The pictures that the features come from.
+        steps : int
+            Compose the spatial part from this many equal factors s^(1/steps). Two steps instead of one show how
+            far the grid keeps L_s from being an action: the floor. The level shift is applied once.
+        """
+
+    def compared(
+        self,
+        acted: Acted,
+        raw: Tensor | list[Tensor],
+        answer: Tensor | list[Tensor] | None,
+        factor: float,
+        canvas: Canvas,
+    ) -> Acted:
+        """Mask what one of the two sides shows cannot be compared; here nothing beyond what ``act`` masked.
+
+        Parameters
+        ----------
+        acted : Acted
+            What ``act`` gave, perhaps of features whose background Φ(0) was taken away.
+        raw, answer : tensor or list of tensors
+            Φ(f) and Φ(L_s f) as the network gave them; no answer: only Φ(f) is looked at.
+        factor : float
+            Scale factor s > 0.
+        canvas : Canvas
+            The pictures that the features come from.
+        """
+        del raw, answer, factor, canvas
+        return acted
+
+    @property
+    def base_blur(self) -> float:
+        """The blur z that the features' first level shares with the picture, in pixels."""
+        return 0.0
+
+    @property
+    def lattice(self) -> tuple[float, ...]:
+        """The factors s < 1 that map levels onto levels; empty off a scale axis."""
+        return ()
+
+    def smallest_plane(self, features: Tensor | list[Tensor]) -> int | None:
+        """Return the smaller side of the feature plane in cells; None when there is no plane."""
+        tensor = features[0] if isinstance(features, list) else features
+        return min(tensor.shape[-2:])
+
+    def reads_as(self) -> str:
+        """Say in a few words what the field is."""
+        return type(self).__name__
+
+
+def both(one: Bool[Tensor, "..."] | None, other: Bool[Tensor, "..."] | None) -> Bool[Tensor, "..."] | None:
+    """Return the cells that both masks keep; None keeps all."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
+
+
+def single(features: Tensor | list[Tensor]) -> Tensor:
+    """Return features that must be one tensor, or raise."""
+    if isinstance(features, list):
+        raise ValueError("this field acts on one tensor, not on a list of them")
+    return features

@@ -1,0 +1,65 @@
+"""What a protocol does to each picture, by a number drawn for it: a line each, with the function that does it.
+
+The number lands in ``-factors.npy``. A new transform is one file with its function, and its line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from secli.registry import Registry
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One way to change pictures.
+
+    Attributes
+    ----------
+    name
+        As a protocol names it.
+    summary
+        What it does, in one line.
+    draw
+        From Python's generator, seeded with the realisation, and the protocol's range to the number of one picture.
+    function
+        ``"module:function"``, (images uint8, numbers float64) to images of the same shape: as text, so that worker
+        processes find it and nothing is imported before it is needed.
+    """
+
+    name: str
+    summary: str
+    draw: Callable[[random.Random, Range], float]
+    function: str
+
+
+def apply(function: str, images: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Change pictures by the function of a transform."""
+    module, name = function.split(":")
+    changed: np.ndarray = getattr(importlib.import_module(module), name)(images, numbers)
+    return changed
+
+
+def _published(generator: random.Random, factors: Range) -> float:
+    generator.uniform(0, 0)  # the angle, which the published recipe draws and leaves at zero
+    return generator.uniform(*factors)
+
+
+TRANSFORMS: Registry[Transform] = Registry(
+    "transform",
+    [
+        Transform(
+            "scale",
+            "rescaled on its canvas by a factor U[low, high], as published",
+            _published,
+            "secli.datasets.published_rescaling:rescale",
+        ),
+    ],
+)
