@@ -18,7 +18,7 @@ from secli.bench.scipy_loop import looped_error
 from secli.bench.timing import OnProgress, duration
 from secli.config import MeasureSettings
 from secli.equivariance.batching import batches
-from secli.equivariance.cell_error import SMALLEST_PLANE, Cell
+from secli.equivariance.cell_error import SMALLEST_PLANE, TapError
 from secli.equivariance.curves import curve_batch, measure_curves, pieces
 from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.features import taken
@@ -148,7 +148,7 @@ def zoom_cost(
             for tap, field in taps.items():
                 for part in pieces(after[tap]):
                     one, other = taken(before[tap], part), taken(after[tap], part)
-                    Cell(field, factor, "squared", floor=False).add(one, other, one, other, canvas)
+                    TapError(field, factor, "squared", floor=False).add(one, other, one, other, canvas)
 
         def loop() -> None:
             for planes, others, stride in loops:

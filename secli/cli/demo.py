@@ -112,11 +112,11 @@ def _measure(
 ) -> EquivarianceRecord:
     """Measure a run, and write the results into it."""
     from secli.cli.results import Measurement, measure_watched, write_results
-    from secli.sweeps.measure import Wanted, pictures_for
+    from secli.sweeps.measure import MeasureRequest, pictures_for
     from secli.training.load import load_subject
 
     subject = load_subject(str(run))
     pictures = pictures_for(subject, data, settings)
-    record = measure_watched(Measurement(subject, pictures, Wanted(settings)), where, quiet)
+    record = measure_watched(Measurement(subject, pictures, MeasureRequest(settings)), where, quiet)
     write_results(subject, record, None, quiet=True)
     return record

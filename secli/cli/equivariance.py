@@ -203,7 +203,7 @@ def equivariance(
     # these bring torch, for which a mistake in the options does not wait
     from secli.cli.networks import load_networks, read_numbers, tap_table
     from secli.cli.results import Measurement, check_files, measure_all, pooled
-    from secli.sweeps.measure import Wanted, machine, pictures_for
+    from secli.sweeps.measure import MeasureRequest, machine, pictures_for
     from secli.tables.curves import render_curves
     from secli.training.load import Foreign
 
@@ -231,7 +231,7 @@ def equivariance(
     drawings.check_number(len(subjects))
     sets = [pictures_for(subject, data_of(subject, pictures), settings) for subject in subjects]
     own = [settings.model_copy(update={"taps": each.taps}) for each in loaded]
-    questions = [Wanted(each, lie, local, kinds, controls) for each in own]
+    questions = [MeasureRequest(each, lie, local, kinds, controls) for each in own]
     measurements = [Measurement(*each) for each in zip(subjects, sets, questions, strict=True)]
     records = measure_all(measurements, where, save, force, quiet)
     together = pooled(subjects, records)

@@ -11,12 +11,12 @@ from secli.config import TrainingSettings
 from secli.datasets.pictures import Pictures
 from secli.equivariance.pooling import pool
 from secli.errors import InputError
-from secli.records.identity import told_defaults
+from secli.records.identity import pooling_key, told_defaults
 from secli.records.schema import CURVES_FILE, EquivarianceRecord, read_record, write_record
 from secli.storage.disk_space import check_file
 from secli.storage.leftovers import tidy
 from secli.storage.writing import atomic_set, write_text
-from secli.sweeps.measure import Wanted, measure_subject
+from secli.sweeps.measure import MeasureRequest, measure_subject
 from secli.tables.curves import render_curves
 from secli.tables.plots import plot_curves
 from secli.training.load import Subject
@@ -27,7 +27,7 @@ class Measurement(NamedTuple):
 
     subject: Subject
     pictures: Pictures
-    question: Wanted
+    question: MeasureRequest
 
 
 def measure_all(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from secli.sweeps.engine import Engine
     from secli.sweeps.jobs import SweepJob
     from secli.sweeps.plan import PlannedRun
-    from secli.sweeps.scheduler import Outcome
+    from secli.sweeps.scheduler import SweepOutcome
     from secli.sweeps.spec import Sweep
 
 of_workers = partial(option, panel="Workers")
@@ -262,7 +262,7 @@ def _record_sweep(
     write_sweep(folder, spec, [run for run, _ in found], folders, keys, command, names)
 
 
-def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> Outcome:
+def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> SweepOutcome:
     """Carry out what is left of the jobs, with the live view."""
     from secli.cli.sweep_progress import watching
     from secli.sweeps.scheduler import given_up, lead, standings
@@ -284,7 +284,7 @@ def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool,
 
 
 def _finish(
-    spec: Sweep, folder: Path, outcome: Outcome, jobs: Sequence[SweepJob], format: str, quiet: bool
+    spec: Sweep, folder: Path, outcome: SweepOutcome, jobs: Sequence[SweepJob], format: str, quiet: bool
 ) -> None:
     """Print the tables of what is finished, and leave with the code that says whether all is."""
     from secli.errors import InterruptedRunError, SecliError
@@ -309,7 +309,7 @@ def _finish(
         note(f"sweep {spec.name}: {len(outcome.finished)} runs finished in {folder}")
 
 
-def _failures(outcome: Outcome, count: int) -> str:
+def _failures(outcome: SweepOutcome, count: int) -> str:
     """Say how many runs failed, which the first is, and what to do; empty where none did."""
     if not outcome.failed:
         return ""

@@ -14,7 +14,7 @@ from secli.cli.sweep_progress import duration
 if TYPE_CHECKING:
     from secli.sweeps.cpu_rates import Rates
     from secli.sweeps.estimate import Estimate
-    from secli.sweeps.jobs import Standing
+    from secli.sweeps.jobs import JobState
     from secli.sweeps.plan import PlannedRun
     from secli.sweeps.spec import Sweep
 
@@ -89,7 +89,7 @@ class DryRun:
 def print_plan(
     sweep: Sweep,
     runs: Sequence[PlannedRun],
-    states: Sequence[Standing],
+    states: Sequence[JobState],
     directory: Path,
     slots: int,
     retry_failed: bool,

@@ -12,7 +12,7 @@ import numpy as np
 from secli.datasets.manifest import MAX_REALISATION, SPLITS, SplitName
 from secli.datasets.protocols import DATASETS, DatasetSpec, Factors, Parameters, Sizes
 from secli.datasets.published_digests import first_difference, is_standard, published_digests
-from secli.datasets.splits import Plan, drawn_remarks, plan
+from secli.datasets.splits import SplitPlan, drawn_remarks, plan
 from secli.datasets.store import ScaleDataset, Split, open_dataset, write_dataset
 from secli.datasets.transforms import TRANSFORMS
 from secli.datasets.workers import CHUNK, Batch, InProcess, Workers, workers
@@ -55,7 +55,7 @@ class _Job:
     """One realisation on its way: its plan, and the batches that are being rescaled."""
 
     realisation: int
-    plans: dict[SplitName, Plan]
+    plans: dict[SplitName, SplitPlan]
     batches: dict[SplitName, list[Batch[np.ndarray]]]
 
 
@@ -236,7 +236,7 @@ def _build(
     return made
 
 
-def _check_room(plans: dict[int, dict[SplitName, Plan]], raw: RawImages, paths: dict[int, Path]) -> None:
+def _check_room(plans: dict[int, dict[SplitName, SplitPlan]], raw: RawImages, paths: dict[int, Path]) -> None:
     """Refuse, before any image is rescaled, what has no room on the disk."""
     image, beside = raw.images[:1].nbytes, np.dtype(np.int64).itemsize + np.dtype(np.float32).itemsize
     needs = 0
@@ -247,7 +247,7 @@ def _check_room(plans: dict[int, dict[SplitName, Plan]], raw: RawImages, paths: 
 
 
 def _rescaled(
-    spec: DatasetSpec, raw: RawImages, splits: dict[SplitName, Plan], pool: Workers | InProcess
+    spec: DatasetSpec, raw: RawImages, splits: dict[SplitName, SplitPlan], pool: Workers | InProcess
 ) -> dict[SplitName, list[Batch[np.ndarray]]]:
     """Hand out the images of a realisation in batches."""
     if spec.factors is None:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from secli.config import FileName, first_problem
 from secli.datasets.protocols import DATASETS
 from secli.errors import InputError, UnknownNameError, printable
-from secli.records.schema import DataParameters, Part, read_json
+from secli.records.schema import DataParameters, RecordPart, read_json
 from secli.sources.contract import SourceInfo
 
 MANIFEST_FILE = "manifest.json"
@@ -42,7 +42,7 @@ def _protocol(name: str) -> str:
         raise ValueError(str(error)) from None
 
 
-class Manifest(Part):
+class Manifest(RecordPart):
     """What ``manifest.json`` holds."""
 
     schema_version: Literal[1] = Field(default=MANIFEST_VERSION, description="version of this schema")

@@ -24,7 +24,7 @@ DRAWN: tuple[SplitName, ...] = ("val", "test")
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class SplitPlan:
     """One split before it is rendered.
 
     Attributes
@@ -41,7 +41,7 @@ class Plan:
 
 def plan(
     spec: DatasetSpec, parameters: Parameters, raw: RawImages, realisation: int
-) -> dict[SplitName, Plan]:
+) -> dict[SplitName, SplitPlan]:
     """Draw the splits and the factors of one realisation.
 
     The draws are those of the published code, which seeds NumPy's global generator and Python's ``random``
@@ -69,7 +69,7 @@ def plan(
     indices = draw(raw, sizes, generator)
     counts = {name: len(indices[name]) for name in DRAWING_ORDER}
     factors = draw_factors(spec, parameters, counts, realisation)
-    return {name: Plan(indices[name].astype(np.int64), factors[name]) for name in DRAWING_ORDER}
+    return {name: SplitPlan(indices[name].astype(np.int64), factors[name]) for name in DRAWING_ORDER}
 
 
 def draw_factors(

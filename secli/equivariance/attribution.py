@@ -19,7 +19,7 @@ from secli.equivariance.controls import Pointwise
 from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.factors import wanted_factors
 from secli.equivariance.inner_layers import Call, Probe, Site, changes_with_scale, layers_of, watching
-from secli.equivariance.local_error import Part
+from secli.equivariance.local_error import NetworkPart
 from secli.errors import InputError, UnknownNameError
 from secli.external.hooked_model import code_of
 from secli.external.missing_taps import readable
@@ -111,7 +111,9 @@ def local_errors(
         sites = Probe(model, layers, canvas).run(nothing) if layers else {}
         sites = {call: site for call, site in sites.items() if changes_with_scale(site)}
         parts = {call: _layer_part(site, settings, factors) for call, site in sites.items()}
-        beside = {part.name: Beside(part, settings, factors) for part in [*stages.values(), *parts.values()]}
+        beside = {
+            part.name: StageInputs(part, settings, factors) for part in [*stages.values(), *parts.values()]
+        }
         size = batch_size(
             settings.batch, images, lambda few: (model.features(few), model.features(few)), device, dtype
         )
@@ -140,7 +142,7 @@ def without_stages(model: Model, settings: MeasureSettings) -> list[LocalRow]:
 
 
 def _absent_kinds(
-    parts: Mapping[Call, Part], kinds: Sequence[str], factors: Sequence[float]
+    parts: Mapping[Call, NetworkPart], kinds: Sequence[str], factors: Sequence[float]
 ) -> list[LocalRow]:
     """Return null rows for the kinds of which a network has no layer."""
     reason = "no layer of this kind works on features that scale moves"
@@ -157,16 +159,16 @@ def _absent(kind: str, reason: str, factors: Sequence[float]) -> list[LocalRow]:
 
 def stage_parts(
     model: Model, settings: MeasureSettings, factors: Sequence[float]
-) -> dict[tuple[str | None, str], Part]:
+) -> dict[tuple[str | None, str], NetworkPart]:
     """Return the wanted stages as parts, by the taps before (None: the images) and behind each one."""
     taps = model.taps
-    parts: dict[tuple[str | None, str], Part] = {}
+    parts: dict[tuple[str | None, str], NetworkPart] = {}
     before: str | None = None
     for tap, module in model.stages:
         if settings.taps is None or tap in settings.taps:
             field: Field = Plane() if before is None else taps[before]
             run = partial(_run_stage, model, module)
-            parts[before, tap] = Part(tap, "stage", run, field, taps[tap], settings, factors)
+            parts[before, tap] = NetworkPart(tap, "stage", run, field, taps[tap], settings, factors)
         before = tap
     return parts
 
@@ -177,12 +179,12 @@ def _run_stage(model: Model, stage: nn.Module, features: Features) -> Features:
     return output
 
 
-class Beside:
+class StageInputs:
     """The pointwise control, fed with what a part is fed with.
 
     Parameters
     ----------
-    part : Part
+    part : NetworkPart
         The part beside which it stands.
     settings : MeasureSettings
         Metric and background.
@@ -190,13 +192,13 @@ class Beside:
         Scale factors.
     """
 
-    def __init__(self, part: Part, settings: MeasureSettings, factors: Sequence[float]) -> None:
+    def __init__(self, part: NetworkPart, settings: MeasureSettings, factors: Sequence[float]) -> None:
         self._owner = part
         self._settings, self._factors = settings, factors
-        self._part: Part | None = None
+        self._part: NetworkPart | None = None
         self._control: Callable[[Tensor], Tensor] | None = None
 
-    def add(self, part: Part, features: Features, empty: Features, canvas: Canvas) -> None:
+    def add(self, part: NetworkPart, features: Features, empty: Features, canvas: Canvas) -> None:
         """Feed one batch; a layer that is a stage itself takes nothing twice."""
         field = self._owner.before
         if part is not self._owner or part.reason is not None or not isinstance(field, (Plane, ScaleSpace)):
@@ -210,10 +212,12 @@ class Beside:
             unit = (float(features.max()) - lowest) or 1.0
             self._control = lambda x: control((x - lowest) / unit)
             run: Any = self._control
-            self._part = Part(self._owner.name, "pointwise", run, field, field, self._settings, self._factors)
+            self._part = NetworkPart(
+                self._owner.name, "pointwise", run, field, field, self._settings, self._factors
+            )
         self._part.add(features, empty, self._control(features), self._control(empty), canvas)
 
-    def rows(self, part: Part) -> list[LocalRow]:
+    def rows(self, part: NetworkPart) -> list[LocalRow]:
         """Return the control's rows, at the factors where it can be measured."""
         if self._part is None or part is not self._owner:
             return []
@@ -232,22 +236,24 @@ class _Count:
             self._report(self._done, self._total)
 
 
-def _layer_part(site: Site, settings: MeasureSettings, factors: Sequence[float]) -> Part:
+def _layer_part(site: Site, settings: MeasureSettings, factors: Sequence[float]) -> NetworkPart:
     def run(features: Features) -> Features:
         # a layer that works in place must not change what it is fed with
         assert isinstance(features, Tensor)
         output: Tensor = site.module(features.to(site.empty.dtype, copy=True))
         return readable(output)
 
-    return Part(site.call.name, site.call.kind, run, site.before, site.after, settings, factors, site.reason)
+    return NetworkPart(
+        site.call.name, site.call.kind, run, site.before, site.after, settings, factors, site.reason
+    )
 
 
 def _feed_layers(
     model: Model,
     layers: dict[str, tuple[str, nn.Module]],
     sites: dict[Call, Site],
-    parts: dict[Call, Part],
-    beside: dict[str, Beside],
+    parts: dict[Call, NetworkPart],
+    beside: dict[str, StageInputs],
     batch: Tensor,
     canvases: dict[str, Canvas],
     count: _Count,

@@ -26,7 +26,7 @@ SMALLEST_SHARE = 0.1
 """When a smaller share of the cells is compared, the value is null."""
 
 
-class Reading:
+class ErrorSample:
     """The error of one part of a tap, image by image.
 
     Parameters
@@ -104,7 +104,7 @@ class Reading:
         return f"dead tap: L_sΦ(f) vanishes for all {images} images"
 
 
-class Cell:
+class TapError:
     """The error of one tap at one factor.
 
     Parameters
@@ -143,7 +143,7 @@ class Cell:
         self.border = 0.0
         self.small: list[int] = []  # levels of a pyramid that hold too few cells
         self.unfloored = FLOORED if floor else 0  # images that the floor still waits for
-        self.readings: dict[Selection, Reading] = {ALL: Reading(metric)}
+        self.readings: dict[Selection, ErrorSample] = {ALL: ErrorSample(metric)}
 
     def add(
         self,
@@ -197,7 +197,7 @@ class Cell:
             self.unfloored -= len(halves[0])
         raws, actuals = tensors(raw), tensors(actual)
         for selection in selections(base, acted, self.per):
-            reading = self.readings.setdefault(selection, Reading(self.metric))
+            reading = self.readings.setdefault(selection, ErrorSample(self.metric))
             if selection == ALL:
                 reading.add(raws, acted, actuals, halves, size)
             else:
@@ -217,7 +217,7 @@ class Cell:
         """Return the row of the whole tap."""
         return self._row(tap, images, ALL, self.readings[ALL])
 
-    def _row(self, tap: str, images: int, selection: Selection, reading: Reading) -> CurveRow:
+    def _row(self, tap: str, images: int, selection: Selection, reading: ErrorSample) -> CurveRow:
         reason = self.reason or reading.reason(images, self.border)
         if self.reason is None and selection.level is not None and reading.share == 0 and not self.border:
             reason = "L_s would take this level from off the stack"

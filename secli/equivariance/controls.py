@@ -22,7 +22,7 @@ from secli.action.images import rescale
 from secli.catalogue import MODELS
 from secli.config import MeasureSettings
 from secli.equivariance.batching import batch_size, batches
-from secli.equivariance.cell_error import Cell, squared_size
+from secli.equivariance.cell_error import TapError, squared_size
 from secli.equivariance.evaluation_mode import full_precision
 from secli.errors import InputError, SecliError
 from secli.external.foreign_code import one_line, where
@@ -454,20 +454,20 @@ def pointwise_readings(
     images = images[: settings.images]
     canvas = Canvas(images.shape[-2], images.shape[-1], border=settings.border or 0.0)
     control = Pointwise(images.shape[1]).to(device)
-    cells = {factor: Cell(Plane(), factor, settings.metric, floor=False) for factor in factors}
+    cells = {factor: TapError(Plane(), factor, settings.metric, floor=False) for factor in factors}
     with torch.inference_mode(), full_precision():
         empty = control(torch.zeros(1, *images.shape[1:], device=device))
         if settings.background == "none":
             empty = torch.zeros_like(empty)
 
-        def read(batch: Tensor, cells: Mapping[float, Cell]) -> None:
+        def read(batch: Tensor, cells: Mapping[float, TapError]) -> None:
             base = control(batch)
             centred, own = base - empty, squared_size([base])
             for factor, cell in cells.items():
                 there = control(rescale(batch, factor, canvas.blur))
                 cell.add(base, there, centred, there - empty, canvas, own)
 
-        trial = {0.7: Cell(Plane(), 0.7, settings.metric, floor=False)}
+        trial = {0.7: TapError(Plane(), 0.7, settings.metric, floor=False)}
         size = batch_size(settings.batch, images, lambda few: read(few, trial), device, torch.float32)
         for batch in batches(images, size, device, torch.float32):
             read(batch, cells)

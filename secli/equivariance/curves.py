@@ -17,7 +17,7 @@ from secli.action.images import SAMPLING_BLUR, rescale
 from secli.config import MeasureSettings
 from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.borders import DARK, borders, ring, stand_on_black
-from secli.equivariance.cell_error import Cell, squared_size
+from secli.equivariance.cell_error import TapError, squared_size
 from secli.equivariance.controls import pointwise_readings
 from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.factors import wanted_factors
@@ -237,7 +237,7 @@ class _Ruler:
         return rescale(images, factor, self.blur)
 
     def compare(
-        self, base: _Looked, moved: Tensor, factor: float, cells: Mapping[str, Cell]
+        self, base: _Looked, moved: Tensor, factor: float, cells: Mapping[str, TapError]
     ) -> dict[str, Features]:
         """Compare the features of rescaled images at every cell of a factor, and return them."""
         there = base.features if factor == 1 else self.model.features(moved)
@@ -259,10 +259,10 @@ def pieces(features: Features) -> Iterator[slice]:
     yield from (slice(start, start + step) for start in range(0, images, step))
 
 
-def _cells(fields: Mapping[str, Field], factor: float, settings: MeasureSettings) -> dict[str, Cell]:
+def _cells(fields: Mapping[str, Field], factor: float, settings: MeasureSettings) -> dict[str, TapError]:
     """Return what one factor is read in, tap by tap."""
     return {
-        tap: Cell(field, factor, settings.metric, settings.per, settings.smallest_plane)
+        tap: TapError(field, factor, settings.metric, settings.per, settings.smallest_plane)
         for tap, field in fields.items()
     }
 

@@ -20,7 +20,7 @@ from secli.metrics import METRICS
 _ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14}
 
 
-class Comparison(NamedTuple):
+class SquaredNorms(NamedTuple):
     """One feature map compared, image by image.
 
     Attributes
@@ -43,7 +43,7 @@ def compare(
     actual: Sequence[Tensor],
     metric: str = "squared",
     expected: Float64[Tensor, "n"] | None = None,
-) -> Comparison:
+) -> SquaredNorms:
     """Return the squared norms that a metric is made of.
 
     Parameters
@@ -64,7 +64,7 @@ def compare(
     reached = None
     if METRICS[metric].needs_actual:
         reached = torch.stack([squared_norm(other, mask) for _, other, mask in triples]).sum(0)
-    return Comparison(torch.stack(difference).sum(0), expected, reached)
+    return SquaredNorms(torch.stack(difference).sum(0), expected, reached)
 
 
 def squared_difference(one: Tensor, other: Tensor, mask: Bool[Tensor, "..."] | None) -> Float64[Tensor, "n"]:
@@ -109,13 +109,13 @@ def _levels(features: Tensor, mask: Bool[Tensor, "..."] | None) -> slice | None:
 
 
 def measurable(
-    comparison: Comparison, raw: Float64[Tensor, "n"], dtype: torch.dtype
+    comparison: SquaredNorms, raw: Float64[Tensor, "n"], dtype: torch.dtype
 ) -> tuple[Bool[Tensor, "n"], Bool[Tensor, "n"]]:
     """Tell which images can be measured: (finite, alive).
 
     Parameters
     ----------
-    comparison : Comparison
+    comparison : SquaredNorms
         The squared norms.
     raw : tensor (N,)
         ‖Φ(f)‖² before the background was taken away: the size that rounding errors scale with.

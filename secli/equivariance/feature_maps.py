@@ -175,7 +175,7 @@ def _strongest(energy: Float[Tensor, "*parts"], count: int) -> list[tuple[int, .
 
 
 @dataclass
-class Reading:
+class MapReading:
     """One call of a deformable layer: the size of the plane it reads, and the offsets it predicted."""
 
     size: tuple[int, int]
@@ -184,20 +184,20 @@ class Reading:
 
 
 @contextmanager
-def recorded_offsets(model: Model) -> Iterator[dict[str, list[Reading]]]:
+def recorded_offsets(model: Model) -> Iterator[dict[str, list[MapReading]]]:
     """Record the offsets of every ``DeformConv`` inside, call by call, under the layer's name."""
-    readings: dict[str, list[Reading]] = {}
+    readings: dict[str, list[MapReading]] = {}
     handles = []
     for name, layer in model.named_modules() if isinstance(model, nn.Module) else ():
         if isinstance(layer, DeformConv):
             calls = readings.setdefault(name, [])
 
-            def entered(module: nn.Module, args: tuple[Tensor, ...], calls: list[Reading] = calls) -> None:
+            def entered(module: nn.Module, args: tuple[Tensor, ...], calls: list[MapReading] = calls) -> None:
                 assert isinstance(module, DeformConv)
-                calls.append(Reading((args[0].shape[-2], args[0].shape[-1]), module))
+                calls.append(MapReading((args[0].shape[-2], args[0].shape[-1]), module))
 
             def predicted(
-                module: nn.Module, args: object, output: Tensor, calls: list[Reading] = calls
+                module: nn.Module, args: object, output: Tensor, calls: list[MapReading] = calls
             ) -> None:
                 calls[-1].shifts = output[:, : calls[-1].layer.shifts].detach()
 
@@ -214,7 +214,7 @@ def recorded_offsets(model: Model) -> Iterator[dict[str, list[Reading]]]:
 
 def _sampling_view(
     name: str,
-    calls: Sequence[Reading],
+    calls: Sequence[MapReading],
     fields: dict[str, Field],
     features: dict[str, Features],
     image: Float[Tensor, "c h w"],
@@ -268,7 +268,7 @@ def _pair(value: Pair) -> NDArray[np.float64]:
 
 
 def _points(
-    call: Reading, places: NDArray[np.float64], start: NDArray[np.float64], step: NDArray[np.float64]
+    call: MapReading, places: NDArray[np.float64], start: NDArray[np.float64], step: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the output cells nearest to the places, and the points read for them, all in image coordinates (x, y)."""
     layer = call.layer

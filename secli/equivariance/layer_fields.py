@@ -29,7 +29,7 @@ class Declared(NamedTuple):
     shapes: tuple[torch.Size, ...]
 
 
-class Reading(NamedTuple):
+class LayerReading(NamedTuple):
     """Cell j behind a layer has its centre at ``step · j + start``, in cells before the layer."""
 
     step: float
@@ -209,7 +209,7 @@ def axis_grid(stride: Pair, origin: Pair | None, axis: int, cells: int, pixels: 
     return step, origin[axis] if isinstance(origin, tuple) else origin
 
 
-def reading(module: nn.Module, x: Tensor, y: Tensor, axis: int) -> Reading:
+def reading(module: nn.Module, x: Tensor, y: Tensor, axis: int) -> LayerReading:
     """Return where a layer's cells lie along one axis of the plane, in cells before it.
 
     From the layer's own kernel, stride, padding and dilation where they explain the size of what comes out; cell
@@ -221,14 +221,14 @@ def reading(module: nn.Module, x: Tensor, y: Tensor, axis: int) -> Reading:
     if declared is not None:
         return declared
     if n == m:
-        return Reading(1.0, 0.0)
-    blocks = Reading(n / m, (n / m - 1) / 2)
+        return LayerReading(1.0, 0.0)
+    blocks = LayerReading(n / m, (n / m - 1) / 2)
     if m > n or m < 2:
         return blocks
     return _probed_reading(module, x, y, axis) or blocks
 
 
-def _window_reading(module: nn.Module, axis: int, n: int, m: int) -> Reading | None:
+def _window_reading(module: nn.Module, axis: int, n: int, m: int) -> LayerReading | None:
     """Return step and start of a layer that declares its window, if that explains n cells becoming m."""
     kernel = _setting(module, ("kernel_size", "size", "kernel"), axis)
     if kernel is None and isinstance(weight := getattr(module, "weight", None), Tensor) and weight.ndim >= 4:
@@ -247,11 +247,11 @@ def _window_reading(module: nn.Module, axis: int, n: int, m: int) -> Reading | N
         padded = 2 * padding
     if "Transpose" in type(module).__name__:
         grown = (n - 1) * stride - padded + extent + 1
-        return Reading(1 / stride, (padding - extent / 2) / stride) if 0 <= m - grown < stride else None
+        return LayerReading(1 / stride, (padding - extent / 2) / stride) if 0 <= m - grown < stride else None
     full, rest = divmod(n + padded - extent - 1, stride)
     # one cell more where the last, incomplete window counts too (ceil_mode)
     if m == full + 1 or (rest and m == full + 2):
-        return Reading(float(stride), extent / 2 - padding)
+        return LayerReading(float(stride), extent / 2 - padding)
     return None
 
 
@@ -266,7 +266,7 @@ def _setting(module: nn.Module, names: Sequence[str], axis: int) -> int | None:
     return None
 
 
-def _probed_reading(module: nn.Module, x: Tensor, y: Tensor, axis: int) -> Reading | None:
+def _probed_reading(module: nn.Module, x: Tensor, y: Tensor, axis: int) -> LayerReading | None:
     """Return step and start from which cells two neighbouring outputs in the middle depend on.
 
     The middle of the support of the input gradient, not its centroid: random weights would pull that aside.
@@ -293,4 +293,4 @@ def _probed_reading(module: nn.Module, x: Tensor, y: Tensor, axis: int) -> Readi
     step = middles[1] - middles[0]
     if step <= 0:
         return None
-    return Reading(step, middles[1] - step * cells[axis])
+    return LayerReading(step, middles[1] - step * cells[axis])

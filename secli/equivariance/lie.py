@@ -24,7 +24,7 @@ from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.borders import borders, stand_on_black
 from secli.equivariance.cell_error import SMALLEST_SHARE, Shares, known_share, squared_size
 from secli.equivariance.curves import wanted_taps
-from secli.equivariance.error import Comparison, measurable, squared_norm
+from secli.equivariance.error import SquaredNorms, measurable, squared_norm
 from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.features import minus, tensors
 from secli.equivariance.forward_mode import directional_derivative, tangent_faults
@@ -213,9 +213,9 @@ class _Reading:
         )
 
 
-def _compare(generated: Generated, tangents: list[Tensor], features: list[Tensor]) -> Comparison:
+def _compare(generated: Generated, tangents: list[Tensor], features: list[Tensor]) -> SquaredNorms:
     """Return ‖J Φ(f)[G f] − G Φ(f)‖² and ‖Φ(f)‖² over the known cells."""
     parts = list(zip(tangents, generated.tensors, features, generated.masks, strict=True))
     difference = [squared_norm(moved - own, mask) for moved, own, _, mask in parts]
     expected = [squared_norm(tensor, mask) for _, _, tensor, mask in parts]
-    return Comparison(torch.stack(difference).sum(0), torch.stack(expected).sum(0))
+    return SquaredNorms(torch.stack(difference).sum(0), torch.stack(expected).sum(0))

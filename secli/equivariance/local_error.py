@@ -17,7 +17,7 @@ from torch import Tensor
 
 from secli.action.fields import Acted, Canvas, Field, ScaleSpace, both, small_levels, without_levels
 from secli.config import MeasureSettings
-from secli.equivariance.cell_error import Cell
+from secli.equivariance.cell_error import TapError
 from secli.equivariance.features import minus, tensors
 from secli.models.contract import Features
 from secli.records.schema import LocalRow
@@ -85,7 +85,7 @@ class Beyond(Field):
         return self.field.reads_as()
 
 
-class Part:
+class NetworkPart:
     """The error that one part of a network adds alone, at several factors.
 
     Parameters
@@ -120,14 +120,14 @@ class Part:
         self.name, self.kind, self.run = name, kind, run
         self.before, self.after, self.settings = before, after, settings
         self.reason = reason
-        self.cells: dict[float, Cell] = {}
+        self.cells: dict[float, TapError] = {}
         self._beyond: dict[float, Beyond] = {}
         self._images = 0
         self._factors = tuple(factors)
         if after is not None:
             self._beyond = {factor: Beyond(after) for factor in factors}
             self.cells = {
-                factor: Cell(
+                factor: TapError(
                     self._beyond[factor], factor, settings.metric, (), settings.smallest_plane, floor=False
                 )
                 for factor in factors

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from secli.action.fields import Canvas, Field, Plane
 from secli.action.images import SAMPLING_BLUR, rescale
 from secli.config import Background, check_factors
-from secli.equivariance.cell_error import Cell
+from secli.equivariance.cell_error import TapError
 from secli.equivariance.evaluation_mode import full_precision
 from secli.equivariance.features import minus
 from secli.records.schema import CurveRow
@@ -128,7 +128,7 @@ def _measure(
     check_factors([factor])
     blur = max(SAMPLING_BLUR, field.base_blur)
     canvas = Canvas(images.shape[-2], images.shape[-1], blur, border)
-    cell = Cell(field, factor, "squared")
+    cell = TapError(field, factor, "squared")
     training = (
         {module: module.training for module in function.modules()} if isinstance(function, nn.Module) else {}
     )

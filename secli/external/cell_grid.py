@@ -47,7 +47,7 @@ class Geometry(NamedTuple):
     centred: bool = False
 
 
-class Axis(NamedTuple):
+class CellAxis(NamedTuple):
     """What was measured along one axis.
 
     Attributes
@@ -74,12 +74,12 @@ class Axis(NamedTuple):
     seen: tuple[float, float]
 
 
-def fitted(axes: Sequence[Axis], radius: float, uneven: float) -> Geometry:
+def fitted(axes: Sequence[CellAxis], radius: float, uneven: float) -> Geometry:
     """Return the grid through positions along rows and columns, brought to exact values within their noise.
 
     Parameters
     ----------
-    axes : sequence of Axis
+    axes : sequence of CellAxis
         Rows, columns.
     radius : float
         Of the receptive field.
@@ -115,7 +115,7 @@ def asymmetry(channels: int, radius: float) -> float:
     return ASYMMETRY + 0.5 / math.sqrt(max(1, channels) * max(1.0, math.pi * radius**2))
 
 
-def steepest(axis: Axis) -> float:
+def steepest(axis: CellAxis) -> float:
     """Return the largest stride, in pixels, that the noise of positions allows."""
     line = _Line.through(axis.cells, axis.positions, axis.noise)
     return line.slope + line.slack

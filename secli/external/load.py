@@ -11,11 +11,11 @@ from secli.errors import InputError
 from secli.external.adapt import adapt
 from secli.external.field_text import parse_fields
 from secli.external.hooked_model import DeclaredModel, ExternalModel
-from secli.external.tap_list import TapInfo, list_taps
+from secli.external.tap_list import ListedTap, list_taps
 from secli.external.targets import (
     Loaded,
-    Origin,
     Shape,
+    WeightsOrigin,
     is_external,
     load_target,
     own_name,
@@ -27,7 +27,7 @@ from secli.models.entrance import Normalise
 __all__ = [
     "DeclaredModel",
     "ExternalModel",
-    "TapInfo",
+    "ListedTap",
     "is_external",
     "list_taps",
     "load_external",
@@ -114,7 +114,7 @@ def load_external(
     return model.eval()
 
 
-def weights_told(origin: Origin | None) -> dict[str, Any]:
+def weights_told(origin: WeightsOrigin | None) -> dict[str, Any]:
     """Return what a record says of where weights come from."""
     if origin is None:
         return {"weights": None, "weights_sha256": None}

@@ -11,7 +11,7 @@ from secli.external.foreign_code import ForeignCode
 Shape = tuple[int, int, int]
 
 
-class Origin(NamedTuple):
+class WeightsOrigin(NamedTuple):
     """Where weights come from.
 
     Attributes
@@ -60,4 +60,4 @@ class Loaded(NamedTuple):
     input_shape: Shape | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    origin: Origin | None = None
+    origin: WeightsOrigin | None = None

@@ -18,7 +18,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from secli.errors import UnknownNameError
-from secli.external.cell_grid import ASYMMETRY, PRECISION, Axis, Geometry, asymmetry, fitted, radius_of
+from secli.external.cell_grid import ASYMMETRY, PRECISION, CellAxis, Geometry, asymmetry, fitted, radius_of
 from secli.external.missing_taps import tap_remarks
 from secli.external.probing_forward import Run, Take, one_by_one, respond
 from secli.external.restoring import image_dtype, in_eval_mode, on_device
@@ -264,7 +264,7 @@ class _Samples:
         middle = len(self.cells) // 2
         radius = radius_of(self.total, (found[0][0][middle], found[1][0][middle]))
         axes = [
-            Axis([cell[k] for cell in self.cells], *found[k], self.map[k], self.image[k], self.seen[k])
+            CellAxis([cell[k] for cell in self.cells], *found[k], self.map[k], self.image[k], self.seen[k])
             for k in range(2)
         ]
         return fitted(axes, radius, asymmetry(self.channels, radius))

@@ -21,7 +21,7 @@ from torch import Tensor
 from secli.external.cell_grid import (
     ASYMMETRY,
     COVERED,
-    Axis,
+    CellAxis,
     Geometry,
     asymmetry,
     fitted,
@@ -166,7 +166,7 @@ class _Moments:
         sizes = changes[3:].square().mean(1).sqrt().double().cpu().numpy()
         self.reached += zip(pixels, np.where(sizes > floor, sizes, 0.0), strict=True)
 
-    def axis(self, axis: int) -> Axis | None:
+    def axis(self, axis: int) -> CellAxis | None:
         """Return what was measured along one axis; None where fewer than two cells respond."""
         groups = np.stack(self.groups[axis])
         total = groups.sum(0)
@@ -180,7 +180,7 @@ class _Moments:
         places = shares * pixels / 2 + (pixels - 1) / 2
         spread = places[1:].std(0) * math.sqrt(count - 1)
         noise = float(np.sqrt((spread**2).mean()))
-        return Axis(inner, places[0], noise, self.cells[axis], pixels, (-0.5, pixels - 0.5))
+        return CellAxis(inner, places[0], noise, self.cells[axis], pixels, (-0.5, pixels - 0.5))
 
     def radius(self, geometry: Geometry) -> float:
         """Return the radius of the disc that holds 95 % of what single pixels reach."""
@@ -202,7 +202,7 @@ class _Moments:
         axes = [self.axis(k) for k in range(2)]
         if axes[0] is None or axes[1] is None:
             return None
-        known = cast("list[Axis]", axes)
+        known = cast("list[CellAxis]", axes)
         radius = self.radius(self._spanning())
         geometry = fitted(known, radius, asymmetry(self.channels, radius))
         return geometry._replace(radius=self.radius(geometry))
@@ -220,7 +220,7 @@ class _Moments:
         axes = [self.axis(k) for k in range(2)]
         if axes[0] is None or axes[1] is None:
             return True
-        known = cast("list[Axis]", axes)
+        known = cast("list[CellAxis]", axes)
         if any(steepest(axis) < COVERED[0] * axis.pixels / axis.size for axis in known):
             return True
         radius = self.radius(self._spanning())

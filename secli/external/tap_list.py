@@ -26,7 +26,7 @@ SKETCHED = 4096
 """Numbers of a map that are kept to compare two passes."""
 
 
-class TapInfo(NamedTuple):
+class ListedTap(NamedTuple):
     """A module's call that a tap can stand at.
 
     Attributes
@@ -55,7 +55,7 @@ def list_taps(
     *,
     taps: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> list[TapInfo]:
+) -> list[ListedTap]:
     """Return every call of a module that a tap can stand at, in the order of the forward pass.
 
     Parameters
@@ -156,11 +156,11 @@ def _mixes(run: Run, images: Tensor) -> bool:
 
 def _tap_info(
     visit: Visit, geometry: Geometry | None, cells: Mapping[str, tuple[int, int]], image: Shape
-) -> TapInfo:
+) -> ListedTap:
     shape = None if visit.shape is None else visit.shape[1:]
     if geometry is None or impossible(geometry, cells[visit.name], image[1:]) is not None:
-        return TapInfo(visit.name, visit.kind, shape, None, None, None)
-    return TapInfo(visit.name, visit.kind, shape, geometry.stride, geometry.origin, geometry.radius)
+        return ListedTap(visit.name, visit.kind, shape, None, None, None)
+    return ListedTap(visit.name, visit.kind, shape, geometry.stride, geometry.origin, geometry.radius)
 
 
 def _list_declared(
@@ -169,7 +169,7 @@ def _list_declared(
     images: Tensor,
     taps: Sequence[str] | None,
     on_progress: Callable[[int, int], None] | None,
-) -> list[TapInfo]:
+) -> list[ListedTap]:
     """List the taps that a network declares itself."""
     fields: dict[str, Field] = network.taps  # type: ignore[assignment]
     names = list(fields) if taps is None else select(list(fields), taps, "--taps")

@@ -9,7 +9,7 @@ from pathlib import Path
 from secli.errors import InputError
 from secli.external.factories import code_of_factory, from_factory
 from secli.external.foreign_code import ForeignCode
-from secli.external.loaded_network import Loaded, Origin, Shape
+from secli.external.loaded_network import Loaded, Shape, WeightsOrigin
 from secli.external.materialise import check_values, complete
 from secli.external.torchvision_timm import from_timm, from_torchvision, known_input
 from secli.external.weights import STATE_ALONE, load_weights
@@ -17,8 +17,8 @@ from secli.provenance import names_a_file
 
 __all__ = [
     "Loaded",
-    "Origin",
     "Shape",
+    "WeightsOrigin",
     "is_external",
     "load_target",
     "own_name",

@@ -13,7 +13,7 @@ from typing import Any
 
 from secli.errors import InputError, SecliError, UnknownNameError
 from secli.external.foreign_code import ForeignCode, one_line
-from secli.external.loaded_network import Loaded, Origin, Shape
+from secli.external.loaded_network import Loaded, Shape, WeightsOrigin
 from secli.external.weights import fetch, load_weights
 from secli.provenance import sha256_file
 
@@ -65,7 +65,7 @@ def from_torchvision(name: str, published: str | None, offline: bool, code: Fore
     path = fetch(chosen.url, offline)
     load_weights(network, path, option=f"--weights {published} ({path})")
     shape, mean, std = _torchvision_preset(chosen)
-    return Loaded(network, code, shape, mean, std, Origin(chosen.name, sha256_file(path)))
+    return Loaded(network, code, shape, mean, std, WeightsOrigin(chosen.name, sha256_file(path)))
 
 
 def _check_torchvision(name: str) -> None:
@@ -157,7 +157,7 @@ def from_timm(
     config = network.pretrained_cfg
     own = _shape(config["input_size"]) if shape is None else shape
     tag = config.get("tag") or published
-    return Loaded(network, code, own, tuple(config["mean"]), tuple(config["std"]), Origin(tag))
+    return Loaded(network, code, own, tuple(config["mean"]), tuple(config["std"]), WeightsOrigin(tag))
 
 
 def _timm_failure(name: str, full: str, offline: bool, error: Exception) -> SecliError:

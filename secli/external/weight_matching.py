@@ -39,7 +39,7 @@ class Slots(NamedTuple):
         return cls(own, {key: tuple(group) for group in groups.values() for key in group})
 
 
-class Fit(NamedTuple):
+class WeightMatch(NamedTuple):
     """How the entries of a state dict fit a network.
 
     Attributes
@@ -63,7 +63,7 @@ class Fit(NamedTuple):
     matching: int
 
 
-def fit(entries: Entries, slots: Slots) -> Fit:
+def fit(entries: Entries, slots: Slots) -> WeightMatch:
     """Return how a state dict fits, after the shortest common prefix with which it does, if any, is stripped."""
     left_out = tuple(
         key
@@ -75,7 +75,7 @@ def fit(entries: Entries, slots: Slots) -> Fit:
     return next((each for each in fits if not each.problems), max(fits, key=lambda each: each.matching))
 
 
-def _fit(state: Mapping[str, Any], prefix: str, left_out: tuple[str, ...], slots: Slots) -> Fit:
+def _fit(state: Mapping[str, Any], prefix: str, left_out: tuple[str, ...], slots: Slots) -> WeightMatch:
     renamed = {key.removeprefix(prefix): value for key, value in state.items()}
     missing = [
         key
@@ -95,7 +95,7 @@ def _fit(state: Mapping[str, Any], prefix: str, left_out: tuple[str, ...], slots
         for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         if keys
     )
-    return Fit(renamed, prefix, left_out, problems, len(renamed) - len(unexpected))
+    return WeightMatch(renamed, prefix, left_out, problems, len(renamed) - len(unexpected))
 
 
 def _prefixes(keys: list[str]) -> list[str]:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from secli.errors import InputError, SecliError
 from secli.external.checkpoints import TOP, Entries, chosen, few, read_content, state_dicts, under
 from secli.external.foreign_code import telling_where
-from secli.external.loaded_network import Origin
-from secli.external.weight_matching import Fit, Slots, converted, fit
+from secli.external.loaded_network import WeightsOrigin
+from secli.external.weight_matching import Slots, WeightMatch, converted, fit
 from secli.provenance import sha256_file
 from secli.storage.writing import scratch_folder, sync_file, sync_folder
 
@@ -23,7 +23,7 @@ STATE_ALONE = "--state {}: chooses among the state dicts of a file; give the fil
 
 def load_weights(
     network: nn.Module, path: Path, state: str | None = None, *, option: str | None = None
-) -> Origin:
+) -> WeightsOrigin:
     """Put the weights of a file into a network; nothing is changed unless all of them fit.
 
     Of several state dicts in a file the one that fits is taken; where several do, ``state`` has to choose. A prefix
@@ -43,7 +43,7 @@ def load_weights(
 
     Returns
     -------
-    Origin
+    WeightsOrigin
         What was taken.
 
     Raises
@@ -69,13 +69,13 @@ def load_weights(
             network.train(training)
     alone = state is None and all(other in (name, TOP) for other in found)
     among = None if alone else name
-    return Origin(str(path), sha256_file(path), among, taken.prefix, taken.left_out, file=True)
+    return WeightsOrigin(str(path), sha256_file(path), among, taken.prefix, taken.left_out, file=True)
 
 
 class _Fits:
     """How each of several state dicts fits a network in its present mode."""
 
-    def __init__(self, slots: Slots, each: dict[str, Fit]) -> None:
+    def __init__(self, slots: Slots, each: dict[str, WeightMatch]) -> None:
         self.slots, self.each = slots, each
         self.good = [name for name, one in each.items() if not one.problems]
 

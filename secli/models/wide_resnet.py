@@ -52,7 +52,7 @@ SharedActivation = Annotated[
 ]
 
 
-class Place(NamedTuple):
+class ConvPosition(NamedTuple):
     """Where a convolution stands in the body, and what it must map.
 
     Attributes
@@ -126,8 +126,8 @@ class WideFamily:
     """
 
     stem: Callable[[int, int], nn.Module]
-    conv: Callable[[Place], nn.Module]
-    shortcut: Callable[[Place], nn.Module]
+    conv: Callable[[ConvPosition], nn.Module]
+    shortcut: Callable[[ConvPosition], nn.Module]
     field: Callable[[Grid, int], Field] = lambda grid, group: grid.plane()
     norm: Callable[[int], nn.Module] = BatchNorm
     activation: Callable[[], nn.Module] = nn.ReLU
@@ -145,7 +145,7 @@ class WideBlock(nn.Module):
     ----------
     family : WideFamily
         Gives the modules.
-    place : Place
+    place : ConvPosition
         Of the first convolution.
     dropout : float
         Probability that a value between the convolutions is dropped.
@@ -153,7 +153,7 @@ class WideBlock(nn.Module):
         Whether the 1×1 of the first block of a group sees ReLU(BN(x)) rather than x.
     """
 
-    def __init__(self, family: WideFamily, place: Place, dropout: float, shared: bool = True) -> None:
+    def __init__(self, family: WideFamily, place: ConvPosition, dropout: float, shared: bool = True) -> None:
         super().__init__()
         second = place._replace(inputs=place.outputs, stride=1, layer=2)
         self.norm1, self.relu1 = family.norm(place.inputs), family.activation()
@@ -242,7 +242,7 @@ def wide_resnet(
         blocks: dict[str, nn.Module] = {}
         for block in range(1, BLOCKS + 1):
             first = block == 1
-            place = Place(
+            place = ConvPosition(
                 widths[group - 1] if first else widths[group],
                 widths[group],
                 stride if first else 1,

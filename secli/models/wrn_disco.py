@@ -22,7 +22,7 @@ from secli.models.wide_resnet import (
     STL10_STD,
     WIDTHS,
     BlockDropout,
-    Place,
+    ConvPosition,
     SharedActivation,
     WideFamily,
     WideImageSize,
@@ -64,14 +64,14 @@ def wrn_disco(
     basis = disco_basis(size, scales, effective_size, sigma, "A")
     padding = size // 2
 
-    def conv(place: Place) -> nn.Module:
+    def conv(place: ConvPosition) -> nn.Module:
         inputs, outputs, stride = place[:3]
         if not (place.opens and place.group in RELIFTED):
             return SESConv(inputs, outputs, basis, padding=padding, bias=False)
         lift = SESLift(inputs, outputs, basis, padding=padding, bias=False)
         return chain(levels=ScalePool(scale_pool), lift=lift, pool=SpatialPool(stride))
 
-    def shortcut(place: Place) -> nn.Module:
+    def shortcut(place: ConvPosition) -> nn.Module:
         pointwise = SESPointwise(place.inputs, place.outputs, bias=False)
         return pointwise if place.stride == 1 else chain(conv=pointwise, pool=SpatialPool(place.stride))
 

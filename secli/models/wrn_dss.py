@@ -25,8 +25,8 @@ from secli.models.wide_resnet import (
     STL10_MEAN,
     STL10_STD,
     BlockDropout,
+    ConvPosition,
     LowestLevels,
-    Place,
     SharedActivation,
     WideFamily,
     WideImageSize,
@@ -71,7 +71,7 @@ def wrn_dss(
     if counts[-1] < 1:
         raise ValueError(f"2 convolutions with interaction {interaction} leave no level of {levels}")
 
-    def conv(place: Place) -> nn.Module:
+    def conv(place: ConvPosition) -> nn.Module:
         mixes = place.opens and place.group in INTERACTING
         return DSSConv(
             place.inputs,
@@ -85,7 +85,7 @@ def wrn_dss(
             stride=place.stride,
         )
 
-    def shortcut(place: Place) -> nn.Module:
+    def shortcut(place: ConvPosition) -> nn.Module:
         pointwise = SESPointwise(place.inputs, place.outputs, place.stride, bias=False)
         return chain(levels=LowestLevels(counts[place.group]), conv=pointwise)
 

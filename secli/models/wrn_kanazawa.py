@@ -16,7 +16,7 @@ from secli.models.wide_resnet import (
     STL10_STD,
     WIDTHS,
     BlockDropout,
-    Place,
+    ConvPosition,
     SharedActivation,
     WideFamily,
     WideImageSize,
@@ -41,7 +41,7 @@ def wrn_kanazawa(
 ) -> StagedModel:
     """Return WRN-16-8 whose every 3×3 convolution sees its input resized by every scale; 1×1 stay as they are."""
 
-    def conv(place: Place) -> SIConv:
+    def conv(place: ConvPosition) -> SIConv:
         return SIConv(place.inputs, place.outputs, 3, scales, place.stride, bias=False)
 
     family = WideFamily(

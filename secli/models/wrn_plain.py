@@ -14,7 +14,7 @@ from secli.models.wide_resnet import (
     STL10_STD,
     WIDTHS,
     BlockDropout,
-    Place,
+    ConvPosition,
     SharedActivation,
     WideFamily,
     WideImageSize,
@@ -44,11 +44,11 @@ def wrn(
     )
 
 
-def conv(place: Place) -> nn.Module:
+def conv(place: ConvPosition) -> nn.Module:
     """Return a plain 3×3 convolution."""
     return nn.Conv2d(place.inputs, place.outputs, 3, place.stride, padding=1, bias=False)
 
 
-def pointwise(place: Place) -> nn.Module:
+def pointwise(place: ConvPosition) -> nn.Module:
     """Return a plain 1×1 convolution."""
     return nn.Conv2d(place.inputs, place.outputs, 1, place.stride, bias=False)

@@ -24,7 +24,7 @@ from secli.models.wide_resnet import (
     STL10_STD,
     WIDTHS,
     BlockDropout,
-    Place,
+    ConvPosition,
     SharedActivation,
     WideFamily,
     WideImageSize,
@@ -76,7 +76,7 @@ def wrn_ses(
     padding = size // 2
     relifted = (2, 3) if variant == "b" else ()
 
-    def conv(place: Place) -> nn.Module:
+    def conv(place: ConvPosition) -> nn.Module:
         inputs, outputs, stride = place[:3]
         if place.opens and place.group in relifted:
             lift = SESLift(inputs, outputs, basis, stride, padding, bias=False)
@@ -84,7 +84,7 @@ def wrn_ses(
         interaction = 2 if variant == "c" and place.opens and place.group == 1 else 1
         return SESConv(inputs, outputs, basis, interaction, stride, padding, bias=False)
 
-    def shortcut(place: Place) -> nn.Module:
+    def shortcut(place: ConvPosition) -> nn.Module:
         return SESPointwise(place.inputs, place.outputs, place.stride, bias=False)
 
     def space(grid: Grid, group: int) -> ScaleSpace:

@@ -18,7 +18,7 @@ from secli.models.wide_resnet import (
     STL10_STD,
     WIDTHS,
     BlockDropout,
-    Place,
+    ConvPosition,
     SharedActivation,
     WideFamily,
     WideImageSize,
@@ -57,10 +57,10 @@ def wrn_xu(
         When the scales do not increase, or one leaves nothing of the kernel.
     """
 
-    def conv(place: Place) -> ColumnConv:
+    def conv(place: ConvPosition) -> ColumnConv:
         return ColumnConv(place.inputs, place.outputs, 3, scales, place.stride)
 
-    def shortcut(place: Place) -> SESPointwise:
+    def shortcut(place: ConvPosition) -> SESPointwise:
         return SESPointwise(place.inputs, place.outputs, place.stride, bias=False)
 
     family = WideFamily(

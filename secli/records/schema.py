@@ -39,7 +39,7 @@ Count = Annotated[int, Field(ge=0)]
 Status = Literal["running", "finished", "failed", "interrupted"]
 
 
-class Part(BaseModel):
+class RecordPart(BaseModel):
     """A part of a record; frozen, and strict about its keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -96,7 +96,7 @@ def _below(text: str) -> str:
     return text
 
 
-class Provenance(Part):
+class Provenance(RecordPart):
     """Where a number comes from."""
 
     secli: str = Field(description="version of secli")
@@ -112,7 +112,7 @@ class Provenance(Part):
     created: str = Field(description="time of writing, ISO 8601, UTC")
 
 
-class DataInfo(Part):
+class DataInfo(RecordPart):
     """Which images, as their manifest says."""
 
     name: str = Field(
@@ -139,7 +139,7 @@ class DataInfo(Part):
     )
 
 
-class ModelInfo(Part):
+class ModelInfo(RecordPart):
     """Which network."""
 
     name: str = Field(description="registry name")
@@ -150,7 +150,7 @@ class ModelInfo(Part):
     )
 
 
-class TrainingResults(Part):
+class TrainingResults(RecordPart):
     """What training came to."""
 
     test_error: Fraction | None = Field(
@@ -166,7 +166,7 @@ class TrainingResults(Part):
     images_per_second: Measured | None = Field(description="training images per second, median over epochs")
 
 
-class TrainingRecord(Part):
+class TrainingRecord(RecordPart):
     """One run of ``secli train``."""
 
     schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this schema")
@@ -184,7 +184,7 @@ class TrainingRecord(Part):
     provenance: Provenance = Field(description="where the numbers come from")
 
 
-class CurveRow(Part):
+class CurveRow(RecordPart):
     """The equivariance error at one tap and one factor."""
 
     tap: str = Field(description="the tap's name")
@@ -221,7 +221,7 @@ class CurveRow(Part):
     reason: str | None = Field(default=None, description="why the value is null")
 
 
-class LieRow(Part):
+class LieRow(RecordPart):
     """The Lie derivative at one tap: the equivariance error per squared logarithm of the factor, at factor 1."""
 
     tap: str = Field(description="the tap's name")
@@ -238,7 +238,7 @@ class LieRow(Part):
     reason: str | None = Field(default=None, description="why the value is null")
 
 
-class LocalRow(Part):
+class LocalRow(RecordPart):
     """What one part of the network adds alone, fed with exactly rescaled features."""
 
     part: str = Field(description="the stage's tap, or the name of a layer inside the network")
@@ -254,7 +254,7 @@ class LocalRow(Part):
     reason: str | None = Field(default=None, description="why the value is null")
 
 
-class AccuracyRow(Part):
+class AccuracyRow(RecordPart):
     """How well the network classifies rescaled images."""
 
     factor: Factor = Field(description="scale factor s")
@@ -264,7 +264,7 @@ class AccuracyRow(Part):
     reason: str | None = Field(default=None, description="why the values are null")
 
 
-class EquivarianceRecord(Part):
+class EquivarianceRecord(RecordPart):
     """One result of ``secli equivariance``."""
 
     schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this schema")
@@ -297,7 +297,7 @@ class EquivarianceRecord(Part):
     provenance: Provenance = Field(description="where the numbers come from")
 
 
-class SweptRun(Part):
+class SweptRun(RecordPart):
     """One run of a sweep, as its tables name it."""
 
     key: str = Field(description="hash of the run's resolved settings and of its data")
@@ -318,7 +318,7 @@ class SweptRun(Part):
     seed: int | None = Field(default=None, description="seed of the run; null in older sweeps")
 
 
-class SweepRecord(Part):
+class SweepRecord(RecordPart):
     """Which runs a sweep holds, and which tables it ends in."""
 
     schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this schema")

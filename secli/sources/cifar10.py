@@ -8,7 +8,7 @@ import numpy as np
 
 from secli.errors import InputError
 from secli.sources.contract import RawImages, Request
-from secli.sources.files import Download, Published, PublishedFile, obtain
+from secli.sources.files import Download, PublishedFile, PublishedFiles, obtain
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32
@@ -21,7 +21,7 @@ def read(request: Request) -> RawImages:
     files = tuple(PublishedFile(name, md5) for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list))
     layouts = ("", CIFAR10.base_folder, "cifar10", f"cifar10/{CIFAR10.base_folder}")
     download = Download(CIFAR10.filename, (CIFAR10.url,), CIFAR10.tgz_md5)
-    published = Published("cifar10", files, layouts, lambda: [download], archive=CIFAR10.filename)
+    published = PublishedFiles("cifar10", files, layouts, lambda: [download], archive=CIFAR10.filename)
     contents, info = obtain(published, request)
     batches = [_batch(contents[file.name], file.name) for file in files]
     test = len(batches[-1][1])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from secli.records.schema import Part
+from secli.records.schema import RecordPart
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ class Request:
     show_progress: bool = False
 
 
-class SourceInfo(Part):
+class SourceInfo(RecordPart):
     """The raw pictures that a dataset was made from."""
 
     name: str = Field(description="registry name of the source")

@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 from secli.errors import SecliError
 from secli.provenance import sha256_file
 from secli.sources.checksums import SHA256
-from secli.sources.files import Download, Published, PublishedFile, unpack
+from secli.sources.files import Download, PublishedFile, PublishedFiles, unpack
 from secli.storage.writing import scratch_folder, sync_file, sync_folder
 
 TIMEOUT_SECONDS = 30.0
 
 
 def download(
-    published: Published, missing: Sequence[PublishedFile], folder: Path, show_progress: bool
+    published: PublishedFiles, missing: Sequence[PublishedFile], folder: Path, show_progress: bool
 ) -> None:
     """Download the missing files of a source into a folder of the cache.
 

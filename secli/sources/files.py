@@ -45,7 +45,7 @@ class Download:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFiles:
     """A source as it was published.
 
     Attributes
@@ -79,7 +79,7 @@ def cache_directory() -> Path:
     return Path(user_cache_dir("secli"))
 
 
-def obtain(published: Published, request: Request) -> tuple[dict[str, bytes], SourceInfo]:
+def obtain(published: PublishedFiles, request: Request) -> tuple[dict[str, bytes], SourceInfo]:
     """Return the verified content of every file of a source, by its name, and what the manifest says of it.
 
     Raises
@@ -115,11 +115,11 @@ def obtain(published: Published, request: Request) -> tuple[dict[str, bytes], So
     return _read(published, found)
 
 
-def _absent(published: Published, found: dict[str, Path]) -> list[PublishedFile]:
+def _absent(published: PublishedFiles, found: dict[str, Path]) -> list[PublishedFile]:
     return [file for file in published.files if file.name not in found]
 
 
-def _locate(published: Published, root: Path) -> tuple[Path, dict[str, Path]]:
+def _locate(published: PublishedFiles, root: Path) -> tuple[Path, dict[str, Path]]:
     """Return the first layout's folder that holds any of the files, and what it holds; else the root."""
     for layout in published.layouts:
         folder = root / layout
@@ -142,7 +142,7 @@ def _spellings(name: str) -> tuple[str, ...]:
     return (name, f"{name}.gz", dotted, f"{dotted}.gz")
 
 
-def _missing(published: Published, file: PublishedFile, request: Request, cache: Path) -> str:
+def _missing(published: PublishedFiles, file: PublishedFile, request: Request, cache: Path) -> str:
     places = f"{request.directory} or {cache}" if request.directory is not None else str(cache)
     wanted = f" or {published.archive}" if published.archive else f" or {file.name}.gz"
     return (
@@ -151,7 +151,7 @@ def _missing(published: Published, file: PublishedFile, request: Request, cache:
     )
 
 
-def _read(published: Published, found: dict[str, Path]) -> tuple[dict[str, bytes], SourceInfo]:
+def _read(published: PublishedFiles, found: dict[str, Path]) -> tuple[dict[str, bytes], SourceInfo]:
     contents: dict[str, bytes] = {}
     archives = {path for path in found.values() if path.name == published.archive}
     for path in archives:
@@ -173,7 +173,7 @@ def _read(published: Published, found: dict[str, Path]) -> tuple[dict[str, bytes
     return contents, SourceInfo(name=published.source, digests=digests, verified=not unchecked, remark=remark)
 
 
-def _content(published: Published, file: PublishedFile, path: Path) -> tuple[bytes, bool]:
+def _content(published: PublishedFiles, file: PublishedFile, path: Path) -> tuple[bytes, bool]:
     """Return the unpacked content of a file, and whether a published checksum covers it."""
     content = path.read_bytes()
     if path.suffix != ".gz":

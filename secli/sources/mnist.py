@@ -8,7 +8,7 @@ import numpy as np
 
 from secli.errors import InputError
 from secli.sources.contract import RawImages, Request
-from secli.sources.files import Download, Published, PublishedFile, obtain
+from secli.sources.files import Download, PublishedFile, PublishedFiles, obtain
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
@@ -39,7 +39,7 @@ UNSIGNED_BYTE = 0x08
 def read_mnist(request: Request) -> RawImages:
     """Read the 60 000 + 10 000 MNIST digits, 28×28, in the order of their files."""
     files = tuple(PublishedFile(name, md5) for name, md5 in MNIST_MD5.items())
-    published = Published("mnist", files, ("", "MNIST/raw", "raw", "mnist"), _mnist_downloads)
+    published = PublishedFiles("mnist", files, ("", "MNIST/raw", "raw", "mnist"), _mnist_downloads)
     return _read(published, MNIST_CLASSES, request)
 
 
@@ -51,7 +51,9 @@ def read_fashion_mnist(request: Request) -> RawImages:
     """
     files = tuple(PublishedFile(name, None) for name in MNIST_MD5)
     layouts = ("", "FashionMNIST/raw", "raw", "fashion-mnist")
-    return _read(Published("fashion-mnist", files, layouts, _fashion_downloads), FASHION_CLASSES, request)
+    return _read(
+        PublishedFiles("fashion-mnist", files, layouts, _fashion_downloads), FASHION_CLASSES, request
+    )
 
 
 def _mnist_downloads() -> list[Download]:
@@ -72,7 +74,7 @@ def _fashion_downloads() -> list[Download]:
     ]
 
 
-def _read(published: Published, classes: tuple[str, ...], request: Request) -> RawImages:
+def _read(published: PublishedFiles, classes: tuple[str, ...], request: Request) -> RawImages:
     contents, info = obtain(published, request)
     arrays = {name: parse_idx(content, f"{published.source}: {name}") for name, content in contents.items()}
     for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)):

@@ -6,7 +6,7 @@ import numpy as np
 
 from secli.errors import InputError
 from secli.sources.contract import RawImages, Request
-from secli.sources.files import Download, Published, PublishedFile, obtain
+from secli.sources.files import Download, PublishedFile, PublishedFiles, obtain
 
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 TRAIN_IMAGES, TRAIN_LABELS = "train_X.bin", "train_y.bin"
@@ -23,7 +23,7 @@ def read(request: Request) -> RawImages:
     files = tuple(PublishedFile(name, md5[name]) for name in names)
     layouts = ("", STL10.base_folder, "stl10", f"stl10/{STL10.base_folder}")
     download = Download(STL10.filename, (STL10.url,), STL10.tgz_md5)
-    published = Published("stl10", files, layouts, lambda: [download], archive=STL10.filename)
+    published = PublishedFiles("stl10", files, layouts, lambda: [download], archive=STL10.filename)
     contents, info = obtain(published, request)
     train_images, train_labels = _part(contents, TRAIN_IMAGES, TRAIN_LABELS)
     test_images, test_labels = _part(contents, TEST_IMAGES, TEST_LABELS)

@@ -29,7 +29,7 @@ from secli.records.schema import (
     write_record,
 )
 from secli.storage.writing import write_text
-from secli.sweeps.measure import Wanted, machine, measure_subject, pictures_for
+from secli.sweeps.measure import MeasureRequest, machine, measure_subject, pictures_for
 from secli.trackers.forward import following
 from secli.training.events import Report
 from secli.training.load import load_subject
@@ -64,7 +64,7 @@ class SweepJob(Settings):
     tracked_in: Path = Field(Path(), description="where they keep what they are told")
 
 
-class Standing(Settings):
+class JobState(Settings):
     """How far a job has come, as its run directory says."""
 
     state: State
@@ -75,7 +75,7 @@ class Standing(Settings):
     )
 
 
-def standing(job: SweepJob) -> Standing:
+def standing(job: SweepJob) -> JobState:
     """Read from the run directory how far a job has come; nothing else remembers it.
 
     A run that says "running" was killed, unless its worker still holds it. A failure that the run's record cannot
@@ -84,24 +84,24 @@ def standing(job: SweepJob) -> Standing:
     """
     noted = _noted_failure(job)
     if not os.path.lexists(job.run):
-        return Standing(state="todo") if noted is None else Standing(state="failed", reason=noted)
+        return JobState(state="todo") if noted is None else JobState(state="failed", reason=noted)
     try:
         record = read_training_record(job.run)
     except InputError as error:
-        return Standing(state="failed", reason=str(error), damaged=job.run)
+        return JobState(state="failed", reason=str(error), damaged=job.run)
     difference = _difference(job, record)
     if difference is not None:
-        return Standing(state="failed", reason=difference, retriable=False)
+        return JobState(state="failed", reason=difference, retriable=False)
     if record.status == "failed":
-        return Standing(state="failed", reason=record.reason)
+        return JobState(state="failed", reason=record.reason)
     if record.status != "finished":
-        return Standing(state="interrupted", reason=record.reason)
+        return JobState(state="interrupted", reason=record.reason)
     try:
         if job.measure is None or _measured(job) is not None:
-            return Standing(state="done")
+            return JobState(state="done")
     except InputError as error:
-        return Standing(state="failed", reason=str(error), damaged=job.run / CURVES_FILE)
-    return Standing(state="trained") if noted is None else Standing(state="failed", reason=noted)
+        return JobState(state="failed", reason=str(error), damaged=job.run / CURVES_FILE)
+    return JobState(state="trained") if noted is None else JobState(state="failed", reason=noted)
 
 
 def _difference(job: SweepJob, record: TrainingRecord) -> str | None:
@@ -264,6 +264,10 @@ def _measure(job: SweepJob, on_measure: OnMeasure) -> None:
     pictures = pictures_for(subject, job.measured_on, job.measure)
     here = machine(job.training.device, job.training.threads)
     record = measure_subject(
-        subject, pictures, Wanted(job.measure), here, lambda _, __, done, total: on_measure(done, total)
+        subject,
+        pictures,
+        MeasureRequest(job.measure),
+        here,
+        lambda _, __, done, total: on_measure(done, total),
     )
     write_record(job.run / CURVES_FILE, record)

@@ -35,7 +35,7 @@ def unwatched(network: str, what: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class MeasureRequest:
     """What is measured of each network.
 
     Attributes
@@ -87,7 +87,7 @@ def pictures_for(subject: Subject, place: Path, settings: MeasureSettings) -> Pi
 def measure_subject(
     subject: Subject,
     pictures: Pictures,
-    wanted: Wanted,
+    wanted: MeasureRequest,
     where: TrainingSettings,
     watch: Watch = unwatched,
     remark: Callable[[str], None] = lambda text: None,
@@ -100,7 +100,7 @@ def measure_subject(
         The network.
     pictures : Pictures
         In the shape that it takes (see :func:`pictures_for`).
-    wanted : Wanted
+    wanted : MeasureRequest
         What is measured.
     where : TrainingSettings
         Device and threads, as :func:`machine` resolves them.
@@ -123,7 +123,9 @@ def measure_subject(
             seed=subject.seed,
             on_missing=lambda control, reason: remark(f"no control '{control}': {reason}"),
         )
-        only_curves = Wanted(wanted.settings.model_copy(update={"taps": None, "factors": _factors(record)}))
+        only_curves = MeasureRequest(
+            wanted.settings.model_copy(update={"taps": None, "factors": _factors(record)})
+        )
         records = []
         for control, network, info in beside:
             if control == "untrained" and subject.fresh:  # that is the network itself
@@ -147,7 +149,7 @@ def _measured(
     network: Model,
     info: ModelInfo,
     pictures: Pictures,
-    wanted: Wanted,
+    wanted: MeasureRequest,
     where: TrainingSettings,
     watch: Watch,
     remark: Callable[[str], None] = lambda text: None,

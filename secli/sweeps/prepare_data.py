@@ -13,7 +13,7 @@ from secli.datasets.store import ScaleDataset, open_dataset
 from secli.errors import InputError
 from secli.sources.registry import SOURCES
 from secli.storage.disk_space import check_writable
-from secli.sweeps.jobs import Standing, SweepJob, standing
+from secli.sweeps.jobs import JobState, SweepJob, standing
 from secli.sweeps.plan import PlannedRun, Shape, ShapeOf, WantedDataset, known_shape, run_folder
 from secli.sweeps.scheduler import data_before
 
@@ -181,7 +181,7 @@ def _job(run: PlannedRun, digest: str, data: Path, out: Path) -> SweepJob:
     )
 
 
-def so_far(runs: Sequence[PlannedRun], sources: Sources, out: Path) -> list[Standing]:
+def so_far(runs: Sequence[PlannedRun], sources: Sources, out: Path) -> list[JobState]:
     """Return how far each run has come, as far as that shows without its images being made or verified.
 
     Raises
@@ -193,7 +193,7 @@ def so_far(runs: Sequence[PlannedRun], sources: Sources, out: Path) -> list[Stan
     for run, before in zip(runs, data_before(out, runs), strict=True):
         digest = before.digest if before is not None else _digest_of(run.data, sources)
         if digest is None:
-            states.append(Standing(state="todo"))
+            states.append(JobState(state="todo"))
             continue
         measure = None if run.measure is None else run.measure.settings
         job = _job(run, digest, Path(), out).model_copy(update={"measure": measure})

@@ -22,7 +22,7 @@ from secli.records.schema import (
     write_record,
 )
 from secli.sweeps.engine import Done, Engine, Failed, Left, Said, Started, SweepEvent, SweepReport
-from secli.sweeps.jobs import Standing, SweepJob, forget_failure, mark_failed, put_aside, standing
+from secli.sweeps.jobs import JobState, SweepJob, forget_failure, mark_failed, put_aside, standing
 from secli.sweeps.plan import UNKEYED, PlannedRun, matches
 from secli.sweeps.spec import Sweep
 from secli.sweeps.tracker_replay import settle
@@ -31,7 +31,7 @@ from secli.yaml_files import parse_yaml
 
 
 @dataclass
-class Outcome:
+class SweepOutcome:
     """How a sweep stands after a call.
 
     Attributes
@@ -99,12 +99,12 @@ def _readings(text: str) -> list[Any]:
     return [text, read, *(read if isinstance(read, list) else [])]
 
 
-def standings(jobs: Iterable[SweepJob]) -> dict[str, Standing]:
+def standings(jobs: Iterable[SweepJob]) -> dict[str, JobState]:
     """Return how far each job has come, by its key."""
     return {job.key: standing(job) for job in jobs}
 
 
-def given_up(standing: Standing, retry_failed: bool) -> bool:
+def given_up(standing: JobState, retry_failed: bool) -> bool:
     """Say whether a job has failed and is not tried again: nobody asks for it, or it would be of no use."""
     return standing.state == "failed" and not (retry_failed and standing.retriable)
 
@@ -115,7 +115,7 @@ def lead(
     report: SweepReport,
     stop: Callable[[], bool],
     retry_failed: bool = False,
-) -> Outcome:
+) -> SweepOutcome:
     """Carry out what is left of the jobs.
 
     Finished ones are skipped, interrupted ones gone on with, failed ones tried again only on request. What is
@@ -140,7 +140,7 @@ def lead(
         When the engine cannot work at all.
     """
     before = standings(jobs)
-    outcome = Outcome()
+    outcome = SweepOutcome()
     todo: list[SweepJob] = []
     for job in jobs:
         state = before[job.key]
@@ -180,7 +180,7 @@ def lead(
     return outcome
 
 
-def _cleared(job: SweepJob, outcome: Outcome, report: SweepReport) -> bool:
+def _cleared(job: SweepJob, outcome: SweepOutcome, report: SweepReport) -> bool:
     """Say whether nothing unreadable is in the way of a job that is tried; what is, is moved away and kept."""
     try:
         kept = put_aside(job)

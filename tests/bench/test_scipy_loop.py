@@ -13,7 +13,7 @@ from secli.action.images import rescale
 from secli.bench.measure_cost import zoom_cost
 from secli.bench.scipy_loop import looped_error, zoomed
 from secli.cli.app import app
-from secli.equivariance.cell_error import Cell
+from secli.equivariance.cell_error import TapError
 from secli.models.building import build
 
 
@@ -31,7 +31,7 @@ def test_the_loop_rescales_as_the_operator_does(digits: Tensor, factor: float) -
 def test_the_loop_reads_the_error_that_the_ruler_reads(digits: Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
     before, after = torch.rand(2, 1, 3, 28, 28, generator=generator) * digits[:1]
-    cell = Cell(Plane(), 0.5, "squared", floor=False)
+    cell = TapError(Plane(), 0.5, "squared", floor=False)
     cell.add(before[None, 0], after[None, 0], before[None, 0], after[None, 0], Canvas(28, 28))
     expected = float(cell.row("tap", 1).mean or 0)
     assert looped_error(before[0].numpy(), after[0].numpy(), 0.5) == pytest.approx(expected, rel=0.05)

@@ -26,7 +26,7 @@ from secli.cli.sweep import _finish
 from secli.config import ModelSettings, TrainingSettings
 from secli.errors import InterruptedRunError, SecliError
 from secli.sweeps.jobs import SweepJob
-from secli.sweeps.scheduler import Outcome
+from secli.sweeps.scheduler import SweepOutcome
 from secli.sweeps.spec import Sweep as Spec
 from secli.training.devices import cores
 
@@ -348,7 +348,7 @@ def job(seed: int) -> SweepJob:
 )
 def test_failures_are_told_beside_what_is_left(left: list[str], kind: type[SecliError], told: str) -> None:
     failed = {"k9": (job(9), "the loss is not finite")}
-    outcome = Outcome([], failed, {f"k{i}": (job(i), why) for i, why in enumerate(left)})
+    outcome = SweepOutcome([], failed, {f"k{i}": (job(i), why) for i, why in enumerate(left)})
     with pytest.raises(kind) as error:
         _finish(Spec.model_validate(TINY), Path(), outcome, [job(i) for i in range(10)], "table", True)
     assert told in str(error.value)

@@ -24,7 +24,7 @@ from secli.external.hooked_model import ExternalModel
 from secli.external.load import load_external
 from secli.models.building import count_parameters
 from secli.records.schema import DataInfo, EquivarianceRecord, ModelInfo
-from secli.sweeps.measure import Wanted, measure_subject
+from secli.sweeps.measure import MeasureRequest, measure_subject
 from secli.tables.curves import render_curves
 from secli.tables.heatmap import plot_heatmap
 from secli.training.load import Subject
@@ -73,7 +73,7 @@ def measured(name: str) -> tuple[EquivarianceRecord, tuple[str, ...]]:
     """Everything that can be asked for, in one record, and what was remarked upon."""
     side, remarks = EVERY[name].side, list[str]()
     settings = MeasureSettings(factors=(0.7,), per=("level", "channel"), images=4)
-    wanted = Wanted(settings, lie=True, local=True, kinds=KINDS, controls=True)
+    wanted = MeasureRequest(settings, lie=True, local=True, kinds=KINDS, controls=True)
     record = measure_subject(subject(name), pictures(side), wanted, CPU, remark=remarks.append)
     return record, tuple(remarks)
 
@@ -122,7 +122,7 @@ def test_rows_or_a_reason(name: str, option: str, tmp_path: Path) -> None:
         assert views.features
     elif option == "batch":
         settings = MeasureSettings(factors=(0.7,), batch=1, images=4)
-        alone = measure_subject(subject(name), pictures(EVERY[name].side), Wanted(settings), CPU)
+        alone = measure_subject(subject(name), pictures(EVERY[name].side), MeasureRequest(settings), CPU)
         for one, other in zip(alone.rows, whole, strict=True):
             assert one.tap == other.tap
             coarse = 0.1 if "autocast" in name else 1e-3
@@ -167,7 +167,7 @@ def test_eight_networks_together_read_as_each_alone(black: bool) -> None:
             side = EVERY[each.info.name].side
             photographs = Pictures(blobs(12, side, 1, black), None, (), DATA, black, False)
             settings = MeasureSettings(factors=(0.8, 0.6), images=12)
-            record = measure_subject(each, photographs, Wanted(settings), CPU)
+            record = measure_subject(each, photographs, MeasureRequest(settings), CPU)
             found[each.info.name] = [(row.tap, row.mean) for row in record.rows]
         return found
 
@@ -197,8 +197,8 @@ def test_a_network_that_mixes_pictures_is_refused_or_measured_picture_by_picture
     each, remarks = Subject(model, info, 0, foreign=True), list[str]()
     settings = MeasureSettings(factors=(0.7,), images=4)
     with pytest.raises(InputError, match=r"mixer: tap 'n' of a picture changes by .* --batch 1"):
-        measure_subject(each, pictures(24), Wanted(settings), CPU)
-    alone = Wanted(settings.model_copy(update={"batch": 1}))
+        measure_subject(each, pictures(24), MeasureRequest(settings), CPU)
+    alone = MeasureRequest(settings.model_copy(update={"batch": 1}))
     record = measure_subject(each, pictures(24), alone, CPU, remark=remarks.append)
     assert all(row.mean is not None for row in record.rows)
     assert all(row.warnings[0].startswith("alone: measured picture by picture") for row in record.rows)

@@ -16,7 +16,7 @@ from secli.equivariance.attribution import local_errors
 from secli.equivariance.curves import measure_curves
 from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.inner_layers import KINDS, Probe, kind_of, layers_of
-from secli.equivariance.layer_fields import Reading, axis_grid, reading
+from secli.equivariance.layer_fields import LayerReading, axis_grid, reading
 from secli.equivariance.local_error import Fed, feed, reach
 from secli.errors import InputError, UnknownNameError
 from secli.layers.dss import DSSConv
@@ -557,22 +557,22 @@ class Blur(nn.Module):
 @pytest.mark.parametrize(
     ("module", "cells", "expected"),
     [
-        (nn.Conv2d(2, 2, 7, stride=2, padding=3), 28, Reading(2, 0)),
-        (nn.Conv2d(2, 2, 3, padding="same", dilation=2), 28, Reading(1, 0)),
-        (nn.Conv2d(2, 2, 4, padding="valid"), 28, Reading(1, 1.5)),
-        (nn.MaxPool2d(3, stride=2, padding=1), 28, Reading(2, 0)),
-        (nn.MaxPool2d(2, ceil_mode=True), 7, Reading(2, 0.5)),
-        (nn.AvgPool2d(2), 28, Reading(2, 0.5)),
-        (SpatialPool(4, 2), 7, Reading(4, -0.5)),
-        (nn.ConvTranspose2d(2, 2, 2, stride=2), 14, Reading(0.5, -0.25)),
-        (nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1), 14, Reading(0.5, -0.25)),
-        (nn.AdaptiveAvgPool2d(2), 28, Reading(14, 6.5)),
-        (nn.Upsample(scale_factor=2, mode="bilinear"), 14, Reading(0.5, -0.25)),
-        (nn.BatchNorm2d(2), 9, Reading(1, 0)),
-        (Blur(), 28, Reading(2, 0)),
+        (nn.Conv2d(2, 2, 7, stride=2, padding=3), 28, LayerReading(2, 0)),
+        (nn.Conv2d(2, 2, 3, padding="same", dilation=2), 28, LayerReading(1, 0)),
+        (nn.Conv2d(2, 2, 4, padding="valid"), 28, LayerReading(1, 1.5)),
+        (nn.MaxPool2d(3, stride=2, padding=1), 28, LayerReading(2, 0)),
+        (nn.MaxPool2d(2, ceil_mode=True), 7, LayerReading(2, 0.5)),
+        (nn.AvgPool2d(2), 28, LayerReading(2, 0.5)),
+        (SpatialPool(4, 2), 7, LayerReading(4, -0.5)),
+        (nn.ConvTranspose2d(2, 2, 2, stride=2), 14, LayerReading(0.5, -0.25)),
+        (nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1), 14, LayerReading(0.5, -0.25)),
+        (nn.AdaptiveAvgPool2d(2), 28, LayerReading(14, 6.5)),
+        (nn.Upsample(scale_factor=2, mode="bilinear"), 14, LayerReading(0.5, -0.25)),
+        (nn.BatchNorm2d(2), 9, LayerReading(1, 0)),
+        (Blur(), 28, LayerReading(2, 0)),
     ],
 )
-def test_where_the_cells_behind_a_layer_lie(module: nn.Module, cells: int, expected: Reading) -> None:
+def test_where_the_cells_behind_a_layer_lie(module: nn.Module, cells: int, expected: LayerReading) -> None:
     x = torch.zeros(1, 2, cells, cells)
     with torch.no_grad():
         y = module.eval()(x)

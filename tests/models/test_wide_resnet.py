@@ -22,7 +22,7 @@ from secli.layers.ses import SESConv, SESLift, SESPointwise
 from secli.models.building import build, count_parameters
 from secli.models.contract import StagedModel
 from secli.models.entrance import chain
-from secli.models.wide_resnet import Place, WideBlock, WideFamily, fan_out_normal, wide_resnet
+from secli.models.wide_resnet import ConvPosition, WideBlock, WideFamily, fan_out_normal, wide_resnet
 from secli.models.wrn_dss import delta_
 from secli.models.wrn_plain import conv, pointwise
 
@@ -165,7 +165,7 @@ def literal_block(block: WideBlock, x: Tensor, shared: bool) -> Tensor:
 @pytest.mark.parametrize("dropping", [True, False])
 def test_a_block_is_its_formula(shared: bool, dropping: bool) -> None:
     family = WideFamily(stem=lambda i, o: nn.Conv2d(i, o, 3), conv=conv, shortcut=pointwise)
-    block = WideBlock(family, Place(3, 5, 2, 2, 1, 1), 0.4, shared).double().eval()
+    block = WideBlock(family, ConvPosition(3, 5, 2, 2, 1, 1), 0.4, shared).double().eval()
     for norm in (block.norm1, block.norm2):
         for tensor in norm.state_dict().values():
             if tensor.is_floating_point():
@@ -222,11 +222,11 @@ def test_weights_are_drawn_with_the_fan_out() -> None:
 def columns(count: int, pools: bool) -> WideFamily:
     """A family of columns side by side in the channels, whose stride is a pooling: every hook that is not default."""
 
-    def grouped(place: Place) -> nn.Module:
+    def grouped(place: ConvPosition) -> nn.Module:
         plain = nn.Conv2d(count * place.inputs, count * place.outputs, 3, padding=1, bias=False, groups=count)
         return chain(conv=plain, pool=nn.MaxPool2d(place.stride)) if pools else plain
 
-    def short(place: Place) -> nn.Module:
+    def short(place: ConvPosition) -> nn.Module:
         plain = nn.Conv2d(count * place.inputs, count * place.outputs, 1, bias=False, groups=count)
         return chain(conv=plain, pool=nn.MaxPool2d(place.stride))
 
@@ -265,9 +265,9 @@ def test_families_may_have_columns_and_pool_instead_of_striding() -> None:
 
 
 def test_places_say_group_block_and_layer() -> None:
-    seen: list[Place] = []
+    seen: list[ConvPosition] = []
 
-    def recording(place: Place) -> nn.Module:
+    def recording(place: ConvPosition) -> nn.Module:
         seen.append(place)
         return conv(place)
 

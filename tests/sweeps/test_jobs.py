@@ -18,7 +18,7 @@ from secli.errors import HeldRunError, InputError, InterruptedRunError, SecliErr
 from secli.records.schema import read_training_record, write_record
 from secli.sweeps import jobs as rooms
 from secli.sweeps.jobs import (
-    Standing,
+    JobState,
     SweepJob,
     carry_out,
     failure_file,
@@ -52,7 +52,7 @@ def test_a_job_is_trained_once_and_measured_once(jobs: Jobs, monkeypatch: pytest
     carry_out(job, events.append, lambda done, total: passes.append((done, total)))
     assert sum(isinstance(event, EpochEnded) for event in events) == 2
     assert passes[-1][0] == passes[-1][1]
-    assert standing(job) == Standing(state="done")
+    assert standing(job) == JobState(state="done")
     before = {file: file.read_bytes() for file in job.run.rglob("*") if file.is_file()}
 
     def never(*_: Any, **__: Any) -> None:
@@ -141,7 +141,7 @@ def test_a_run_that_another_process_holds_is_not_marked(jobs: Jobs) -> None:
     finally:
         os.close(descriptor)
     mark_failed(job, "lost")
-    assert standing(job) == Standing(state="failed", reason="lost")
+    assert standing(job) == JobState(state="failed", reason="lost")
 
 
 def test_curves_count_only_with_the_settings_and_the_images_that_are_wanted(jobs: Jobs) -> None:
@@ -171,7 +171,7 @@ def test_the_standing_is_what_the_record_says(jobs: Jobs) -> None:
     carry_out(job, silent)
     for told, expected in [("running", "interrupted"), ("interrupted", "interrupted"), ("failed", "failed")]:
         status(job, told, "why")
-        assert standing(job) == Standing(state=expected, reason="why")
+        assert standing(job) == JobState(state=expected, reason="why")
 
 
 def _is_a_directory(file: Path) -> None:
@@ -237,7 +237,7 @@ def test_an_interrupted_job_goes_on_to_the_very_same_weights(jobs: Jobs, tmp_pat
 def test_what_a_run_cannot_write_down_itself_stands_beside_it(jobs: Jobs) -> None:
     (job,) = jobs(measure=MEASURE)
     mark_failed(job, "could not\n be built")
-    assert standing(job) == Standing(state="failed", reason="could not be built")
+    assert standing(job) == JobState(state="failed", reason="could not be built")
     assert not job.run.exists()
     forget_failure(job)
     forget_failure(job)
@@ -249,13 +249,13 @@ def test_what_a_run_cannot_write_down_itself_stands_beside_it(jobs: Jobs) -> Non
     # a measurement that failed: the training stays finished
     (job.run / "equivariance.json").unlink()
     mark_failed(job, "no such tap")
-    assert standing(job) == Standing(state="failed", reason="no such tap")
+    assert standing(job) == JobState(state="failed", reason="no such tap")
     assert read_training_record(job.run).status == "finished"
     forget_failure(job)
     assert state(job) == "trained"
     status(job, "running")
     mark_failed(job, "killed")
-    assert standing(job) == Standing(state="failed", reason="killed")
+    assert standing(job) == JobState(state="failed", reason="killed")
     assert not failure_file(job.run).exists()
     mark_failed(job, "again")
     assert standing(job).reason == "killed"
@@ -330,7 +330,7 @@ def test_a_full_disk_fails_the_run_by_name_and_another_try_goes_on(
         patch.setattr(fit, "save_state", full)
         with pytest.raises(SecliError, match="No space left on device"):
             carry_out(job, silent)
-    assert standing(job) == Standing(state="failed", reason="No space left on device")
+    assert standing(job) == JobState(state="failed", reason="No space left on device")
     assert [file.name for file in job.run.rglob(".*")] == []
     begun: list[Begun] = []
     carry_out(job, lambda event: begun.append(event) if isinstance(event, Begun) else None)
