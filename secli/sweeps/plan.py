@@ -15,7 +15,7 @@ from secli.config import MeasureSettings, ModelSettings, TrainingSettings, among
 from secli.datasets.protocols import DATASETS, unscaled_twin
 from secli.errors import InputError, suggestion
 from secli.models.building import usual_options
-from secli.sweeps.spec import SpecPart, Sweep, SweptDataset, SweptModel
+from secli.sweeps.spec import Part, Sweep, SweptDataset, SweptModel
 from secli.sweeps.table_check import check_tables
 from secli.training.plan import Resolved, resolve
 
@@ -224,7 +224,7 @@ def _changes(
     return {key: value for key, value in values.items() if key in always or value != defaults.get(key)}
 
 
-def _check_exclusions(sweep: Sweep, part: SpecPart, block: Sequence[PlannedRun]) -> None:
+def _check_exclusions(sweep: Sweep, part: Part, block: Sequence[PlannedRun]) -> None:
     """Refuse an exclusion whose key no run of its block has: it would leave out nothing, in silence."""
     known = {name for run in block for name in run.facts()}
     for key in (key for entry in part.exclude for key in entry):
@@ -258,7 +258,7 @@ def _excluded(run: PlannedRun, entries: Sequence[Mapping[str, Any]]) -> bool:
     return any(matches(run, entry) for entry in entries)
 
 
-def _runs_of(part: SpecPart, threads: int, overrides: Mapping[str, Any]) -> Iterator[PlannedRun]:
+def _runs_of(part: Part, threads: int, overrides: Mapping[str, Any]) -> Iterator[PlannedRun]:
     """Give the runs of one block: models, then datasets, grid, realisations, seeds, the last running fastest."""
     points = [dict(zip(part.grid, values, strict=True)) for values in itertools.product(*part.grid.values())]
     for model, dataset, point in itertools.product(part.models, part.datasets, points):
@@ -267,7 +267,7 @@ def _runs_of(part: SpecPart, threads: int, overrides: Mapping[str, Any]) -> Iter
 
 
 def _run(
-    part: SpecPart,
+    part: Part,
     model: SweptModel,
     dataset: SweptDataset,
     point: Mapping[str, Any],

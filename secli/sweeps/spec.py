@@ -182,7 +182,7 @@ class SweptMeasure(Settings):
         return self
 
 
-class SpecPart(Settings):
+class Part(Settings):
     """A block of runs: every model × dataset × realisation × seed × point of the grid, less what is excluded."""
 
     models: tuple[SweptModel, ...] = Field(min_length=1, description="registry names, or names with options")
@@ -323,7 +323,7 @@ class Sweep(Settings):
     name: FileName = Field(description="name of the sweep and of its directory")
     about: str = Field(description="what it is and which table it makes, in a sentence")
     cost: str = Field("", description="what it costs, in words")
-    parts: tuple[SpecPart, ...] = Field(min_length=1, description="the blocks of runs")
+    parts: tuple[Part, ...] = Field(min_length=1, description="the blocks of runs")
     tables: tuple[SweptTable, ...] = Field((), description="the tables that it ends in")
 
     @model_validator(mode="before")
@@ -331,8 +331,8 @@ class Sweep(Settings):
     def _inherited(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        shared = {key: part for key, part in value.items() if key in SpecPart.model_fields}
-        own = {key: part for key, part in value.items() if key not in SpecPart.model_fields}
+        shared = {key: part for key, part in value.items() if key in Part.model_fields}
+        own = {key: part for key, part in value.items() if key not in Part.model_fields}
         blocks = own.get("parts", [{}])
         if not isinstance(blocks, list | tuple) or not all(isinstance(block, Mapping) for block in blocks):
             return value
@@ -403,7 +403,7 @@ def read_sweep(path: Path) -> Sweep:
         raise InputError(f"{path}: {problem}") from None
 
 
-class _Whole(SpecPart, Sweep):
+class _Whole(Part, Sweep):
     """All keys that may stand at the top of a file: those of the sweep, and of a block that is not written apart."""
 
 
