@@ -8,7 +8,7 @@ LOWEST_PYTHON ?= $(shell for python in python3.10 $${PYENV_ROOT:-$$HOME/.pyenv}/
 	do $$python -c pass 2>/dev/null && echo $$python && break; done)
 # pip's cache is kept; a broken install leaves no stamp and is tried again
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-lowest test-slow campaign lint format ci clean
+.PHONY: help venv lowest demo test test-lowest test-slow campaign lint format ci clean
 
 help:
 	@echo "make demo         build a dataset, train four networks, compare them (a few minutes)"
@@ -20,6 +20,8 @@ help:
 	@echo "make ci           lint and test"
 
 venv: $(VENV)/.dev
+
+lowest: $(LOWEST)/.dev
 
 # secli alone: what a user installs
 $(VENV)/.secli: pyproject.toml

@@ -186,9 +186,24 @@ def keep_traceback(error: BaseException) -> str | None:
     return name
 
 
+def one_line(error: BaseException, most: int = LONGEST_MESSAGE) -> str:
+    """Return an error's text in one line of bounded length, or its type where it has none.
+
+    Examples
+    --------
+    >>> one_line(ValueError("no\n  such size")), one_line(KeyError())
+    ('no such size', 'KeyError')
+    """
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an error of foreign code may have no text: its __str__ raises in turn
+        text = ""
+    return shortened(text or type(error).__name__, most)
+
+
 def bug_message(error: BaseException) -> str:
     """Say in one line that an error is a bug of ours, what it was, and where its traceback was written."""
     file = keep_traceback(error)
     where = f"its traceback is in {file}" if file else f"{DEBUG}=1 prints its traceback"
-    told = shortened(" ".join(str(error).split()), 2 * LONGEST_VALUE)
-    return f"this is a bug in secli ({type(error).__name__}: {told}); {where}; please report it"
+    text = one_line(error, 2 * LONGEST_VALUE)
+    return f"this is a bug in secli ({type(error).__name__}: {text}); {where}; please report it"

@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
-from secli.errors import SecliError
+from secli.errors import SecliError, one_line
 
 T = TypeVar("T")
 
@@ -49,8 +49,7 @@ def _load(points: list[EntryPoint], make: Callable[[str, str, str, object], T]) 
     try:
         loaded = first.load()
     except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())
-        raise SecliError(f"{origin} cannot be loaded: {type(error).__name__}: {reason}") from None
+        raise SecliError(f"{origin} cannot be loaded: {type(error).__name__}: {one_line(error)}") from None
     try:
         return make(first.name, _package(first), first.value, loaded)
     except ValueError as error:

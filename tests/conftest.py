@@ -28,6 +28,7 @@ ROOMS_WITH_TENSORS = (
     "external",
     "training",
     "equivariance",
+    "bench",
 )
 
 if os.environ.get("SECLI_SHAPE_HOOK", "1") == "1":

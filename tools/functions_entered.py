@@ -3,7 +3,8 @@
     python tools/functions_entered.py compare RUN
 
 runs the command in this process under ``sys.setprofile`` (and in every thread it starts) and prints a line per file
-and the number of distinct functions. Class bodies, comprehensions and lambdas do not count.
+and the number of distinct functions. What runs while modules are imported does not count, nor do class bodies,
+comprehensions and lambdas.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import sys
 import threading
 from collections import defaultdict
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import CodeType, FrameType
 
 import secli
 from secli.cli.app import app
@@ -24,17 +24,18 @@ ROOM = str(Path(secli.__file__).parent)
 def entered(arguments: list[str]) -> dict[str, set[str]]:
     """Return the functions that a command enters, by file below ``secli/``."""
     found: dict[str, set[str]] = defaultdict(set)
-    classes: set[Any] = set()
+    seen: set[CodeType] = set()
 
     def watch(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
-        if event != "call" or code in classes or not code.co_filename.startswith(ROOM):
+        if event != "call" or code in seen or not code.co_filename.startswith(ROOM):
             return
-        classes.add(code)
-        if not code.co_name.startswith("<") and not _is_class_body(frame):
-            found[code.co_filename.removeprefix(ROOM + "/")].add(
-                code.co_qualname if hasattr(code, "co_qualname") else f"{code.co_name}:{code.co_firstlineno}"
-            )
+        if code.co_name.startswith("<") or _defines(frame):
+            seen.add(code)
+        elif not _while_importing(frame):
+            seen.add(code)
+            name = getattr(code, "co_qualname", f"{code.co_name}:{code.co_firstlineno}")
+            found[code.co_filename.removeprefix(ROOM + "/")].add(name)
 
     threading.setprofile(watch)
     sys.setprofile(watch)
@@ -46,9 +47,19 @@ def entered(arguments: list[str]) -> dict[str, set[str]]:
     return found
 
 
-def _is_class_body(frame: FrameType) -> bool:
-    """Say whether a frame runs the body of a class, which has no fast locals (CO_NEWLOCALS without CO_OPTIMIZED)."""
+def _defines(frame: FrameType) -> bool:
+    """Say whether a frame runs the body of a class, which has no fast locals (no CO_OPTIMIZED)."""
     return not frame.f_code.co_flags & 0x1
+
+
+def _while_importing(frame: FrameType) -> bool:
+    """Say whether a frame runs because a module of the package is being imported."""
+    above = frame.f_back
+    while above is not None:
+        if above.f_code.co_name == "<module>" and above.f_code.co_filename.startswith(ROOM):
+            return True
+        above = above.f_back
+    return False
 
 
 def main() -> None:

@@ -40,6 +40,12 @@ class ModelSpec:
     parameters
         Number of learned parameters with default options, as published or as first counted; a test recounts it.
         None: nobody said.
+    system
+        What it shares with its variants of another size or for another training; none: its own name.
+    side
+        Side in pixels that its first convolution sees, enlargement included, where its variants differ in it.
+    augmented
+        Whether it is the variant made for training with scale augmentation.
     """
 
     name: str
@@ -51,8 +57,12 @@ class ModelSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     licence: str = "MIT"
+    system: str = ""
+    side: int | None = None
+    augmented: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "system", self.system or self.name)
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
         object.__setattr__(self, "training", MappingProxyType(dict(self.training)))
 
@@ -94,42 +104,6 @@ DEFORM_DSS = "no paper: a scale convolution whose taps move, as the deformable o
 PLAIN = "no paper: the baseline without scale structure"
 
 
-def _enlarged(name: str) -> bool:
-    """Say whether a ``mnist_*`` network sees its images enlarged to 56×56, as its name has it."""
-    return name.endswith(("_56", "_56p"))
-
-
-def _cnn(name: str) -> ModelSpec:
-    idea = "7×7 convolutions" + "; 56×56" * _enlarged(name)
-    options = {"upsampling": 2 if _enlarged(name) else 1}
-    return ModelSpec(name, idea, "plain", PLAIN, "secli.models.cnn:mnist_cnn", 494_549, options, MNIST)
-
-
-def _dss(name: str, mode: str) -> ModelSpec:
-    kept = "to the end" if mode == "vector" else "in each block"
-    idea = f"7×7 scale convolutions, 2 levels {kept}" + "; 56×56" * _enlarged(name)
-    options = {"mode": mode, "upsampling": 2 if _enlarged(name) else 1}
-    return ModelSpec(name, idea, "dss", DSS, "secli.models.dss:mnist_dss", 494_359, options, MNIST)
-
-
-def _ses(
-    name: str, mode: str, *, size: int, sigma: float, factor: float, levels: int, mult: float
-) -> ModelSpec:
-    kept = "to layer 3" if mode == "vector" else "in each layer"
-    idea = f"steerable filters, {levels} scales {kept}"
-    idea += "; 56×56" * _enlarged(name) + "; for augmented training" * name.endswith("p")
-    options = {
-        "mode": mode,
-        "upsampling": 2 if _enlarged(name) else 1,
-        "size": size,
-        "min_scale": sigma,
-        "factor": factor,
-        "levels": levels,
-        "mult": mult,
-    }
-    return ModelSpec(name, idea, "ses", SESN, "secli.models.sesn:mnist_ses", 494_549, options, MNIST)
-
-
 def _curves(
     name: str, idea: str, family: str, paper: str, builder: str, parameters: int | None, **options: Any
 ) -> ModelSpec:
@@ -138,12 +112,43 @@ def _curves(
 
 
 def _mnist(
-    name: str, idea: str, family: str, paper: str, builder: str, parameters: int, **options: Any
+    system: str,
+    side: int,
+    idea: str,
+    family: str,
+    paper: str,
+    builder: str,
+    parameters: int,
+    augmented: bool = False,
+    **options: Any,
 ) -> ModelSpec:
-    """Describe a network of the MNIST-scale comparison."""
-    idea += "; 56×56" * _enlarged(name) + "; for augmented training" * name.endswith("p")
-    options = {"upsampling": 2 if _enlarged(name) else 1, **options}
-    return ModelSpec(name, idea, family, paper, f"secli.models.{builder}", parameters, options, MNIST)
+    """Describe a network of the MNIST-scale comparison; on 56 pixels it enlarges its images itself."""
+    return ModelSpec(
+        f"{system}_{side}{'p' * augmented}",
+        idea + "; 56×56" * (side == 56) + "; for augmented training" * augmented,
+        family,
+        paper,
+        f"secli.models.{builder}",
+        parameters,
+        {"upsampling": side // 28, **options},
+        MNIST,
+        system=system,
+        side=side,
+        augmented=augmented,
+    )
+
+
+def _dss(mode: str, side: int) -> ModelSpec:
+    idea = "7×7 scale convolutions, 2 levels " + {"vector": "to the end", "scalar": "in each block"}[mode]
+    return _mnist(f"mnist_dss_{mode}", side, idea, "dss", DSS, "dss:mnist_dss", 494_359, mode=mode)
+
+
+def _ses(mode: str, side: int, augmented: bool = False, *, levels: int, **basis: float) -> ModelSpec:
+    idea = f"steerable filters, {levels} scales " + {"vector": "to layer 3", "scalar": "in each layer"}[mode]
+    options = {"mode": mode, "levels": levels, **basis}
+    return _mnist(
+        f"mnist_ses_{mode}", side, idea, "ses", SESN, "sesn:mnist_ses", 494_549, augmented, **options
+    )
 
 
 def _wrn(
@@ -228,70 +233,68 @@ MODELS: Registry[ModelSpec] = Registry(
             "resnet:deform_dss_resnet50",
             24_131_870,
         ),
-        _cnn("mnist_cnn_28"),
-        _cnn("mnist_cnn_56"),
-        _dss("mnist_dss_vector_28", "vector"),
-        _dss("mnist_dss_vector_56", "vector"),
-        _dss("mnist_dss_scalar_28", "scalar"),
-        _dss("mnist_dss_scalar_56", "scalar"),
-        _ses("mnist_ses_scalar_28", "scalar", size=15, sigma=1.7, factor=3, levels=4, mult=1.5),
-        _ses("mnist_ses_scalar_28p", "scalar", size=13, sigma=1.5, factor=3, levels=4, mult=1.4),
-        _ses("mnist_ses_scalar_56", "scalar", size=15, sigma=2.0, factor=2, levels=3, mult=1.4),
-        _ses("mnist_ses_scalar_56p", "scalar", size=17, sigma=1.0, factor=3, levels=3, mult=1.4),
-        _ses("mnist_ses_vector_28", "vector", size=13, sigma=1.5, factor=3, levels=3, mult=1.5),
-        _ses("mnist_ses_vector_28p", "vector", size=15, sigma=1.5, factor=3, levels=3, mult=1.4),
-        _ses("mnist_ses_vector_56", "vector", size=15, sigma=2.0, factor=2, levels=4, mult=1.5),
-        _ses("mnist_ses_vector_56p", "vector", size=13, sigma=1.5, factor=2, levels=4, mult=1.4),
+        *(
+            _mnist("mnist_cnn", side, "7×7 convolutions", "plain", PLAIN, "cnn:mnist_cnn", 494_549)
+            for side in (28, 56)
+        ),
+        *(_dss(mode, side) for mode in ("vector", "scalar") for side in (28, 56)),
+        _ses("scalar", 28, size=15, min_scale=1.7, factor=3, levels=4, mult=1.5),
+        _ses("scalar", 28, True, size=13, min_scale=1.5, factor=3, levels=4, mult=1.4),
+        _ses("scalar", 56, size=15, min_scale=2.0, factor=2, levels=3, mult=1.4),
+        _ses("scalar", 56, True, size=17, min_scale=1.0, factor=3, levels=3, mult=1.4),
+        _ses("vector", 28, size=13, min_scale=1.5, factor=3, levels=3, mult=1.5),
+        _ses("vector", 28, True, size=15, min_scale=1.5, factor=3, levels=3, mult=1.4),
+        _ses("vector", 56, size=15, min_scale=2.0, factor=2, levels=4, mult=1.5),
+        _ses("vector", 56, True, size=13, min_scale=1.5, factor=2, levels=4, mult=1.4),
         *(
             _mnist(
-                f"mnist_ss_{n}",
+                "mnist_ss",
+                side,
                 "log-radial steerable filters, max over sizes",
                 "ss",
                 SSCNN,
                 "ss:mnist_ss",
                 486_278,
             )
-            for n in (28, 56)
+            for side in (28, 56)
         ),
         *(
-            _mnist(
-                f"mnist_sevf_{mode}_{n}",
-                "8 resizings, argmax as an angle" if mode == "vector" else "8 resizings, max",
-                "sevf",
-                SEVF,
-                "sevf:mnist_sevf",
-                parameters,
-                mode=mode,
+            _mnist(f"mnist_sevf_{mode}", side, idea, "sevf", SEVF, "sevf:mnist_sevf", parameters, mode=mode)
+            for mode, idea, parameters in (
+                ("scalar", "8 resizings, max", 494_425),
+                ("vector", "8 resizings, argmax as an angle", 475_407),
             )
-            for mode, parameters in (("scalar", 494_425), ("vector", 475_407))
-            for n in (28, 56)
+            for side in (28, 56)
         ),
         *(
             _mnist(
-                f"mnist_kanazawa_{n}",
+                "mnist_kanazawa",
+                side,
                 "7 resizings of the input, max",
                 "kanazawa",
                 SICONV,
                 "kanazawa:mnist_kanazawa",
                 494_549,
             )
-            for n in (28, 56)
+            for side in (28, 56)
         ),
         *(
-            _mnist(f"mnist_xu_{n}", "7 columns of resized kernels", "xu", SICNN, "xu:mnist_xu", 496_639)
-            for n in (28, 56)
+            _mnist("mnist_xu", side, "7 columns of resized kernels", "xu", SICNN, "xu:mnist_xu", 496_639)
+            for side in (28, 56)
         ),
         *(
             _mnist(
-                name,
+                "mnist_disco",
+                56,
                 "bases fitted to the pixel grid",
                 "disco",
                 DISCO,
                 "disco:mnist_disco",
                 494_549,
+                augmented,
                 mult=mult,
             )
-            for name, mult in (("mnist_disco_56", 1.5), ("mnist_disco_56p", 1.9))
+            for augmented, mult in ((False, 1.5), (True, 1.9))
         ),
         _wrn("wrn_16_8", "wide ResNet", "plain", WRN, "plain:wrn", 10_961_370),
         _wrn(

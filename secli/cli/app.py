@@ -19,7 +19,6 @@ from secli.cli.models import models
 from secli.cli.report import report
 from secli.cli.sweep import sweep
 from secli.cli.train import train
-from secli.cli.untrained import untrained
 from secli.external.standard_output import no_more_results
 
 app = typer.Typer(
@@ -33,8 +32,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(asked: bool) -> None:
+    if asked:
         from secli.provenance import secli_version
 
         out(f"secli {secli_version()}")
@@ -63,7 +62,6 @@ app.command("models")(models)
 app.command("demo")(demo)
 app.command("doctor")(doctor)
 app.command("bench")(bench)
-app.command("untrained", hidden=True)(untrained)
 
 
 def main() -> None:

@@ -2,115 +2,95 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from secli.cli.console import names, note, out, terminal_width
+from secli.cli.options import TABLES, Published, argument, format_option, option
 
-from secli.cli.console import names, note, out
-
-PIVOT = "Rows and columns"
+of_pivot = partial(option, panel="Rows and columns")
 
 
 def compare(
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="(RUN|RESULT.json)...",
-            help="Run directories, directories that hold runs at any depth, or record files.",
-            show_default=False,
+        argument(
+            "(RUN|RESULT.json)...",
+            "Run directories, directories that hold runs at any depth, or record files.",
         ),
     ],
     by: Annotated[
         str,
-        typer.Option(
-            help="What makes a row, comma-separated: model, options, dataset, augment, seed, realisation, any training "
-            "setting (epochs, lr, ...), or an option of the model (model.base). The model is always part of it."
+        option(
+            "What makes a row, comma-separated: model, options, dataset, augment, seed, realisation, any training "
+            "setting (epochs, lr, ...), or an option of the model (model.base). The model is always part of it.",
+            default=True,
         ),
     ] = "model",
-    published: Annotated[
-        bool,
-        typer.Option(
-            "--published", help="Put published figures beside the measured ones, with their sources."
-        ),
-    ] = False,
+    published: Published = False,
     sort: Annotated[
         str | None,
-        typer.Option(
-            help="Column to sort by: model, error, delta, parameters, time, n, delta_0.5, ...; a '-' before it sorts "
-            "from the largest (--sort=-error). Default: the order given."
+        option(
+            "Column to sort by: model, error, delta, parameters, time, n, delta_0.5, ...; a '-' before it sorts "
+            "from the largest (--sort=-error).",
+            default="the order given",
         ),
     ] = None,
-    format: Annotated[str, typer.Option(help="table, markdown, latex (booktabs), csv or json.")] = "table",
+    format: Annotated[str, format_option(*TABLES)] = "table",
     factors: Annotated[
         str | None,
-        typer.Option(
-            help="Scale factors whose Δ gets a column, as 0.5,0.8 or LOW:HIGH:COUNT. Default: those measured nearest "
-            "to 0.5 and 0.8."
+        option(
+            "Scale factors whose Δ gets a column, as 0.5,0.8 or LOW:HIGH:COUNT.",
+            default="those measured nearest to 0.5 and 0.8",
         ),
     ] = None,
     tap: Annotated[
         str | None,
-        typer.Option(
-            help="Tap at which Δ is read. Default: each network's deepest spatial tap that can be measured."
-        ),
+        option("Tap at which Δ is read.", default="each network's deepest spatial tap that can be measured"),
     ] = None,
     accuracy: Annotated[
-        bool,
-        typer.Option("--accuracy", help="Also the accuracy (%) on images rescaled by each of the factors."),
+        bool, option("Also the accuracy (%) on images rescaled by each of the factors.", "--accuracy")
     ] = False,
     rows: Annotated[
         str | None,
-        typer.Option(
-            help="What makes a row, comma-separated: model, label, system, net (plain or p), "
-            "tag, or whatever --by takes. \\[default: model]",
-            show_default=False,
-            rich_help_panel=PIVOT,
+        of_pivot(
+            "What makes a row, comma-separated: model, label, system, net (plain or p), tag, or whatever --by takes.",
+            default="model",
         ),
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(
-            help="What makes a column: size (pixels the network sees), augment, lr, dataset, ...; none: one column "
-            "per quantity.",
-            show_default=False,
-            rich_help_panel=PIVOT,
+        of_pivot(
+            "What makes a column: size (pixels the network sees), augment, lr, dataset, ...; none: one column "
+            "per quantity."
         ),
     ] = None,
     value: Annotated[
         str | None,
-        typer.Option(
-            help="Quantities: test_error, test_accuracy, delta, delta_0.5, accuracy, accuracy_0.5, parameters, ... "
-            "\\[default: test_error]",
-            show_default=False,
-            rich_help_panel=PIVOT,
+        of_pivot(
+            "Quantities: test_error, test_accuracy, delta, delta_0.5, accuracy, accuracy_0.5, parameters, ...",
+            default="test_error",
         ),
     ] = None,
-    ranks: Annotated[
-        bool, typer.Option("--ranks", help="Also the mean rank over the columns.", rich_help_panel=PIVOT)
-    ] = False,
+    ranks: Annotated[bool, of_pivot("Also the mean rank over the columns.", "--ranks")] = False,
     test: Annotated[
         str,
-        typer.Option(
+        of_pivot(
+            "Paired test over (realisation, seed) that tells the best of a column from its equals.",
+            default=True,
             metavar="t|wilcoxon",
-            help="Paired test over (realisation, seed) that tells the best of a column from its equals.",
-            rich_help_panel=PIVOT,
         ),
     ] = "t",
     ablate: Annotated[
         str | None,
-        typer.Option(
+        of_pivot(
+            "One table per parameter (model.base, lr, ...): its values, all else at the base configuration.",
             metavar="KEY,...",
-            help="One table per parameter (model.base, lr, ...): its values, all else at the base configuration.",
-            show_default=False,
-            rich_help_panel=PIVOT,
         ),
     ] = None,
     curves: Annotated[
-        bool,
-        typer.Option(
-            "--curves", help="Accuracy and Δ at every scale factor, a column each.", rich_help_panel=PIVOT
-        ),
+        bool, of_pivot("Accuracy and Δ at every scale factor, a column each.", "--curves")
     ] = False,
 ) -> None:
     """Compare runs: mean ± standard deviation over realisations and seeds, one row per model.
@@ -121,16 +101,13 @@ def compare(
     Test error in per cent (fractions in JSON), equivariance error Δ where 'secli equivariance' measured it,
     parameters and training time in seconds. Runs that failed or do not belong together are listed with the reason.
     """
-    from shutil import get_terminal_size
-
     from secli.config import merged, parse_factors
     from secli.tables.compare import compare as lay_out
     from secli.tables.groups import summarise
     from secli.tables.published import load_published
-    from secli.tables.render import check_format, render
+    from secli.tables.render import render
     from secli.tables.render.json import dump_json
 
-    check_format(format)
     chosen = None if factors is None else merged(parse_factors(factors))
     if any(text is not None for text in (rows, columns, value, ablate)) or ranks or curves or test != "t":
         from secli.cli.compare_grid import print_grid, refuse_mixtures, wanted_table
@@ -142,7 +119,7 @@ def compare(
     groups = names("--by", by)
     summary = summarise(paths, groups, chosen, tap)
     comparison = lay_out(summary, load_published() if published else None, sort, accuracy)
-    width = get_terminal_size((100, 24)).columns
+    width = terminal_width()
     aside = [comparison.set_aside] if comparison.set_aside is not None else []
     if format not in ("csv", "json"):
         out(render([comparison.main, *comparison.others, *aside], format, width))

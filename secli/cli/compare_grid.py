@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secli.cli.console import names, note, out
+from secli.cli.console import names, note, out, out_json, terminal_width
 
 if TYPE_CHECKING:
     from secli.tables.pivot import TableSpec
@@ -83,8 +83,6 @@ def print_grid(
     paths: list[Path], wanted: TableSpec, ablate: str | None, curves: bool, published: bool, format: str
 ) -> None:
     """Print pivots, ablations or curves, with what was set aside; for programs, as one document."""
-    from shutil import get_terminal_size
-
     from secli.errors import InputError
     from secli.tables.ablation import ablation_tables
     from secli.tables.collect import SetAside, collect
@@ -94,7 +92,7 @@ def print_grid(
     from secli.tables.published import load_published
     from secli.tables.render import render
     from secli.tables.render.csv import csv_document
-    from secli.tables.render.json import document, dump_json
+    from secli.tables.render.json import document
 
     runs, aside = collect(paths)
     if not runs:
@@ -110,10 +108,10 @@ def print_grid(
     left: list[SetAside] = list(dict.fromkeys(aside))
     if format == "json":
         apart = [{"path": one.path, "reason": one.reason} for one in left]
-        out(dump_json({**document(tables), "set_aside": apart}), "json")
+        out_json({**document(tables), "set_aside": apart})
         return
     rest = aside_table(grouped_aside(left))
-    width = get_terminal_size((100, 24)).columns
+    width = terminal_width()
     if format != "csv":
         out(render([*tables, *([rest] if rest is not None else [])], format, width))
         return

@@ -6,13 +6,14 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any, Protocol
 
 from typer.core import TyperGroup
 
 from secli import signals
-from secli.cli.arguments import refuse_empty_paths
+from secli.cli.options import refuse_empty_paths
 from secli.cli.streams import prepare_streams, write_utf8
 from secli.errors import (
     DEBUG,
@@ -59,6 +60,18 @@ def out(text: str, format: str = "table") -> None:
         write_utf8(line)
     else:
         sys.stdout.write(line)
+
+
+def out_json(content: Any) -> None:
+    """Write data to stdout as JSON."""
+    from secli.tables.render.json import dump_json
+
+    out(dump_json(content), "json")
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal, or COLUMNS."""
+    return get_terminal_size((100, 24)).columns
 
 
 def names(option: str, text: str) -> tuple[str, ...]:
@@ -114,6 +127,30 @@ def progress(quiet: bool, count: bool = True) -> Iterator[Progress]:
         *columns, console=console, transient=True, disable=quiet or not console.is_terminal
     ) as display:
         yield display
+
+
+class Tell(Protocol):
+    """How work says how far it has come, and, where that changes, what is being done."""
+
+    def __call__(self, done: int, total: int, now: str | None = None) -> None:
+        """Show it."""
+
+
+@contextmanager
+def bar(unit: str, quiet: bool, what: str = "") -> Iterator[Tell]:
+    """Give a function that shows how far work is; the bar appears with its first call, after any download's."""
+    with ExitStack() as stack:
+        display: Progress | None = None
+        task: Any = None
+
+        def tell(done: int, total: int, now: str | None = None) -> None:
+            nonlocal display, task
+            if display is None:
+                display = stack.enter_context(progress(quiet))
+                task = display.add_task(what, total=total, unit=unit, detail="")
+            display.update(task, completed=done, total=total, description=now)
+
+        yield tell
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secli.cli.console import note, out
+from secli.cli.console import note, out, terminal_width
 
 if TYPE_CHECKING:
     from secli.sweeps.spec import Sweep
@@ -19,18 +19,9 @@ FACTORS = [1.0, 0.5]
 
 
 def demo_all(directory: Path, seed: int, jobs: int, quiet: bool, names: Sequence[str] | None = None) -> None:
-    """Train and measure every registered network: on a few digits, and on a few drawn pictures of 96×96 pixels.
+    """Train and measure every registered network, or those named, ``jobs`` of them at once.
 
-    Parameters
-    ----------
-    directory : Path
-        Where datasets and runs go.
-    seed, jobs : int
-        Seed of the runs and the pictures; networks at once.
-    quiet : bool
-        No progress and no remarks.
-    names : sequence of str, optional
-        Only these networks.
+    On a few digits, and on a few drawn pictures of 96×96 pixels.
 
     Raises
     ------
@@ -44,12 +35,12 @@ def demo_all(directory: Path, seed: int, jobs: int, quiet: bool, names: Sequence
     from secli.sweeps.plan import plan
     from secli.sweeps.prepare_data import Sources
 
-    wanted = list(MODELS.own) if names is None else list(names)
-    large = [name for name in wanted if name.startswith("wrn_")]
-    small = [name for name in wanted if name not in large]
+    chosen = list(MODELS.own) if names is None else list(names)
+    large = [name for name in chosen if name.startswith("wrn_")]
+    small = [name for name in chosen if name not in large]
     pictures, data = directory / "pictures", directory / "data"
     draw_pictures(pictures, seed)
-    failed, places = [], []
+    failed, folders = [], []
     for title, models, dataset, images, sources in (
         ("all-digits", small, DIGITS, 20, Sources(data)),
         ("all-pictures", large, {"name": "folder"}, 4, Sources(data, source=pictures)),
@@ -59,35 +50,34 @@ def demo_all(directory: Path, seed: int, jobs: int, quiet: bool, names: Sequence
         sweep = _sweep(title, models, dataset, seed, images)
         if not quiet:
             note(f"{sweep.about}: {len(models)} networks")
-        place = directory / sweep.name
+        folder = directory / sweep.name
         runs = plan(sweep)
-        _, todo = prepare_jobs(sweep, runs, runs, sources, place, quiet, "secli demo --all")
+        _, todo = prepare_jobs(sweep, runs, runs, sources, folder, quiet, "secli demo --all")
         outcome = carry_out_jobs(todo, LocalEngine(jobs), retry_failed=True, quiet=quiet)
         if outcome.left:
             raise InterruptedRunError("repeat the command to go on")
         failed += [f"{job.model.name}: {reason}" for job, reason in outcome.failed.values()]
-        places.append(place)
-    _print(places)
+        folders.append(folder)
+    _print(folders)
     if failed:
         raise SecliError(f"{len(failed)} networks failed, the first: {failed[0]}")
 
 
-def _print(places: Sequence[Path]) -> None:
+def _print(folders: Sequence[Path]) -> None:
     """Print one table: the networks on digits, then those on drawn pictures; their figures are not comparable."""
     from dataclasses import replace
-    from shutil import get_terminal_size
 
     from secli.tables.compare import compare
     from secli.tables.groups import summarise
     from secli.tables.render import render
 
-    tables = [compare(summarise([place], by=["model", "dataset"], factors=[0.5])).main for place in places]
+    tables = [compare(summarise([folder], by=["model", "dataset"], factors=[0.5])).main for folder in folders]
     rows = tuple(row for table in tables for row in table.rows)
     notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
     table = replace(
         tables[0], title="Every network once: one epoch of a few pictures", rows=rows, notes=notes
     )
-    out(render(table, "table", get_terminal_size((100, 24)).columns))
+    out(render(table, "table", terminal_width()))
 
 
 def _sweep(name: str, models: list[str], dataset: dict[str, Any], seed: int, images: int) -> Sweep:
@@ -119,8 +109,8 @@ def draw_pictures(directory: Path, seed: int) -> None:
     with atomic_directory(directory) as temporary:
         for part, count in PICTURES.items():
             for corners in range(3, 13):
-                place = temporary / part / f"{corners:02}-corners"
-                place.mkdir(parents=True)
+                folder = temporary / part / f"{corners:02}-corners"
+                folder.mkdir(parents=True)
                 for index in range(count):
                     ground, colour = (tuple(int(c) for c in generator.integers(0, 256, 3)) for _ in range(2))
                     x, y, radius, turn = (
@@ -128,4 +118,4 @@ def draw_pictures(directory: Path, seed: int) -> None:
                     )
                     image = Image.new("RGB", (SIDE, SIDE), ground)
                     ImageDraw.Draw(image).regular_polygon((x, y, radius), corners, turn, fill=colour)
-                    image.save(place / f"{index:02}.png")
+                    image.save(folder / f"{index:02}.png")

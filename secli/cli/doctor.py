@@ -11,26 +11,18 @@ from typing import Annotated, Any
 
 import typer
 
-from secli.cli.console import out, show
+from secli.cli.console import out_json, show
+from secli.cli.options import format_option
 
 
-def doctor(
-    format: Annotated[str, typer.Option(metavar="table|json", help="What is printed.")] = "table",
-) -> None:
+def doctor(format: Annotated[str, format_option("table", "json")] = "table") -> None:
     """Show versions, devices, cache and disk; leave with code 1 when something is in the way."""
-    import json
-
-    from secli.errors import InputError
-
-    if format not in ("table", "json"):
-        raise InputError(f"--format {format}: known: table, json")
     report = dict(findings())
-    problems = report["problems"]
     if format == "json":
-        out(json.dumps(report, indent=1), "json")
+        out_json(report)
     else:
         show(_table(report))
-    if problems:
+    if report["problems"]:
         raise typer.Exit(1)
 
 
@@ -54,8 +46,8 @@ def findings() -> Iterator[tuple[str, Any]]:
         "cache",
         {"path": str(cache), "chosen_by": "SECLI_CACHE" if "SECLI_CACHE" in os.environ else "platform"},
     )
-    for name, place in {"cache": cache, "here": Path.cwd()}.items():
-        standing = next(p for p in (place, *place.parents) if p.exists())
+    for name, folder in {"cache": cache, "here": Path.cwd()}.items():
+        standing = next(p for p in (folder, *folder.parents) if p.exists())
         free = shutil.disk_usage(standing).free / 2**30
         yield f"free_gib_{name}", round(free, 1)
         if free < 1:

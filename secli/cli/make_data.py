@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from secli.cli import console
+from secli.cli.options import offline_option, option, out_option, quiet_option, source_option
 from secli.datasets.protocols import DATASETS
 from secli.errors import InputError
 
@@ -23,65 +23,45 @@ def make_data(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help=f"One of {NAMES}.")],
     realisations: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Realisations r, the seeds of split and factors: 0, 0-5 or 0,2,4.",
+            default="0; with --verify, all there are",
             metavar="LIST",
-            help="Realisations r, the seeds of split and factors: 0, 0-5 or 0,2,4. "
-            "Default: 0; with --verify, all there are.",
         ),
     ] = None,
-    out: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR", help="Where DATASET/r<k>/ are written. Default: data.", show_default=False
-        ),
-    ] = Path("data"),
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Directory with the raw pictures (idx or idx.gz, torchvision's layout, class folders). "
-            "Default: the cache (SECLI_CACHE), then a download.",
-        ),
-    ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never download.")] = False,
+    out: Annotated[Path, out_option("Where DATASET/r<k>/ are written.")] = Path("data"),
+    source: Annotated[Path | None, source_option()] = None,
+    offline: Annotated[bool, offline_option()] = False,
     factors: Annotated[
         tuple[float, float] | None,
-        typer.Option(
-            metavar="LOW HIGH", help="Range of the scale factor, uniform; below 1 shrinks. Default: 0.3 1."
-        ),
+        option("Range of the scale factor, uniform; below 1 shrinks.", default="0.3 1", metavar="LOW HIGH"),
     ] = None,
     sizes: Annotated[
         tuple[int, int, int] | None,
-        typer.Option(
-            metavar="TRAIN VAL TEST", help="Images per split. Default: the protocol's (folder: 60, 10, 30 %)."
+        option(
+            "Images per split.", default="the protocol's (folder: 60, 10, 30 %)", metavar="TRAIN VAL TEST"
         ),
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(
-            metavar="PX", help="Bring the raw pictures to PX×PX pixels, antialiased. Default: as they are."
-        ),
+        option("Bring the raw pictures to PX×PX pixels, antialiased.", default="as they are", metavar="PX"),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(metavar="N", help="Worker processes. Default: one per core.")
-    ] = None,
+    jobs: Annotated[int | None, option("Worker processes.", default="one per core", metavar="N")] = None,
     preview: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.png", help="Draw samples of the first realisation (.png, .pdf or .svg)."),
+        Path | None, option("Draw samples of the first realisation (.png, .pdf or .svg).", metavar="FILE.png")
     ] = None,
     export_to: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Also write pictures to DIR/DATASET/r<k>/, as <split>/<class>/<index>.png.",
             "--export-png",
             metavar="DIR",
-            help="Also write pictures to DIR/DATASET/r<k>/, as <split>/<class>/<index>.png.",
         ),
     ] = None,
     verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Only check what stands in --out against its digests; make nothing."),
+        bool, option("Only check what stands in --out against its digests; make nothing.", "--verify")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Draw no progress.")] = False,
+    quiet: Annotated[bool, quiet_option("No progress.")] = False,
 ) -> None:
     """Make a dataset: raw pictures become verified directories.
 
@@ -94,8 +74,8 @@ def make_data(
 
     The paths of the directories go to stdout, one per line.
     """
-    from secli.datasets.build import make_dataset, verify_dataset
-    from secli.datasets.preview import check_preview_path
+    from secli.datasets.build import make_dataset
+    from secli.datasets.preview import check_preview_path, write_preview
     from secli.datasets.store import open_dataset
     from secli.storage.disk_space import check_file, check_writable
 
@@ -106,20 +86,15 @@ def make_data(
     if export_to is not None:
         check_writable(export_to)
     if verify:
-        folder = spec.folder(spec.parameters(factors, sizes, image_size))
-        wanted = None if realisations is None else parse_realisations(realisations)
-        paths = _standing(out, folder, wanted)
-        for path in paths:
-            checked = verify_dataset(path)
-            console.note(f"{checked.name} r{checked.realisation}: verified")
+        chosen = None if realisations is None else parse_realisations(realisations)
+        paths = _verify(out, spec.folder(spec.parameters(factors, sizes, image_size)), chosen)
     else:
-        wanted = parse_realisations("0" if realisations is None else realisations)
-        with console.advice(KEPT), _bar("images", quiet) as advance:
-            show_download = not quiet and sys.stderr.isatty()
+        chosen = parse_realisations("0" if realisations is None else realisations)
+        with console.advice(KEPT), console.bar("images", quiet, "writing") as advance:
             results = make_dataset(
                 dataset,
                 out,
-                wanted,
+                chosen,
                 source,
                 offline,
                 factors,
@@ -127,7 +102,7 @@ def make_data(
                 image_size,
                 jobs,
                 advance,
-                show_download,
+                not quiet and sys.stderr.isatty(),
                 _telling_of_waiting(quiet),
             )
         paths = [result.path for result in results]
@@ -137,8 +112,6 @@ def make_data(
             state = "made" if result.made else "complete, verified"
             console.note(f"{result.path.parent.name} {result.path.name}: {state}")
     if preview is not None:
-        from secli.datasets.preview import write_preview
-
         write_preview(open_dataset(paths[0]), preview)
         console.note(f"preview of {paths[0]}: {preview}")
     if export_to is not None:
@@ -176,17 +149,22 @@ def parse_realisations(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _standing(out: Path, folder: str, wanted: tuple[int, ...] | None) -> list[Path]:
-    """Return the realisations to verify: those asked for, or all that stand under a dataset's name."""
+def _verify(out: Path, folder: str, realisations: tuple[int, ...] | None) -> list[Path]:
+    """Verify the realisations asked for, or all that there are of a dataset, and return their directories."""
+    from secli.datasets.build import verify_dataset
+
     homes = [out / folder] if (out / folder).is_dir() else []
     homes += sorted(home for home in out.glob(f"{folder}-*") if re.fullmatch(r".*-[0-9a-f]{8}", home.name))
-    if wanted is not None:
-        paths = [home / f"r{realisation}" for home in homes[:1] for realisation in wanted]
+    if realisations is not None:
+        paths = [home / f"r{realisation}" for home in homes[:1] for realisation in realisations]
     else:
         found = [path for home in homes for path in home.glob("r*") if re.fullmatch(r"r\d+", path.name)]
         paths = sorted(found, key=lambda path: (path.parent, int(path.name[1:])))
     if not paths:
         raise InputError(f"--verify: no realisation of {folder} in {out}; is --out right?")
+    for path in paths:
+        checked = verify_dataset(path)
+        console.note(f"{checked.name} r{checked.realisation}: verified")
     return paths
 
 
@@ -197,7 +175,7 @@ def _export(paths: list[Path], directory: Path, quiet: bool, jobs: int | None) -
     for path in paths:
         export_path(directory, path.parent.name, int(path.name[1:]))
     for path in paths:
-        with console.advice(KEPT), _bar("PNG files", quiet) as advance:
+        with console.advice(KEPT), console.bar("PNG files", quiet, "writing") as advance:
             tree = export_png(open_dataset(path), directory, advance, jobs)
         console.note(f"{path.parent.name} {path.name}: exported to {tree}")
 
@@ -208,20 +186,3 @@ def _telling_of_waiting(quiet: bool) -> Callable[[Path], None]:
             console.note(f"{folder}: another process is making data here; waiting for it")
 
     return tell
-
-
-@contextmanager
-def _bar(unit: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Give a progress callback; its bar appears with the first call, so that it never meets a download's."""
-    with ExitStack() as stack:
-        display: Any = None
-        task: Any = None
-
-        def advance(done: int, total: int) -> None:
-            nonlocal display, task
-            if display is None:
-                display = stack.enter_context(console.progress(quiet))
-                task = display.add_task("writing", total=total, unit=unit, detail="")
-            display.update(task, completed=done)
-
-        yield advance

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from secli.catalogue import MODELS
-from secli.cli.console import note, out, show
-from secli.errors import InputError, SecliError
+from secli.cli.console import note, out_json, show
+from secli.cli.options import format_option
+from secli.errors import SecliError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,30 +18,13 @@ if TYPE_CHECKING:
     from secli.models.describe import Description, OptionInfo
 
 
-class Format(str, Enum):
-    """How the models are printed."""
-
-    table = "table"
-    json = "json"
-    markdown = "markdown"
-
-
 def models(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Registry name of one model; none lists all.")
     ] = None,
-    form: Annotated[
-        Format,
-        typer.Option(
-            "--format", help="table for the eye, json for programs, markdown for docs/models.md: all of each."
-        ),
-    ] = Format.table,
-    speed: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Speeds to print with markdown: what secli bench --format json gave."
-        ),
-    ] = None,
+    format: Annotated[
+        str, format_option("table", "json", note=": table for the eye, json for programs, all of each")
+    ] = "table",
 ) -> None:
     """List the networks that secli can build, with their real parameter counts, or describe one of them.
 
@@ -50,7 +33,6 @@ def models(
     the batch axis; strides, origins and blurs are in image pixels.
     """
     names = list(MODELS) if name is None else [MODELS[name].name]
-    speeds = _speeds(speed, form)
 
     from secli.models.describe import describe
 
@@ -64,44 +46,12 @@ def models(
             if name is not None or each in own:
                 raise
             note(f"{each}: left out: {error}")
-    if form is Format.json:
-        import json
-        from dataclasses import asdict
-
-        out(
-            json.dumps([asdict(description) for description in descriptions], indent=1, ensure_ascii=False),
-            "json",
-        )
-    elif form is Format.markdown:
-        from secli.cli.models_page import page
-
-        out(page([each for each in descriptions if each.name in own], speeds))
+    if format == "json":
+        out_json([asdict(description) for description in descriptions])
     elif name is None:
         _show_all(descriptions)
     else:
         _show_one(descriptions[0])
-
-
-def _speeds(file: Path | None, form: Format) -> list[dict[str, Any]]:
-    """Read what a benchmark recorded."""
-    if file is None:
-        return []
-    if form is not Format.markdown:
-        raise InputError("--speed: goes with --format markdown")
-    import json
-
-    try:
-        rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-        for row in rows:
-            _ = [
-                row[key] for key in ("model", "mode", "images_per_second", "low", "high", "repeats", "batch")
-            ]
-            _ = [row[key] for key in ("device", "threads", "torch", "command")]
-        if not isinstance(rows, list):
-            raise TypeError
-    except (ValueError, TypeError, KeyError):
-        raise InputError(f"--speed {file}: is not what 'secli bench MODEL --format json' prints") from None
-    return rows
 
 
 def _table(*headers: str, title: str | None = None) -> Table:

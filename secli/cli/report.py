@@ -5,48 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from secli.cli.console import names, out
+from secli.cli.options import Published, argument, force_option, option
 
 
 def report(
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUNS...",
-            help="Run directories, directories that hold runs at any depth, record files, or a sweep's directory.",
-            show_default=False,
+        argument(
+            "RUNS...",
+            "Run directories, directories that hold runs at any depth, record files, or a sweep's directory.",
         ),
     ],
     output: Annotated[
         Path,
-        typer.Option(
+        option(
+            "Where to: .html (one file, no network needed), .md (with PNGs beside it), or a directory (report.md "
+            "in it).",
             "--output",
             "-o",
-            help="Where to: .html (one file, no network needed), .md (with PNGs beside it), or a directory (report.md "
-            "in it).",
+            default=True,
         ),
     ] = Path("report.html"),
-    title: Annotated[
-        str | None,
-        typer.Option(help="Heading. \\[default: the sweep's name, or the training data]", show_default=False),
-    ] = None,
+    title: Annotated[str | None, option("Heading.", default="the sweep's name, or the training data")] = None,
     by: Annotated[
         str | None,
-        typer.Option(
-            help="What makes a row, comma-separated, as for 'secli compare'. \\[default: all in which the runs of a "
-            "model differ]",
-            show_default=False,
+        option(
+            "What makes a row, comma-separated, as for 'secli compare'.",
+            default="all in which the runs of a model differ",
         ),
     ] = None,
-    published: Annotated[
-        bool,
-        typer.Option(
-            "--published", help="Put published figures beside the measured ones, with their sources."
-        ),
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a report that is there already.")] = False,
+    published: Published = False,
+    force: Annotated[bool, force_option("a report")] = False,
 ) -> None:
     """Write a report of runs: sortable tables, equivariance curves, heat maps, and where every number comes from.
 

@@ -59,7 +59,7 @@ _WIDER = {
 
 
 def _letters() -> dict[str, str]:
-    """Return what stands for each character that may not fit."""
+    """Return the letters for each character that may not fit."""
     found = dict(_WIDER)
     for characters, others in {**_GREEK, **_SAME_WIDTH}.items():
         # of lines, only the two that run straight have a letter of their own; all others are corners
@@ -82,8 +82,10 @@ def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
     part = error.object[error.start : error.end]
     if all("\udc80" <= each <= "\udcff" for each in part) and not error.encoding.startswith("utf-16"):
         return bytes(ord(each) - 0xDC00 for each in part), error.end
-    said = (_LETTERS.get(each) or each.encode("ascii", "backslashreplace").decode("ascii") for each in part)
-    return "".join(said), error.end
+    letters = (
+        _LETTERS.get(each) or each.encode("ascii", "backslashreplace").decode("ascii") for each in part
+    )
+    return "".join(letters), error.end
 
 
 def prepare_streams() -> None:

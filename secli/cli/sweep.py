@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from secli.cli.console import advice, note, progress
-from secli.cli.limits import COUNT, MOST_THREADS, PROCESSES
+from secli.cli.console import advice, bar, note, out, out_json, terminal_width
+from secli.cli.options import (
+    COUNT,
+    MOST_THREADS,
+    PROCESSES,
+    TABLES,
+    Quiet,
+    Track,
+    argument,
+    format_option,
+    offline_option,
+    option,
+    out_option,
+    set_option,
+    source_option,
+)
 
 if TYPE_CHECKING:
     from secli.records.schema import DataInfo
@@ -19,111 +32,65 @@ if TYPE_CHECKING:
     from secli.sweeps.scheduler import SweepOutcome
     from secli.sweeps.spec import Sweep
 
-DATA, WORKERS = "Data", "Workers"
+of_workers = partial(option, panel="Workers")
+of_data = partial(option, panel="Data")
 
 
 def sweep(
-    file: Annotated[
-        Path,
-        typer.Argument(help="YAML file of the sweep, as in configs/.", show_default=False, metavar="FILE"),
-    ],
-    directory: Annotated[
-        Path | None,
-        typer.Option("--out", help="Its directory. \\[default: sweeps/NAME]", show_default=False),
-    ] = None,
+    file: Annotated[Path, argument("FILE", "YAML file of the sweep, as in configs/.")],
+    directory: Annotated[Path | None, out_option("Its directory.", "sweeps/NAME")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs with an estimate of time and memory, and leave.")
+        bool, option("List the runs with an estimate of time and memory, and leave.", "--dry-run")
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "Only these runs: dss_* (a model), realisation=0, training.augment=scale, model.base=2; repeatable.",
             metavar="KEY=PATTERN",
-            help="Only these runs: dss_* (a model), realisation=0, training.augment=scale, model.base=2; repeatable.",
-            show_default=False,
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(**COUNT, help="At most so many runs, from the first.", show_default=False)
-    ] = None,
+    limit: Annotated[int | None, option("At most so many runs, from the first.", **COUNT)] = None,
     assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="training.KEY=V",
-            help="A training setting of all runs, over the file's; repeatable.",
-            show_default=False,
-        ),
+        list[str] | None, set_option("training.KEY=V", "A training setting of all runs, over the file's")
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try runs again that failed in an earlier call.")
+        bool, option("Try runs again that failed in an earlier call.", "--retry-failed")
     ] = False,
     engine: Annotated[
-        str,
-        typer.Option(
-            metavar="local|ray", help="Worker processes here, or a Ray cluster.", rich_help_panel=WORKERS
-        ),
+        str, of_workers("Worker processes here, or a Ray cluster.", default=True, metavar="local|ray")
     ] = "local",
     address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|HOST:PORT",
-            help="The Ray cluster. \\[default: one on this machine]",
-            show_default=False,
-            rich_help_panel=WORKERS,
-        ),
+        str | None, of_workers("The Ray cluster.", default="one on this machine", metavar="auto|HOST:PORT")
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(
-            **PROCESSES,
-            help="Runs at once. \\[default: as many as GPUs, else as cores divided by threads]",
-            show_default=False,
-            rich_help_panel=WORKERS,
-        ),
+        of_workers("Runs at once.", default="as many as GPUs, else as cores divided by threads", **PROCESSES),
     ] = None,
     threads: Annotated[
         int,
-        typer.Option(
+        of_workers(
+            "CPU threads of each run where the file does not say; part of its settings.",
+            default=True,
             min=1,
             max=MOST_THREADS,
-            help="CPU threads of each run where the file does not say; part of its settings.",
-            rich_help_panel=WORKERS,
         ),
     ] = 1,
     data: Annotated[
-        Path, typer.Option(help="Directory in which datasets are made, or found.", rich_help_panel=DATA)
+        Path, of_data("Directory in which datasets are made, or found.", default=True, metavar="DIR")
     ] = Path("data"),
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            help="Directory with the raw pictures. \\[default: the cache, else a download]",
-            show_default=False,
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never download.", rich_help_panel=DATA)] = False,
+    source: Annotated[Path | None, source_option("Data")] = None,
+    offline: Annotated[bool, offline_option("Data")] = False,
     stand_ins: Annotated[
         list[str] | None,
-        typer.Option(
+        of_data(
+            "Take DIR/r0, DIR/r1, … in place of a dataset; the tables then name it; repeatable.",
             "--stand-in",
             metavar="DATASET=DIR",
-            help="Take DIR/r0, DIR/r1, … in place of a dataset; the tables then name it; repeatable.",
-            show_default=False,
-            rich_help_panel=DATA,
         ),
     ] = None,
-    track: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="mlflow|tensorboard",
-            help="Also tell a tracker, in the sweep's directory (MLflow: or at MLFLOW_TRACKING_URI); repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    format: Annotated[
-        str, typer.Option(help="table, markdown, latex, csv or json (with --dry-run: table or json).")
-    ] = "table",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")] = False,
+    track: Track = None,
+    format: Annotated[str, format_option(*TABLES, note=" (with --dry-run: table or json)")] = "table",
+    quiet: Quiet = False,
 ) -> None:
     """Train and measure every run of a file, then print its tables.
 
@@ -133,12 +100,10 @@ def sweep(
     from secli.config import parse_assignments
     from secli.errors import InputError, InterruptedRunError
     from secli.sweeps.spec import read_sweep
-    from secli.tables.render import check_format
 
-    check_format(format)
     if dry_run and format not in ("table", "json"):
         raise InputError(f"--format {format}: --dry-run prints a table or json")
-    wanted = read_sweep(file)
+    spec = read_sweep(file)
     given = parse_assignments(assignments or [], ["training"])["training"]
 
     # these bring torch, for which a mistake in the file does not wait
@@ -148,36 +113,36 @@ def sweep(
     from secli.sweeps.scheduler import chosen
 
     sources = Sources(data, source, offline, _stand_ins(stand_ins or []))
-    everything = plan(wanted, threads, given, sources.shape_of())
+    everything = plan(spec, threads, given, sources.shape_of())
     runs = chosen(everything, only or [], limit)
-    place = directory or Path("sweeps") / wanted.name
+    folder = directory or Path("sweeps") / spec.name
     carrier = _engine(engine, address, jobs, runs)
-    check_sources(wanted_datasets(runs), sources, place, writes=not dry_run)
+    check_sources(wanted_datasets(runs), sources, folder, writes=not dry_run)
     check_taps(runs)
     if dry_run:
-        from secli.cli.sweep_plan import print_plan
+        from secli.cli.sweep_dry_run import print_plan
 
-        states = so_far(runs, sources, place)
-        print_plan(wanted, runs, states, place, carrier.slots, retry_failed, format, quiet)
+        states = so_far(runs, sources, folder)
+        print_plan(spec, runs, states, folder, carrier.slots, retry_failed, format, quiet)
         return
-    trackers = _trackers(track or [], place)
+    trackers = _trackers(track or [], folder)
     command = _command(file, assignments or [])
     try:
-        with advice(f"sweep {wanted.name}: repeat the command to go on"):
-            listed, mine = prepare_jobs(wanted, everything, runs, sources, place, quiet, command)
-        mine = [job.model_copy(update={"trackers": trackers, "tracked_in": place}) for job in mine]
+        with advice(f"sweep {spec.name}: repeat the command to go on"):
+            listed, mine = prepare_jobs(spec, everything, runs, sources, folder, quiet, command)
+        mine = [job.model_copy(update={"trackers": trackers, "tracked_in": folder}) for job in mine]
         outcome = carry_out_jobs(mine, carrier, retry_failed, quiet)
     except KeyboardInterrupt:  # a second time
-        raise InterruptedRunError(f"sweep {wanted.name}: repeat the command to go on") from None
-    _finish(wanted, place, outcome, listed, format, quiet)
+        raise InterruptedRunError(f"sweep {spec.name}: repeat the command to go on") from None
+    _finish(spec, folder, outcome, listed, format, quiet)
 
 
-def _trackers(names: Sequence[str], place: Path) -> tuple[str, ...]:
+def _trackers(names: Sequence[str], folder: Path) -> tuple[str, ...]:
     """Open the trackers once, so that one that cannot be had is told before anything is made."""
     if names:
         from secli.trackers.forward import open_trackers
 
-        for tracker in open_trackers(names, place).values():
+        for tracker in open_trackers(names, folder).values():
             tracker.close()
     return tuple(dict.fromkeys(names))
 
@@ -239,11 +204,11 @@ def _command(file: Path, assignments: Sequence[str]) -> str:
 
 
 def prepare_jobs(
-    wanted: Sweep,
+    spec: Sweep,
     everything: Sequence[PlannedRun],
     runs: Sequence[PlannedRun],
     sources: Any,
-    place: Path,
+    folder: Path,
     quiet: bool,
     command: str,
 ) -> tuple[list[SweepJob], list[SweepJob]]:
@@ -256,53 +221,50 @@ def prepare_jobs(
     from secli.sweeps.prepare_data import jobs_of, prepare, present, shape_in, wanted_datasets
     from secli.sweeps.scheduler import data_before
 
-    with progress(quiet) as display:
-        task = display.add_task("datasets", total=1, unit="images", detail="")
-
-        def watch(name: str, done: int, total: int) -> None:
-            display.update(task, description=f"make {name}", completed=done, total=total)
-
+    with bar("images", quiet) as tell:
         fitting = Fitting()
         fitting.check(
             runs,
             sources.shape_of(),
-            lambda done, total: display.update(
-                task, description="try networks on an empty picture", completed=done, total=total
-            ),
+            lambda done, total: tell(done, total, "try networks on an empty picture"),
         )
         needed = wanted_datasets(runs)
         others = [each for each in wanted_datasets(everything) if each not in needed]
-        ready = prepare([*needed, *present(others, sources)], sources, watch)
+        ready = prepare(
+            [*needed, *present(others, sources)],
+            sources,
+            lambda name, done, total: tell(done, total, f"make {name}"),
+        )
         fitting.check(runs, lambda data: shape_in(ready[data]))
     at_hand = [run.data in ready and (run.measure is None or run.measure.on in ready) for run in everything]
     data = [
         ready[run.data].info() if there else before
-        for run, there, before in zip(everything, at_hand, data_before(place, everything), strict=True)
+        for run, there, before in zip(everything, at_hand, data_before(folder, everything), strict=True)
     ]
     found = [(run, info) for run, info in zip(everything, data, strict=True) if info]
-    _write_down(wanted, place, found, command)
-    listed = jobs_of([run for run, there in zip(everything, at_hand, strict=True) if there], ready, place)
+    _record_sweep(spec, folder, found, command)
+    listed = jobs_of([run for run, there in zip(everything, at_hand, strict=True) if there], ready, folder)
     mine = {run.key(ready[run.data].digest) for run in runs}
     chosen = [job.model_copy(update={"command": command}) for job in listed if job.key in mine]
     return listed, chosen
 
 
-def _write_down(
-    wanted: Sweep, place: Path, found: Sequence[tuple[PlannedRun, DataInfo]], command: str
+def _record_sweep(
+    spec: Sweep, folder: Path, found: Sequence[tuple[PlannedRun, DataInfo]], command: str
 ) -> None:
-    """Write down in the sweep's directory which runs it holds, of those whose data are known."""
+    """Record in the sweep's directory which runs it holds, of those whose data are known."""
     from secli.sweeps.plan import run_folder
     from secli.sweeps.scheduler import write_sweep
 
     keys = [run.key(info.digest) for run, info in found]
     folders = {key: run_folder(run, info.digest) for key, (run, info) in zip(keys, found, strict=True)}
     names = {key: info.name for key, (_, info) in zip(keys, found, strict=True)}
-    write_sweep(place, wanted, [run for run, _ in found], folders, keys, command, names)
+    write_sweep(folder, spec, [run for run, _ in found], folders, keys, command, names)
 
 
 def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> SweepOutcome:
     """Carry out what is left of the jobs, with the live view."""
-    from secli.cli.live import watching
+    from secli.cli.sweep_progress import watching
     from secli.sweeps.scheduler import given_up, lead, standings
     from secli.training.interruption import catching_signals
 
@@ -322,31 +284,29 @@ def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool,
 
 
 def _finish(
-    wanted: Sweep, place: Path, outcome: SweepOutcome, jobs: Sequence[SweepJob], format: str, quiet: bool
+    spec: Sweep, folder: Path, outcome: SweepOutcome, jobs: Sequence[SweepJob], format: str, quiet: bool
 ) -> None:
     """Print the tables of what is finished, and leave with the code that says whether all is."""
     from secli.errors import InterruptedRunError, SecliError
 
     if outcome.finished:
-        from secli.cli.sweep_tables import print_tables
-
-        print_tables(place, format)
+        print_tables(folder, format)
     failed = _failures(outcome, len(jobs))
     held = [(job, reason) for job, reason in outcome.left.values() if reason not in ("", "interrupted")]
     if held and len(held) == len(outcome.left):
         raise SecliError(
-            f"sweep {wanted.name}: {len(held)} runs are in other hands, the first: {held[0][1]}; "
+            f"sweep {spec.name}: {len(held)} runs are in other hands, the first: {held[0][1]}; "
             "repeat the command when they are done" + (failed and f"; {failed}")
         )
     if outcome.left:
         raise InterruptedRunError(
-            f"sweep {wanted.name}: stopped with {len(outcome.left)} runs to do; their state is saved: "
+            f"sweep {spec.name}: stopped with {len(outcome.left)} runs to do; their state is saved: "
             "repeat the command to go on" + (failed and f"; {failed}")
         )
     if failed:
-        raise SecliError(f"sweep {wanted.name}: {failed}")
+        raise SecliError(f"sweep {spec.name}: {failed}")
     if not quiet:
-        note(f"sweep {wanted.name}: {len(outcome.finished)} runs finished in {place}")
+        note(f"sweep {spec.name}: {len(outcome.finished)} runs finished in {folder}")
 
 
 def _failures(outcome: SweepOutcome, count: int) -> str:
@@ -358,3 +318,22 @@ def _failures(outcome: SweepOutcome, count: int) -> str:
     if len(outcome.failed) > len(outcome.hopeless):
         told += "; --retry-failed tries them again"
     return told
+
+
+def print_tables(directory: Path, format: str) -> None:
+    """Print the tables of what is finished in a sweep's directory; for programs, as one document."""
+    from secli.records.schema import read_sweep_record
+    from secli.tables.render import render
+    from secli.tables.render.csv import csv_document
+    from secli.tables.render.json import document
+    from secli.tables.sweep_tables import sweep_tables
+
+    tables = sweep_tables(directory)
+    if format == "json":
+        record = read_sweep_record(directory)
+        assert record is not None  # sweep_tables has read it
+        out_json(document(tables, name=record.name, about=record.about, command=record.command))
+    elif format == "csv":
+        out(csv_document(tables), "csv")
+    else:
+        out(render(tables, format, terminal_width()))

@@ -24,8 +24,8 @@ from secli.config import MeasureSettings
 from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.cell_error import TapError, squared_size
 from secli.equivariance.evaluation_mode import full_precision
-from secli.errors import InputError, SecliError
-from secli.external.foreign_code import one_line, where
+from secli.errors import InputError, SecliError, one_line
+from secli.external.foreign_code import where
 from secli.external.hooked_model import ExternalModel, code_of
 from secli.external.targets import load_target
 from secli.layers.pooling import BatchNorm

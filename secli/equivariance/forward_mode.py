@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from secli.equivariance.features import tensors
-from secli.errors import SecliError
+from secli.errors import SecliError, one_line
 from secli.external.hooked_model import code_of
 from secli.layers.fast.chain import Chain
 from secli.models.contract import Features, Model
@@ -407,7 +407,7 @@ def _named_failure(model: Model) -> Iterator[None]:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
         where = under_way[-1] if under_way else type(model).__name__
-        reason = str(error).split("\n")[0].split(". ")[0]
+        reason = one_line(error).split(". ")[0]
         raise SecliError(
             f"{where}: it cannot be differentiated in forward mode, so no Lie derivative can be measured ({reason})"
         ) from error

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secli.errors import InputError, suggestion
+from secli.errors import InputError, one_line, suggestion
 
 SHOWN = 10
 """How many names an error lists."""
@@ -139,7 +139,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(f"--weights {path}: not a whole safetensors file ({reason})") from None
 
 

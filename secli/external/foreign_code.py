@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from secli.errors import InputError, SecliError
+from secli.errors import InputError, SecliError, one_line
 from secli.external.private_modules import PrivateModules
 from secli.external.process_state import OURS, OWN, Random, read, seed_everything, write
 from secli.external.standard_output import StdoutToStderr
@@ -130,9 +130,3 @@ def _short(filename: str) -> str:
     with contextlib.suppress(ValueError):
         return str(Path(filename).relative_to(Path.cwd()))
     return filename
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message in one line of bounded length."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}…"

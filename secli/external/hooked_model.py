@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from secli.action.fields import Field
-from secli.errors import InputError, SecliError
+from secli.errors import InputError, SecliError, one_line
 from secli.external.cell_grid import Geometry
 from secli.external.field_text import Layout
-from secli.external.foreign_code import ForeignCode, one_line, told, where
+from secli.external.foreign_code import ForeignCode, told, where
 from secli.external.hooks import LOGITS, capture, find_logits
 from secli.external.missing_taps import readable
 from secli.models.building import count_parameters

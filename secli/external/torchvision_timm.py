@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from secli.errors import InputError, SecliError, UnknownNameError
-from secli.external.foreign_code import ForeignCode, one_line
+from secli.errors import InputError, SecliError, UnknownNameError, one_line
+from secli.external.foreign_code import ForeignCode
 from secli.external.loaded_network import Loaded, Shape, WeightsOrigin
 from secli.external.weights import fetch, load_weights
 from secli.provenance import sha256_file

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secli.errors import InputError, SecliError
+from secli.errors import InputError, SecliError, one_line
 from secli.external.checkpoints import TOP, Entries, chosen, few, read_content, state_dicts, under
 from secli.external.foreign_code import telling_where
 from secli.external.loaded_network import WeightsOrigin
@@ -178,7 +178,7 @@ def fetch(url: str, offline: bool) -> Path:
     except (OSError, HTTPException, RuntimeError, ValueError) as error:  # RuntimeError: another checksum
         if isinstance(error, HTTPError):
             error.close()  # it holds the connection
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise SecliError(
             f"--weights: cannot download {name} from {url} ({reason}); put it at {place}"
         ) from None

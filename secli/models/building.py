@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, cast, get_type_hints
 
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
+from pydantic_core import to_jsonable_python
 from torch import nn
 
 from secli.catalogue.models import MODELS, ModelSpec
@@ -69,6 +71,13 @@ def resolve_options(spec: ModelSpec, overrides: Mapping[str, Any] | None = None)
     """
     settings = validated(options_schema(spec), overrides or {}, f"model {spec.name}")
     return settings.model_dump(mode="python")
+
+
+@cache
+def usual_options(model: str) -> Mapping[str, Any]:
+    """Return a model's options as its catalogue entry has them, as JSON has them; not to be changed."""
+    usual: dict[str, Any] = to_jsonable_python(resolve_options(MODELS[model]))
+    return usual
 
 
 def build(name: str, options: Mapping[str, Any] | None = None, seed: int = 0) -> StagedModel:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from secli.errors import InputError
+from secli.errors import InputError, one_line
 from secli.sources.contract import PartName, RawImages, Request, SourceInfo
 from secli.sources.folder_layout import (
     FolderLayout,
@@ -202,7 +202,7 @@ def _reason(error: Exception) -> str:
     """Return why a picture could not be decoded, as its decoder says."""
     if isinstance(error, UnidentifiedImageError):
         return "no picture format that Pillow knows"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -16,7 +16,7 @@ from secli.catalogue import MODELS
 from secli.config import MeasureSettings, ModelSettings, Settings, TrainingSettings
 from secli.datasets.store import ScaleDataset, open_dataset
 from secli.errors import HeldRunError, InputError
-from secli.models.building import resolve_options
+from secli.models.building import resolve_options, usual_options
 from secli.records.identity import measured_like, outdated, training_differences
 from secli.records.schema import (
     CURVES_FILE,
@@ -109,7 +109,7 @@ def _difference(job: SweepJob, record: TrainingRecord) -> str | None:
     if reason := outdated(record.training):
         return f"{job.run}: made with {reason}; move it away or remove it"
     wanted = to_jsonable_python(resolve_options(MODELS[job.model.name], job.model.options))
-    usual = to_jsonable_python(resolve_options(MODELS[job.model.name]))
+    usual = usual_options(job.model.name)
     training = job.training.model_dump(mode="json", exclude={"device"})
     for name, now, then in training_differences(wanted, training, record, usual):
         return (

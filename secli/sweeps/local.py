@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from secli.datasets.worker_command import worker_command
-from secli.errors import InputError, SecliError
+from secli.errors import InputError, SecliError, one_line
 from secli.sweeps.engine import Done, Failed, Left, Progressed, Said, Started, SweepEvent, SweepReport
 from secli.sweeps.jobs import SweepJob
 from secli.sweeps.jobs import mark_failed as mark_failed
@@ -270,7 +270,7 @@ def _serve(
             tell(_carried_out(worker, job, tell))
     except Exception as error:
         if not stopping.is_set():
-            broken.append(" ".join(str(error).split()) or type(error).__name__)
+            broken.append(one_line(error))
 
 
 def _carried_out(worker: Worker, job: SweepJob, tell: SweepReport) -> Done | Failed | Left:

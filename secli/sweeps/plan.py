@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from secli.catalogue import MODELS
 from secli.config import MeasureSettings, ModelSettings, TrainingSettings, among, settings_hash, validated
 from secli.datasets.protocols import DATASETS, unscaled_twin
 from secli.errors import InputError, suggestion
-from secli.models.building import resolve_options
+from secli.models.building import usual_options
 from secli.sweeps.spec import Part, Sweep, SweptDataset, SweptModel
 from secli.sweeps.table_check import check_tables
 from secli.training.plan import Resolved, resolve
@@ -117,7 +116,7 @@ class PlannedRun:
 
         What stands at its default is left out, so that an option that a later secli adds changes no key.
         """
-        usual = _usual_options(self.model.name)
+        usual = usual_options(self.model.name)
         training = self.resolved.training.model_dump(mode="json", exclude=set(UNKEYED))
         return {
             "model": self.model.name,
@@ -166,13 +165,6 @@ def known_shape(data: WantedDataset) -> Shape | None:
     channels, own, classes = SOURCE_SHAPES[spec.source]
     side = data.image_size or spec.image_size or own
     return Shape(channels, side, side, classes)
-
-
-@cache
-def _usual_options(model: str) -> dict[str, Any]:
-    """Return a model's options as its catalogue entry has them; not to be changed."""
-    usual: dict[str, Any] = to_jsonable_python(resolve_options(MODELS[model]))
-    return usual
 
 
 def plan(

@@ -11,7 +11,9 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from secli.errors import HeldRunError, InputError
+from secli.models.building import usual_options
 from secli.provenance import secli_version
+from secli.records.identity import training_differences
 from secli.records.schema import (
     SWEEP_FILE,
     DataInfo,
@@ -287,11 +289,10 @@ def seconds_below(out: Path) -> Callable[[PlannedRun], float | None]:
                 record = read_training_record(directory)
             except InputError:
                 continue
-            recorded = {key: value for key, value in record.training.items() if key not in UNKEYED}
-            if record.results is not None and (record.model.options, recorded) == (
-                run.resolved.options,
-                settings,
-            ):
+            differ = training_differences(
+                run.resolved.options, settings, record, usual_options(run.model.name)
+            )
+            if record.results is not None and not differ:
                 return record.results.train_seconds
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from secli.errors import InputError
+from secli.errors import InputError, one_line
 from secli.records.schema import read_training_record
 from secli.sweeps.jobs import SweepJob
 from secli.trackers.forward import following
@@ -30,7 +30,7 @@ def retell(job: SweepJob, report: Report) -> None:
         lines = (job.run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
         epochs = [json.loads(line) for line in lines]
     except (OSError, ValueError, InputError) as problem:
-        reason = " ".join(str(problem).split())
+        reason = one_line(problem)
         report(Remark(f"--track {', '.join(job.trackers)}: {job.run} is left out: {reason}"))
         return
     with following(job.trackers, job.tracked_in, report, strict=False) as follower:

@@ -15,7 +15,7 @@ import time
 from typing import TextIO
 
 from secli import signals
-from secli.errors import HeldRunError, InterruptedRunError, SecliError
+from secli.errors import HeldRunError, InterruptedRunError, SecliError, one_line
 from secli.provenance import COMMAND
 from secli.sweeps.jobs import SweepJob, carry_out
 from secli.sweeps.messages import Ended, Note, Progress, Ready, relays
@@ -79,7 +79,7 @@ def work(job: SweepJob, channel: TextIO) -> Ended:
     except MemoryError:
         return Ended(how="failed", reason="out of memory")
     except Exception as error:  # whatever it is, it is this job's failure and no other's
-        return Ended(how="failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return Ended(how="failed", reason=f"{type(error).__name__}: {one_line(error)}")
     return Ended(how="done", seconds=time.perf_counter() - began)
 
 

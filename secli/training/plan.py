@@ -15,7 +15,7 @@ from secli.catalogue import MODELS
 from secli.config import ModelSettings, TrainingSettings, settings_hash
 from secli.datasets.store import ScaleDataset
 from secli.errors import InputError
-from secli.models.building import build, count_parameters, resolve_options
+from secli.models.building import build, count_parameters, resolve_options, usual_options
 from secli.models.contract import StagedModel
 from secli.records.identity import MACHINE, OPEN, outdated, settings_of, training_differences
 from secli.records.schema import ModelInfo, TrainingRecord
@@ -96,8 +96,7 @@ def run_directory(out: Path, model_name: str, dataset: ScaleDataset, resolved: R
     The digits stand for whatever differs from the model's catalogue defaults, in its options or in its
     training (the seed and the machine apart), and are left out where nothing does.
     """
-    defaults = to_jsonable_python(resolve_options(MODELS[model_name]))
-    changed = {"options": _changes(resolved.options, defaults)}
+    changed = {"options": _changes(resolved.options, usual_options(model_name))}
     usual = default_training(model_name).model_dump(mode="json", exclude=UNNAMED)
     changed["training"] = _changes(resolved.training.model_dump(mode="json", exclude=UNNAMED), usual)
     name = f"{dataset.name}-r{dataset.realisation}-s{resolved.training.seed}"
@@ -133,7 +132,7 @@ def as_recorded(
     given = resolved.training.model_fields_set
     open_ = {key for key in MACHINE if key not in given}
     asked = resolved.training.model_dump(mode="json", exclude=open_)
-    usual = to_jsonable_python(resolve_options(MODELS[resolved.model]))
+    usual = usual_options(resolved.model)
     for name, now, then in training_differences(resolved.options, asked, record, usual):
         raise InputError(
             f"--resume: {name} = {now}, but {run} was started with {then}; "
@@ -293,7 +292,7 @@ def parts_of(images: int, batch: int, accumulate: int, least: int) -> int:
 
 def model_info(resolved: Resolved, network: nn.Module) -> ModelInfo:
     """Return what the record says about the network."""
-    usual = to_jsonable_python(resolve_options(MODELS[resolved.model]))
+    usual = usual_options(resolved.model)
     return ModelInfo(
         name=resolved.model,
         options=resolved.options,

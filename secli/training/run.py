@@ -13,7 +13,7 @@ import yaml
 
 from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.store import ScaleDataset
-from secli.errors import HeldRunError, InputError, InterruptedRunError, SecliError
+from secli.errors import HeldRunError, InputError, InterruptedRunError, SecliError, one_line
 from secli.models.building import build
 from secli.models.contract import StagedModel
 from secli.provenance import gather, library_versions
@@ -275,7 +275,7 @@ def accounting(jobs: Sequence[Job], records: Sequence[TrainingRecord]) -> Iterat
         accounts.close_rest("interrupted", "ended at once by a second signal")
         raise
     except Exception as error:
-        reason = _in_one_line(error)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
         accounts.close_rest("failed", reason)
         if isinstance(error, OSError) and jobs:
             stands = "what was saved before stands: add --resume to go on"
@@ -295,11 +295,6 @@ def or_raise(run: Path, record: TrainingRecord, replacing: bool = False) -> Trai
     if record.status == "failed":
         raise SecliError(f"{run}: {record.reason}; a lower --lr may help{stands}")
     return record
-
-
-def _in_one_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
 
 
 def _inspect_state(run: Path, report: Report) -> bool:

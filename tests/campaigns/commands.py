@@ -254,7 +254,7 @@ def warm() -> None:
     import torch
 
     import secli.cli.app
-    import secli.cli.measuring
+    import secli.cli.results
     import secli.datasets.build
     import secli.report.files
     import secli.sources.registry

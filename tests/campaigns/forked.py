@@ -42,8 +42,7 @@ def warm() -> None:
     import torchvision.models  # noqa: F401
 
     import secli.cli.app
-    import secli.cli.measuring
-    import secli.report.gather
+    import secli.cli.results
     import secli.sweeps.measure
     import secli.training.run  # noqa: F401
 

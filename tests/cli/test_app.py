@@ -155,8 +155,9 @@ def test_an_interrupted_demo_speaks_of_no_option_that_it_lacks(
     assert (result.exit_code, result.stderr) == (130, "interrupted: repeat the command to go on\n")
 
 
+@pytest.mark.slow
 def test_the_demo_goes_all_the_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """On one network and few factors here; the continuous integration runs the whole of it."""
+    """On one network and few factors; the continuous integration runs the command itself."""
     monkeypatch.setattr(secli.cli.demo, "RUNS", (DemoRun("cnn", 1),))
     monkeypatch.setattr(secli.cli.demo, "FACTORS", (1.0, 0.8, 0.6, 0.5))
     monkeypatch.chdir(tmp_path)

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from secli.cli.app import app
-from secli.cli.sweep_tables import print_tables
+from secli.cli.sweep import print_tables
 from secli.records.schema import SWEEP_FILE, SweepRecord, SweptRun, write_record
 from tests.tables.fabricate import curves, data, training, write_run
 

@@ -26,6 +26,7 @@ def test_pictures_of_ten_kinds_are_drawn_once(tmp_path: Path) -> None:
     assert files[0].stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_networks_of_both_kinds_of_pictures_stand_in_one_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,3 +45,20 @@ def test_brackets_of_paths_are_shown() -> None:
     assert "OUT/DATASET/r<k>/" in text
     assert "toDIR/DATASET/r<k>/,as<split>/<class>/<index>.png" in text
     assert "afactorfromU[0.5,2]" in shown("train", 100)
+
+
+def test_what_holds_when_an_option_is_left_out_is_told_in_one_way() -> None:
+    told = [
+        each.help or "" for command in COMMANDS.values() for each in command.params if hasattr(each, "help")
+    ]
+    assert len(told) > 100
+    assert [text for text in told if "efault:" in text.replace("\\[default: ", "")] == []
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in COMMANDS.items() if any(p.name == "format" for p in c.params)]
+)
+def test_every_command_refuses_an_unknown_format_in_the_same_words(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--format", "jsn"])
+    assert result.exit_code == 2
+    assert result.stderr == "error: unknown format --format 'jsn'; did you mean 'json'?\n"

@@ -88,7 +88,7 @@ def test_one_model_as_json_is_a_list_of_one() -> None:
         ),
         (["zebra"], "error: unknown model 'zebra'; known: cnn, dcn"),
         (["cnn", "dcn"], "error: Got unexpected extra argument"),
-        (["--format", "xml"], "error: Invalid value for '--format'"),
+        (["--format", "xml"], "error: unknown format --format 'xml'; known: json, table"),
         ([""], "error: unknown model ''"),
     ],
 )

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from secli import config
-from secli.cli import limits
+from secli.cli import options
 from secli.cli.app import app
 from secli.datasets import build, protocols
 
@@ -110,9 +110,9 @@ def test_empty_and_extreme_lists_are_one_line(arguments: list[str]) -> None:
 
 def test_the_bounds_are_those_of_the_settings() -> None:
     for name in ("MOST", "MOST_THREADS", "MOST_SEED"):
-        assert getattr(limits, name) == getattr(config, name)
-    assert limits.MOST_PROCESSES == build.MAX_JOBS
-    assert limits.MOST_SIDE == protocols.MAX_SIDE
+        assert getattr(options, name) == getattr(config, name)
+    assert options.MOST_PROCESSES == build.MAX_JOBS
+    assert options.MOST_SIDE == protocols.MAX_SIDE
 
 
 def test_what_is_given_twice_is_measured_once_and_said(tmp_path: Path) -> None:

@@ -305,4 +305,4 @@ def test_the_benchmark_prints_its_ratio() -> None:
     assert "3 forward passes" in table
     assert "ratio of medians" in table
     bad = CliRunner().invoke(app, [*arguments, "--format", "csv"])
-    assert (bad.exit_code, bad.stderr) == (2, "error: --format csv: known: table, json\n")
+    assert (bad.exit_code, bad.stderr) == (2, "error: unknown format --format 'csv'; known: json, table\n")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from secli.cli.addressing import addressee
 from secli.cli.app import app
+from secli.cli.networks import addressee
 from secli.datasets.build import make_dataset
 from secli.errors import InputError
 

@@ -41,7 +41,8 @@ def test_every_metric_against_its_formula(digits: Tensor) -> None:
 
     def features(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return (layer(x) - layer(torch.zeros_like(x))).double().flatten(1)
+            response: Tensor = (layer(x) - layer(torch.zeros_like(x))).double().flatten(1)
+        return response
 
     with torch.no_grad():
         empty = layer(torch.zeros_like(images))

@@ -319,3 +319,15 @@ def test_one_network_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert same_network("./net.py:f") == same_network(f"{tmp_path}/net.py:f") != same_network("net.py:g")
     same: Callable[[str], str] = own_name
     assert same("timm:vit.a/b") == "timm:vit.a/b"
+
+
+@pytest.mark.parametrize("where", ["factory", "forward"])
+def test_an_error_that_has_no_text_is_told_by_its_type(tmp_path: Path, where: str) -> None:
+    text = "import torch\nclass Mute(Exception):\n    def __str__(self): raise ValueError\n"
+    text += "class Net(torch.nn.Module):\n    def forward(self, x): raise Mute\n"
+    text += "def make():\n    " + ("raise Mute" if where == "factory" else "return Net()") + "\n"
+    file = tmp_path / "net.py"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"net\.py:\d+: (Mute: )?Mute") as caught:
+        loaded(f"{file}:make", taps=["logits"], input_shape=(1, 4, 4))
+    assert "\n" not in str(caught.value)

@@ -85,7 +85,7 @@ def test_an_exact_dilation_is_nearer_to_equivariance(seed: int, digits: Tensor) 
 
 
 @pytest.mark.parametrize(("base", "dilation"), [(1.5, "exact"), (2.0, "floor")])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_scaled_offsets_are_nearer_to_equivariance(
     seed: int, base: float, dilation: str, digits: Tensor
 ) -> None:

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from secli.cli import live
-from secli.cli.live import duration, watching
+from secli.cli import sweep_progress
+from secli.cli.sweep_progress import duration, watching
 from secli.sweeps.engine import Done, Failed, Left, Progressed, Said, Started
 from tests.sweeps.conftest import Jobs
 
@@ -42,7 +42,7 @@ def test_on_a_terminal_the_running_ones_are_shown(jobs: Jobs, monkeypatch: pytes
     a, b = jobs(seeds=[0, 1])
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=200, color_system=None)
-    monkeypatch.setattr(live, "stderr_console", lambda: console)
+    monkeypatch.setattr(sweep_progress, "stderr_console", lambda: console)
     with watching(2, 0, 0, {a.key: 1.0, b.key: 1.0}, False) as show:
         show(Started(a, "w"))
         show(Started(b, "w", 2))

@@ -117,6 +117,7 @@ def test_a_sweep_stopped_before_its_workers_are_up_starts_nothing(jobs: Jobs) ->
     assert standing(several[0]).state == "todo"
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_worker_leaves_its_run_for_later_and_the_others_go_on(jobs: Jobs) -> None:
     (first,) = jobs(training=LONG)
     (second,) = jobs(seeds=[1])

@@ -134,6 +134,7 @@ def test_each_replica_is_its_single_run(
     assert farthest(together[:2], alone[1:]) > 0.5  # a control: other seeds end elsewhere
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 def test_steerable_networks_too(tiny: ScaleDataset, quick: Quick, tmp_path: Path) -> None:
     model = ModelSettings(name="mnist_ses_vector_28")

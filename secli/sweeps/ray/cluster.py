@@ -27,7 +27,7 @@ from secli.sweeps.gpu_sharing import gpu_share, step_bytes
 from secli.sweeps.jobs import SweepJob
 from secli.sweeps.local import TO_SAVE
 from secli.sweeps.messages import Ended, Progress
-from secli.sweeps.ray.node import Errand, Shipped, carry_out_here, clear_homes, one_line
+from secli.sweeps.ray.node import Errand, Shipped, carry_out_here, clear_homes, remote_reason
 from secli.sweeps.ray.packing import pack
 from secli.sweeps.ray.run_files import Keeper
 from secli.sweeps.tracker_replay import retell
@@ -345,9 +345,11 @@ class _Leader:
         try:
             ended: Ended = self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
-            ended = Ended(how="failed", reason=one_line(error))
+            ended = Ended(how="failed", reason=remote_reason(error))
         except self.ray.exceptions.RayError as error:
-            ended = Ended(how="failed", reason=f"its worker was lost {RETRIES + 1} times: {one_line(error)}")
+            ended = Ended(
+                how="failed", reason=f"its worker was lost {RETRIES + 1} times: {remote_reason(error)}"
+            )
         self.ray.get(self.keeper.release.remote(job.key))
         if ended.how == "interrupted" and not stopping:
             self.interrupted[job.key] += 1

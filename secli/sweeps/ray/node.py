@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 
 import yaml
 
-from secli.errors import HeldRunError, SecliError
+from secli.errors import HeldRunError, SecliError, one_line
 from secli.provenance import secli_version
 from secli.records.schema import (
     CURVES_FILE,
@@ -106,9 +106,9 @@ def carry_out_here(errand: Errand, keeper: Any) -> Ended:
         ):
             return _Attempt(errand, keeper, name, begun.number, home, Path(folder)).carry_out(begun.saved)
     except HeldRunError as error:
-        return Ended(how="held", reason=one_line(error))
+        return Ended(how="held", reason=remote_reason(error))
     except (SecliError, OSError) as error:
-        return Ended(how="failed", reason=one_line(error))
+        return Ended(how="failed", reason=remote_reason(error))
 
 
 def _begin(keeper: Any, key: str, name: str) -> Attempt | None:
@@ -340,8 +340,8 @@ def dataset_here(home: Path, shipped: Shipped) -> Path:
     return place
 
 
-def one_line(error: BaseException) -> str:
+def remote_reason(error: BaseException) -> str:
     """Return what went wrong; what happened on another machine is told as if it had happened here."""
     cause = getattr(error, "cause", None)
     told = cause if isinstance(cause, BaseException) else error
-    return " ".join(str(told).split()) or type(told).__name__
+    return one_line(told)

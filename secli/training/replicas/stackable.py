@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from secli.config import TrainingSettings
+from secli.errors import one_line
 from secli.training.replicas.stack import Stack
 
 IMAGES = 3
@@ -61,7 +62,7 @@ def cannot_stack(
             stack.streams.seed(range(len(pair)))
             together = _results(stack, stack.network, stack(images))
         except RuntimeError as error:
-            return _in_one_line(error)
+            return one_line(error).split(". ")[0].rstrip(".")
         for replica, network in enumerate(pair):
             torch.manual_seed(replica)
             alone = _results(network, network, network(images[replica]))
@@ -89,8 +90,3 @@ def _differ(mine: Tensor, alone: Tensor, logits: Tensor) -> bool:
         max(float(alone.double().abs().max()), TOLERANCE * float(logits.abs().max())) if alone.numel() else 0
     )
     return bool((mine.double() - alone.double()).abs().gt(TOLERANCE * size).any())
-
-
-def _in_one_line(error: Exception) -> str:
-    """Return the first sentence of torch's own words."""
-    return " ".join(str(error).split()).split(". ")[0].rstrip(".")

@@ -1,0 +1,1 @@
+"""How long things take on this machine: each benchmark is one function that returns rows."""
