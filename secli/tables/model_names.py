@@ -8,8 +8,6 @@ from typing import Any
 
 from secli.catalogue import MODELS
 
-# The names of the MNIST comparison: a system, the side in pixels, and a p for the net of augmented training.
-_NAME = re.compile(r"^(mnist_.+)_(28|56)(p?)$")
 PLAIN, AUGMENTED = "plain", "p"
 # A dataset with other parameters than its protocol's standard ones carries their hash.
 _HASHED = re.compile(r"^(.+)-[0-9a-f]{6,}$")
@@ -38,26 +36,23 @@ def size(name: str, options: Mapping[str, Any]) -> int | None:
     side, times = options.get("image_size"), options.get("upsampling", 1)
     if isinstance(side, int) and isinstance(times, int):
         return side * times
-    match = _NAME.match(name)
-    return int(match[2]) if match else None
+    return MODELS[name].side if name in MODELS.own else None
 
 
 def system(name: str) -> str:
-    """Return the name without the size and without the p of a net for augmented training.
+    """Return the name that a network shares with its variants of another size or for another training.
 
     Examples
     --------
     >>> system("mnist_ses_scalar_28p"), system("dss_v1")
     ('mnist_ses_scalar', 'dss_v1')
     """
-    match = _NAME.match(name)
-    return match[1] if match else name
+    return MODELS[name].system if name in MODELS.own else name
 
 
 def net(name: str) -> str:
     """Return ``p`` for a net made for augmented training, else ``plain``."""
-    match = _NAME.match(name)
-    return AUGMENTED if match and match[3] else PLAIN
+    return AUGMENTED if name in MODELS.own and MODELS[name].augmented else PLAIN
 
 
 def published_crossing(name: str, augment: str | None) -> bool:
@@ -67,4 +62,12 @@ def published_crossing(name: str, augment: str | None) -> bool:
     """
     if net(name) == AUGMENTED:
         return augment == "scale"
-    return augment != "scale" or f"{name}p" not in MODELS
+    return augment != "scale" or not _has_twin(name)
+
+
+def _has_twin(name: str) -> bool:
+    """Say whether a net has a variant of its size for augmented training."""
+    here = (system(name), MODELS[name].side if name in MODELS.own else None)
+    return any(
+        (MODELS[other].system, MODELS[other].side) == here and MODELS[other].augmented for other in MODELS.own
+    )
