@@ -109,7 +109,7 @@ def sweep(
     # these bring torch, for which a mistake in the file does not wait
     from secli.sweeps.model_check import check_taps
     from secli.sweeps.plan import plan
-    from secli.sweeps.prepare_data import Sources, check_sources, so_far, wanted_datasets
+    from secli.sweeps.prepare_data import Sources, check_sources, requested_datasets, so_far
     from secli.sweeps.scheduler import chosen
 
     sources = Sources(data, source, offline, _stand_ins(stand_ins or []))
@@ -117,7 +117,7 @@ def sweep(
     runs = chosen(everything, only or [], limit)
     folder = directory or Path("sweeps") / spec.name
     carrier = _engine(engine, address, jobs, runs)
-    check_sources(wanted_datasets(runs), sources, folder, writes=not dry_run)
+    check_sources(requested_datasets(runs), sources, folder, writes=not dry_run)
     check_taps(runs)
     if dry_run:
         from secli.cli.sweep_dry_run import print_plan
@@ -218,7 +218,7 @@ def prepare_jobs(
     of a call before, as long as their directories stand.
     """
     from secli.sweeps.model_check import Fitting
-    from secli.sweeps.prepare_data import jobs_of, prepare, present, shape_in, wanted_datasets
+    from secli.sweeps.prepare_data import jobs_of, prepare, present, requested_datasets, shape_in
     from secli.sweeps.scheduler import data_before
 
     with bar("images", quiet) as tell:
@@ -228,8 +228,8 @@ def prepare_jobs(
             sources.shape_of(),
             lambda done, total: tell(done, total, "try networks on an empty picture"),
         )
-        needed = wanted_datasets(runs)
-        others = [each for each in wanted_datasets(everything) if each not in needed]
+        needed = requested_datasets(runs)
+        others = [each for each in requested_datasets(everything) if each not in needed]
         ready = prepare(
             [*needed, *present(others, sources)],
             sources,
@@ -265,10 +265,10 @@ def _record_sweep(
 def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool, quiet: bool) -> SweepOutcome:
     """Carry out what is left of the jobs, with the live view."""
     from secli.cli.sweep_progress import watching
-    from secli.sweeps.scheduler import given_up, lead, standings
+    from secli.sweeps.scheduler import given_up, job_states, run_jobs
     from secli.training.interruption import catching_signals
 
-    states = standings(jobs)
+    states = job_states(jobs)
     done = sum(state.state == "done" for state in states.values())
     hopeless = {key for key, state in states.items() if given_up(state, retry_failed)}
     weights = {
@@ -280,7 +280,7 @@ def carry_out_jobs(jobs: Sequence[SweepJob], engine: Engine, retry_failed: bool,
         catching_signals() as interruption,
         watching(len(jobs), done, len(hopeless), weights, quiet) as show,
     ):
-        return lead(jobs, engine, show, lambda: interruption.requested, retry_failed)
+        return run_jobs(jobs, engine, show, lambda: interruption.requested, retry_failed)
 
 
 def _finish(

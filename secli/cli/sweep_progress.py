@@ -70,9 +70,9 @@ class _View:
 
     def show(self, event: SweepEvent) -> None:
         """Show one event."""
-        from secli.sweeps.engine import Done, Failed, Left, Progressed, Said, Started
+        from secli.sweeps.engine import Done, Failed, Left, Notice, Progressed, Started
 
-        if isinstance(event, Said):
+        if isinstance(event, Notice):
             self._say(event.text)
             return
         key = event.job.key

@@ -56,14 +56,14 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Said:
+class Notice:
     """Something that the user should know; one line."""
 
     text: str
     job: SweepJob | None = None
 
 
-SweepEvent = Started | Progressed | Done | Failed | Left | Said
+SweepEvent = Started | Progressed | Done | Failed | Left | Notice
 SweepReport = Callable[[SweepEvent], None]
 
 

@@ -20,7 +20,7 @@ from secli.errors import InputError
 from secli.models.building import resolve_options
 from secli.sweeps.cpu_rates import Rates
 from secli.sweeps.operation_counts import Counted, Counts, Shapes, Unfit, shapes_of
-from secli.sweeps.plan import PlannedRun, WantedDataset, known_shape
+from secli.sweeps.plan import DatasetRequest, PlannedRun, known_shape
 
 SIDE = 28
 """Side of the images where neither the network nor the dataset says it."""
@@ -71,7 +71,7 @@ class Estimate:
 
 def estimate(
     runs: Sequence[PlannedRun],
-    sizes: Callable[[WantedDataset], tuple[int, int, int] | None],
+    sizes: Callable[[DatasetRequest], tuple[int, int, int] | None],
     finished: Mapping[str, float],
     rates: Mapping[int, Rates],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -186,7 +186,7 @@ def step_memory(model: ModelSettings, training: TrainingSettings, side: int = SI
 def _seconds(
     run: PlannedRun,
     cost: Cost,
-    sizes: Callable[[WantedDataset], tuple[int, int, int] | None],
+    sizes: Callable[[DatasetRequest], tuple[int, int, int] | None],
     training: float | None,
 ) -> float | None:
     known = sizes(run.data)
@@ -214,7 +214,7 @@ def longest_path(seconds: Sequence[float], jobs: int) -> float:
     return max(ends)
 
 
-def protocol_sizes(wanted: WantedDataset) -> tuple[int, int, int] | None:
+def protocol_sizes(wanted: DatasetRequest) -> tuple[int, int, int] | None:
     """Return the images in train, val and test that a protocol prescribes; None where the pictures decide."""
     return DATASETS[wanted.name].parameters(wanted.factors, wanted.sizes, wanted.image_size).sizes
 

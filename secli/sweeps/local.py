@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from secli.datasets.worker_command import worker_command
 from secli.errors import InputError, SecliError, one_line
-from secli.sweeps.engine import Done, Failed, Left, Progressed, Said, Started, SweepEvent, SweepReport
+from secli.sweeps.engine import Done, Failed, Left, Notice, Progressed, Started, SweepEvent, SweepReport
 from secli.sweeps.jobs import SweepJob
 from secli.sweeps.jobs import mark_failed as mark_failed
 from secli.sweeps.messages import Ended, Note, Progress, Ready, read_message
@@ -109,7 +109,7 @@ class Worker:
             if isinstance(message, Progress):
                 report(Progressed(job, message.phase, message.done, message.total, message.detail))
             elif isinstance(message, Note):
-                report(Said(message.text, job))
+                report(Notice(message.text, job))
         raise self._lost()
 
     def _lost(self) -> Lost:

@@ -27,7 +27,7 @@ ALWAYS_KEYED = frozenset({"threads"})
 
 
 @dataclass(frozen=True)
-class WantedDataset:
+class DatasetRequest:
     """One realisation of a dataset that a run needs.
 
     Attributes
@@ -48,10 +48,10 @@ class WantedDataset:
 
 
 @dataclass(frozen=True)
-class WantedMeasure:
+class MeasurePlan:
     """What is measured of a trained network, and on which images."""
 
-    on: WantedDataset
+    on: DatasetRequest
     settings: MeasureSettings
 
 
@@ -81,8 +81,8 @@ class PlannedRun:
     tag: str | None
     model: ModelSettings
     resolved: Resolved
-    data: WantedDataset
-    measure: WantedMeasure | None
+    data: DatasetRequest
+    measure: MeasurePlan | None
     differing: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -148,15 +148,15 @@ SOURCE_SHAPES: Mapping[str, tuple[int, int, int]] = {
 }
 """Channels, side and classes of the published sources; a folder of one's own shows its shape when it is read."""
 
-ShapeOf = Callable[[WantedDataset], "Shape | None"]
+ShapeOf = Callable[[DatasetRequest], "Shape | None"]
 
 
-def known_shape(data: WantedDataset) -> Shape | None:
+def known_shape(data: DatasetRequest) -> Shape | None:
     """Return the shape of a dataset that need not be there yet; None where the pictures decide.
 
     Examples
     --------
-    >>> known_shape(WantedDataset("cifar10", 0))
+    >>> known_shape(DatasetRequest("cifar10", 0))
     Shape(channels=3, height=32, width=32, classes=10)
     """
     spec = DATASETS[data.name]
@@ -288,7 +288,7 @@ def _run(
     data = _wanted(dataset, realisation)
     measure = None
     if part.measure is not None:
-        measure = WantedMeasure(_measured_on(part.measure.data, data), part.measure.resolved())
+        measure = MeasurePlan(_measured_on(part.measure.data, data), part.measure.resolved())
     differing = {
         **model.options,
         **model.training,
@@ -302,13 +302,13 @@ def _section(point: Mapping[str, Any], section: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in point.items() if key.startswith(prefix)}
 
 
-def _wanted(dataset: SweptDataset, realisation: int) -> WantedDataset:
+def _wanted(dataset: SweptDataset, realisation: int) -> DatasetRequest:
     spec = DATASETS[dataset.name]
     spec.parameters(dataset.factors, dataset.sizes, dataset.image_size)
-    return WantedDataset(dataset.name, realisation, dataset.sizes, dataset.factors, dataset.image_size)
+    return DatasetRequest(dataset.name, realisation, dataset.sizes, dataset.factors, dataset.image_size)
 
 
-def _measured_on(name: str | None, data: WantedDataset) -> WantedDataset:
+def _measured_on(name: str | None, data: DatasetRequest) -> DatasetRequest:
     """Return the images to measure on: those named, or the unscaled twin, in the same sizes and realisation.
 
     Raises
@@ -321,7 +321,7 @@ def _measured_on(name: str | None, data: WantedDataset) -> WantedDataset:
         raise InputError(f"measure: {data.name} has no unscaled twin; say measure.data")
     same_source = DATASETS[name].source == DATASETS[data.name].source
     sizes, image_size = (data.sizes, data.image_size) if same_source else (None, None)
-    return WantedDataset(name, data.realisation, sizes, None, image_size)
+    return DatasetRequest(name, data.realisation, sizes, None, image_size)
 
 
 def check_options(run: PlannedRun, shape: Shape | None) -> None:

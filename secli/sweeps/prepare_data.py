@@ -14,7 +14,7 @@ from secli.errors import InputError
 from secli.sources.registry import SOURCES
 from secli.storage.disk_space import check_writable
 from secli.sweeps.jobs import JobState, SweepJob, standing
-from secli.sweeps.plan import PlannedRun, Shape, ShapeOf, WantedDataset, known_shape, run_folder
+from secli.sweeps.plan import DatasetRequest, PlannedRun, Shape, ShapeOf, known_shape, run_folder
 from secli.sweeps.scheduler import data_before
 
 
@@ -48,15 +48,15 @@ Progress = Callable[[str, int, int], None]
 """Called with (dataset, images done, images in all)."""
 
 
-def wanted_datasets(runs: Sequence[PlannedRun]) -> list[WantedDataset]:
+def requested_datasets(runs: Sequence[PlannedRun]) -> list[DatasetRequest]:
     """Return every realisation that the runs need, for training or for measuring, each once."""
     wanted = [run.data for run in runs] + [run.measure.on for run in runs if run.measure is not None]
     return list(dict.fromkeys(wanted))
 
 
 def prepare(
-    wanted: Sequence[WantedDataset], sources: Sources, on_progress: Progress = lambda name, done, total: None
-) -> dict[WantedDataset, ScaleDataset]:
+    wanted: Sequence[DatasetRequest], sources: Sources, on_progress: Progress = lambda name, done, total: None
+) -> dict[DatasetRequest, ScaleDataset]:
     """Make the datasets that are not there, verify those that are.
 
     Raises
@@ -66,7 +66,7 @@ def prepare(
     SecliError
         When a download fails.
     """
-    ready: dict[WantedDataset, ScaleDataset] = {}
+    ready: dict[DatasetRequest, ScaleDataset] = {}
     for alike in _by_protocol(wanted):
         first = alike[0]
         stand_in = (sources.stand_ins or {}).get(first.name)
@@ -89,7 +89,7 @@ def prepare(
 
 
 def check_sources(
-    wanted: Sequence[WantedDataset], sources: Sources, place: Path, *, writes: bool = True
+    wanted: Sequence[DatasetRequest], sources: Sources, place: Path, *, writes: bool = True
 ) -> None:
     """Refuse what can be seen to be wrong before anything is made, in ``place`` or among the datasets.
 
@@ -113,13 +113,13 @@ def check_sources(
         check_writable(place)
 
 
-def present(wanted: Sequence[WantedDataset], sources: Sources) -> list[WantedDataset]:
+def present(wanted: Sequence[DatasetRequest], sources: Sources) -> list[DatasetRequest]:
     """Return the datasets that stand already, so that naming them costs no more than verifying them."""
     places = ((each, _standing_place(each, sources)) for each in wanted)
     return [each for each, place in places if place is not None and place.is_dir()]
 
 
-def _standing_place(wanted: WantedDataset, sources: Sources) -> Path | None:
+def _standing_place(wanted: DatasetRequest, sources: Sources) -> Path | None:
     """Return where a dataset lies, or will lie; None where its name depends on the pictures."""
     stand_in, spec = (sources.stand_ins or {}).get(wanted.name), DATASETS[wanted.name]
     if stand_in is not None:
@@ -135,15 +135,15 @@ def shape_in(dataset: ScaleDataset) -> Shape:
     return Shape(dataset.channels, *dataset.image_size, len(dataset.classes))
 
 
-def _by_protocol(wanted: Sequence[WantedDataset]) -> list[list[WantedDataset]]:
+def _by_protocol(wanted: Sequence[DatasetRequest]) -> list[list[DatasetRequest]]:
     """Group what differs in the realisation only: their source is then read once."""
-    groups: dict[tuple[object, ...], list[WantedDataset]] = {}
+    groups: dict[tuple[object, ...], list[DatasetRequest]] = {}
     for each in wanted:
         groups.setdefault((each.name, each.sizes, each.factors, each.image_size), []).append(each)
     return list(groups.values())
 
 
-def _place_of(directory: Path, wanted: WantedDataset) -> Path:
+def _place_of(directory: Path, wanted: DatasetRequest) -> Path:
     place = directory / f"r{wanted.realisation}"
     if not place.is_dir():
         raise InputError(
@@ -154,7 +154,7 @@ def _place_of(directory: Path, wanted: WantedDataset) -> Path:
 
 
 def jobs_of(
-    runs: Sequence[PlannedRun], ready: Mapping[WantedDataset, ScaleDataset], out: Path
+    runs: Sequence[PlannedRun], ready: Mapping[DatasetRequest, ScaleDataset], out: Path
 ) -> list[SweepJob]:
     """Return the jobs of the runs, each once; two blocks of a sweep may share a run, and one of them measure it."""
     jobs: dict[str, SweepJob] = {}
@@ -201,7 +201,7 @@ def so_far(runs: Sequence[PlannedRun], sources: Sources, out: Path) -> list[JobS
     return states
 
 
-def _digest_of(wanted: WantedDataset, sources: Sources) -> str | None:
+def _digest_of(wanted: DatasetRequest, sources: Sources) -> str | None:
     """Return the digest of a dataset that stands already, as its manifest says; None where there is none."""
     place = _standing_place(wanted, sources)
     try:

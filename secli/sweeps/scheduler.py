@@ -1,4 +1,4 @@
-"""Leading a sweep: what is left to do of it, doing it, and what came of it."""
+"""Running a sweep: what is left to do of it, handing that to an engine, and what came of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from secli.records.schema import (
     read_training_record,
     write_record,
 )
-from secli.sweeps.engine import Done, Engine, Failed, Left, Said, Started, SweepEvent, SweepReport
+from secli.sweeps.engine import Done, Engine, Failed, Left, Notice, Started, SweepEvent, SweepReport
 from secli.sweeps.jobs import JobState, SweepJob, forget_failure, mark_failed, put_aside, standing
 from secli.sweeps.plan import UNKEYED, PlannedRun, matches
 from secli.sweeps.spec import Sweep
@@ -101,7 +101,7 @@ def _readings(text: str) -> list[Any]:
     return [text, read, *(read if isinstance(read, list) else [])]
 
 
-def standings(jobs: Iterable[SweepJob]) -> dict[str, JobState]:
+def job_states(jobs: Iterable[SweepJob]) -> dict[str, JobState]:
     """Return how far each job has come, by its key."""
     return {job.key: standing(job) for job in jobs}
 
@@ -111,7 +111,7 @@ def given_up(standing: JobState, retry_failed: bool) -> bool:
     return standing.state == "failed" and not (retry_failed and standing.retriable)
 
 
-def lead(
+def run_jobs(
     jobs: Sequence[SweepJob],
     engine: Engine,
     report: SweepReport,
@@ -141,7 +141,7 @@ def lead(
     SecliError
         When the engine cannot work at all.
     """
-    before = standings(jobs)
+    before = job_states(jobs)
     outcome = SweepOutcome()
     todo: list[SweepJob] = []
     for job in jobs:
@@ -193,14 +193,14 @@ def _cleared(job: SweepJob, outcome: SweepOutcome, report: SweepReport) -> bool:
         outcome.failed[job.key] = (job, f"{job.run}: cannot be moved away: {error.strerror or error}")
         return False
     if kept is not None:
-        report(Said(f"{job.title}: what could not be read is kept as {kept}"))
+        report(Notice(f"{job.title}: what could not be read is kept as {kept}"))
     return True
 
 
 def _pass_on(event: Event, report: SweepReport) -> None:
     """Report what a tracker has to say as the sweep's own."""
     if isinstance(event, Remark):
-        report(Said(event.text))
+        report(Notice(event.text))
 
 
 def data_before(out: Path, runs: Sequence[PlannedRun]) -> list[DataInfo | None]:

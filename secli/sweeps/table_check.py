@@ -12,7 +12,7 @@ from secli.tables.belonging import fact_name, fact_names, readable
 from secli.tables.model_names import net, size, system
 
 if TYPE_CHECKING:
-    from secli.sweeps.plan import PlannedRun, WantedDataset
+    from secli.sweeps.plan import DatasetRequest, PlannedRun
     from secli.sweeps.spec import SweptTable
 
 LATER = frozenset({"options", "parameters", "device", "devices"})
@@ -25,7 +25,7 @@ Known = Mapping[str, tuple[Any, ...]]
 def check_tables(
     tables: Sequence[SweptTable],
     runs: Sequence[PlannedRun],
-    unnamed: Collection[WantedDataset],
+    unnamed: Collection[DatasetRequest],
     overridden: Collection[str],
     where: str,
 ) -> None:
@@ -37,7 +37,7 @@ def check_tables(
         From the sweep's file.
     runs : sequence
         All its runs.
-    unnamed : collection of WantedDataset
+    unnamed : collection of DatasetRequest
         Datasets whose images, and so their name, are not known yet.
     overridden : collection of str
         Training settings that are not the file's (``--set``): its tables may still ask for the file's own.

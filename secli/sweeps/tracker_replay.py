@@ -13,7 +13,7 @@ from secli.training.events import Begun, EpochEnded, Remark, Report
 from secli.training.fit import METRICS_FILE
 
 
-def retell(job: SweepJob, report: Report) -> None:
+def replay(job: SweepJob, report: Report) -> None:
     """Tell a finished job's trackers what they would have been told here: epochs, results, curves.
 
     Parameters

@@ -10,7 +10,7 @@ import pytest
 
 from secli.sweeps.jobs import SweepJob
 from secli.sweeps.plan import plan
-from secli.sweeps.prepare_data import Sources, jobs_of, prepare, wanted_datasets
+from secli.sweeps.prepare_data import Sources, jobs_of, prepare, requested_datasets
 from secli.sweeps.spec import Sweep
 
 Jobs = Callable[..., list[SweepJob]]
@@ -41,7 +41,7 @@ def jobs(made: Path, tmp_path: Path) -> Jobs:
 
     def jobs(out: Path | None = None, threads: int = 1, **keys: Any) -> list[SweepJob]:
         runs = plan(sweep_of(**keys), threads)
-        ready = prepare(wanted_datasets(runs), Sources(made))
+        ready = prepare(requested_datasets(runs), Sources(made))
         return jobs_of(runs, ready, out or tmp_path / "sweep")
 
     return jobs

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from secli.cli import sweep_progress
 from secli.cli.sweep_progress import duration, watching
-from secli.sweeps.engine import Done, Failed, Left, Progressed, Said, Started
+from secli.sweeps.engine import Done, Failed, Left, Notice, Progressed, Started
 from tests.sweeps.conftest import Jobs
 
 
@@ -20,7 +20,7 @@ def test_a_line_for_what_ends_and_nothing_when_quiet(jobs: Jobs, capsys: pytest.
             for event in (
                 Started(a, "w"),
                 Progressed(a, "training", 1, 2, "loss 1"),
-                Said("a remark", a),
+                Notice("a remark", a),
                 Done(a, 3.4),
                 Started(b, "w"),
                 Failed(b, "because"),

@@ -15,11 +15,11 @@ import pytest
 
 from secli.errors import InputError, SecliError
 from secli.records.schema import read_training_record
-from secli.sweeps.engine import Done, Failed, Left, Progressed, Said, Started, SweepEvent
+from secli.sweeps.engine import Done, Failed, Left, Notice, Progressed, Started, SweepEvent
 from secli.sweeps.jobs import SweepJob, carry_out, standing
 from secli.sweeps.local import LocalEngine, Lost, Worker, visible_gpus
 from secli.sweeps.messages import Ended, Note, Progress, Ready, read_message
-from secli.sweeps.scheduler import lead
+from secli.sweeps.scheduler import run_jobs
 from secli.training.events import silent
 from tests.sweeps.conftest import Jobs
 
@@ -69,7 +69,7 @@ def test_a_killed_worker_is_that_runs_failure_only_and_the_same_sweep_goes_on(
             killed.extend(pids() - before)
             os.kill(killed[0], signal.SIGKILL)
 
-    outcome = lead(several, LocalEngine(1), report, lambda: False)
+    outcome = run_jobs(several, LocalEngine(1), report, lambda: False)
     assert [job.training.seed for job in outcome.finished] == [1]
     ((job, reason),) = outcome.failed.values()
     assert job is several[0]
@@ -78,7 +78,7 @@ def test_a_killed_worker_is_that_runs_failure_only_and_the_same_sweep_goes_on(
     assert read_training_record(job.run).reason == reason
     assert len([event for event in events if isinstance(event, Started)]) == 2
     trained_before = (several[1].run / "state/last.pt").stat().st_mtime_ns
-    outcome = lead(several, LocalEngine(3), lambda event: None, lambda: False, retry_failed=True)
+    outcome = run_jobs(several, LocalEngine(3), lambda event: None, lambda: False, retry_failed=True)
     assert len(outcome.finished) == 2
     assert (several[1].run / "state/last.pt").stat().st_mtime_ns == trained_before
     assert content(several) == content(expected)
@@ -97,14 +97,14 @@ def test_a_stopped_sweep_saves_its_state_and_goes_on(jobs: Jobs) -> None:
         if isinstance(event, Progressed) and event.phase == "training":
             steps.append(event.done)
 
-    outcome = lead(several, LocalEngine(1), report, lambda: len(steps) > 3)
+    outcome = run_jobs(several, LocalEngine(1), report, lambda: len(steps) > 3)
     assert sorted(why for _, why in outcome.left.values()) == ["", "", "interrupted"]
     assert isinstance(events[-1], Left)
     assert read_training_record(several[0].run).status == "interrupted"
     assert (several[0].run / "state/last.pt").is_file()
     assert [standing(job).state for job in several] == ["interrupted", "todo", "todo"]
     steps.clear()
-    outcome = lead(several[:1], LocalEngine(1), report, lambda: len(steps) > 1)
+    outcome = run_jobs(several[:1], LocalEngine(1), report, lambda: len(steps) > 1)
     assert steps[0] > 0  # gone on with, not begun again
     assert len(outcome.left) == 1
 
@@ -131,7 +131,7 @@ def test_a_signal_to_one_worker_leaves_its_run_for_later_and_the_others_go_on(jo
             sent.extend(pids() - before)
             os.kill(sent[0], signal.SIGTERM)
 
-    outcome = lead([first, second], LocalEngine(1), report, lambda: False)
+    outcome = run_jobs([first, second], LocalEngine(1), report, lambda: False)
     assert [job.key for job in outcome.finished] == [second.key]
     assert outcome.left == {first.key: (first, "interrupted")}
     assert standing(first).state == "interrupted"
@@ -142,7 +142,7 @@ def test_a_job_that_cannot_begin_fails_alone_and_stays_failed(jobs: Jobs) -> Non
     bad = good.model_copy(
         update={"run": good.run.with_name("bad"), "key": "bad", "data": good.run / "nowhere"}
     )
-    outcome = lead([bad, good], LocalEngine(1), lambda event: None, lambda: False)
+    outcome = run_jobs([bad, good], LocalEngine(1), lambda event: None, lambda: False)
     assert [job.key for job in outcome.finished] == [good.key]
     assert "nowhere" in outcome.failed["bad"][1]
     assert standing(bad).state == "failed"
@@ -173,9 +173,9 @@ def test_what_libraries_print_does_not_stand_between_the_messages(
     with_site(tmp_path, monkeypatch, noise.replace("while True", "time.sleep(4)\n    while True"))
     several = jobs(seeds=[0, 1])
     events: list[SweepEvent] = []
-    outcome = lead(several, LocalEngine(1), events.append, lambda: False)
+    outcome = run_jobs(several, LocalEngine(1), events.append, lambda: False)
     assert len(outcome.finished) == 2, outcome
-    assert not [event for event in events if isinstance(event, Said | Failed)]
+    assert not [event for event in events if isinstance(event, Notice | Failed)]
 
 
 def test_lines_that_are_no_messages_are_passed_over() -> None:
@@ -268,7 +268,7 @@ def test_a_run_in_other_hands_is_left_and_its_worker_takes_the_next(
     real = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda _, **keys: real([sys.executable, "-c", code], **keys))
     first, second = jobs(seeds=[0, 1])
-    outcome = lead([first, second], LocalEngine(1), lambda event: None, lambda: False)
+    outcome = run_jobs([first, second], LocalEngine(1), lambda event: None, lambda: False)
     assert outcome.left == {first.key: (first, "theirs")}
     assert [job.key for job in outcome.finished] == [second.key]
     assert not list(first.run.parent.parent.rglob("*.failed"))
@@ -288,7 +288,7 @@ def test_two_sweeps_at_once_in_one_directory_fail_nothing(jobs: Jobs) -> None:
     while not (long.run / "record.json").is_file():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    outcome = lead([long, *several], LocalEngine(2), lambda event: None, lambda: False)
+    outcome = run_jobs([long, *several], LocalEngine(2), lambda event: None, lambda: False)
     assert len(outcome.finished) == 2
     assert outcome.failed == {}
     assert "another process is training here" in outcome.left[long.key][1]

@@ -16,9 +16,9 @@ from secli.sources.registry import SOURCES, read_source
 from secli.sweeps.model_check import Fitting
 from secli.sweeps.plan import (
     SOURCE_SHAPES,
+    DatasetRequest,
     PlannedRun,
     Shape,
-    WantedDataset,
     known_shape,
     matches,
     plan,
@@ -291,18 +291,18 @@ def test_known_shapes_are_those_of_the_sources() -> None:
     assert SOURCE_SHAPES["digits"] == (1, raw.images.shape[1], len(raw.classes))
     for name, source in itertools.product(DATASETS, ("digits",)):
         if DATASETS[name].source == source:
-            assert known_shape(WantedDataset(name, 0)) == Shape(1, 28, 28, 10)
-    assert known_shape(WantedDataset("folder", 0)) is None
-    assert known_shape(WantedDataset("stl10", 0, image_size=48)) == Shape(3, 48, 48, 10)
+            assert known_shape(DatasetRequest(name, 0)) == Shape(1, 28, 28, 10)
+    assert known_shape(DatasetRequest("folder", 0)) is None
+    assert known_shape(DatasetRequest("stl10", 0, image_size=48)) == Shape(3, 48, 48, 10)
 
 
 def test_the_measure_takes_the_unscaled_twin_in_the_same_sizes() -> None:
     (run,) = plan(sweep_of(measure={"images": 3}))
     assert run.measure is not None
-    assert run.measure.on == WantedDataset("digits", 0, sizes=(64, 20, 30))
+    assert run.measure.on == DatasetRequest("digits", 0, sizes=(64, 20, 30))
     (run,) = plan(sweep_of(measure={"data": "mnist"}))
     assert run.measure is not None
-    assert run.measure.on == WantedDataset("mnist", 0)
+    assert run.measure.on == DatasetRequest("mnist", 0)
 
 
 def test_a_run_is_told_by_what_sets_it_apart() -> None:

@@ -8,28 +8,28 @@ import pytest
 
 from secli.datasets.store import open_dataset
 from secli.errors import InputError
-from secli.sweeps.plan import Shape, WantedDataset, known_shape, plan
+from secli.sweeps.plan import DatasetRequest, Shape, known_shape, plan
 from secli.sweeps.prepare_data import (
     Sources,
     check_sources,
     jobs_of,
     prepare,
     present,
+    requested_datasets,
     shape_in,
-    wanted_datasets,
 )
 from tests.sweeps.conftest import SIZES, sweep_of
 
-DIGITS = WantedDataset("digits-scale", 0, SIZES)
+DIGITS = DatasetRequest("digits-scale", 0, SIZES)
 
 
 def test_every_realisation_is_wanted_once_and_made_once(tmp_path: Path) -> None:
     data = [{"name": "digits-scale", "realisations": "0-1", "sizes": list(SIZES)}]
     runs = plan(sweep_of(datasets=data, seeds=[0, 1], measure={"images": 3}))
-    wanted = wanted_datasets(runs)
+    wanted = requested_datasets(runs)
     assert wanted == [
-        *(WantedDataset("digits-scale", r, SIZES) for r in (0, 1)),
-        *(WantedDataset("digits", r, SIZES) for r in (0, 1)),
+        *(DatasetRequest("digits-scale", r, SIZES) for r in (0, 1)),
+        *(DatasetRequest("digits", r, SIZES) for r in (0, 1)),
     ]
     told: list[tuple[str, int, int]] = []
     assert present(wanted, Sources(tmp_path)) == []
@@ -59,19 +59,19 @@ def test_a_damaged_dataset_is_named(tmp_path: Path) -> None:
 
 def test_a_directory_stands_in_for_a_dataset(tmp_path: Path, made: Path) -> None:
     real = prepare([DIGITS], Sources(made))[DIGITS]
-    cifar = WantedDataset("cifar10-scale", 0)
+    cifar = DatasetRequest("cifar10-scale", 0)
     sources = Sources(tmp_path / "data", stand_ins={"cifar10-scale": real.path.parent})
     check_sources([cifar], sources, tmp_path)
     assert prepare([cifar], sources)[cifar].digest == real.digest
     assert present([cifar], sources) == [cifar]
-    assert present([WantedDataset("folder", 0)], sources) == []
+    assert present([DatasetRequest("folder", 0)], sources) == []
     assert not (tmp_path / "data").exists()
     assert sources.shape_of()(cifar) is None  # its own, once it is read
     assert sources.shape_of()(DIGITS) == Shape(1, 28, 28, 10)
     with pytest.raises(
         InputError, match=r"r3: no such dataset directory; it shall stand in for realisation 3"
     ):
-        check_sources([WantedDataset("cifar10-scale", 3)], sources, tmp_path)
+        check_sources([DatasetRequest("cifar10-scale", 3)], sources, tmp_path)
     with pytest.raises(
         InputError, match=r"--stand-in cifar10-scale: the sweep takes no cifar10-scale, only digits"
     ):
@@ -98,7 +98,7 @@ def test_blocks_that_share_a_run_make_one_job_which_is_measured_if_one_of_them_s
         [{"tag": "b"}, {"tag": "a", "measure": {}}],
     ):
         runs = plan(sweep_of(parts=blocks))
-        ready = prepare(wanted_datasets(runs), Sources(made))
+        ready = prepare(requested_datasets(runs), Sources(made))
         (job,) = jobs_of(runs, ready, tmp_path)
         assert job.measure is not None
         assert job.measured_on is not None

@@ -9,15 +9,15 @@ import pytest
 
 from secli.errors import InputError
 from secli.records.schema import read_sweep_record, read_training_record, write_record
-from secli.sweeps.engine import Done, Failed, Left, Said, Started, SweepEvent, SweepReport
+from secli.sweeps.engine import Done, Failed, Left, Notice, Started, SweepEvent, SweepReport
 from secli.sweeps.jobs import SweepJob, carry_out, failure_file, mark_failed, standing
 from secli.sweeps.plan import PlannedRun, plan
 from secli.sweeps.scheduler import (
     chosen,
     data_before,
-    lead,
+    job_states,
+    run_jobs,
     seconds_below,
-    standings,
     write_sweep,
 )
 from secli.training.events import silent
@@ -50,7 +50,7 @@ class Pretender:
 def go(
     jobs: Sequence[SweepJob], engine: Pretender, retry: bool = False
 ) -> tuple[list[int], list[int], list[int]]:
-    outcome = lead(jobs, engine, lambda event: None, lambda: False, retry)
+    outcome = run_jobs(jobs, engine, lambda event: None, lambda: False, retry)
     pairs = (outcome.failed, outcome.left)
     failed, left = ([job.training.seed for job, _ in pair.values()] for pair in pairs)
     return [job.training.seed for job in outcome.finished], failed, left
@@ -61,7 +61,7 @@ def test_every_job_ends_in_one_place_and_failures_are_known_to_the_next_call(job
     carry_out(several[1], silent)
     events: list[SweepEvent] = []
     engine = Pretender("done", "", "failed", "held")
-    outcome = lead(several, engine, events.append, lambda: False)
+    outcome = run_jobs(several, engine, events.append, lambda: False)
     assert engine.given == [0, 2, 3]
     assert [job.training.seed for job in outcome.finished] == [1, 0]
     assert [(job.training.seed, why) for job, why in outcome.failed.values()] == [(2, "because")]
@@ -82,14 +82,14 @@ def test_every_job_ends_in_one_place_and_failures_are_known_to_the_next_call(job
 
 def test_a_stopped_sweep_has_jobs_left_and_an_engine_without_work_is_not_asked(jobs: Jobs) -> None:
     several = jobs(seeds="0-1")
-    outcome = lead(several, Pretender("done", "done"), lambda event: None, lambda: True)
+    outcome = run_jobs(several, Pretender("done", "done"), lambda event: None, lambda: True)
     assert [why for _, why in outcome.left.values()] == ["", ""]
     for job in several:
         carry_out(job, silent)
     engine = Pretender()
     assert go(several, engine) == ([0, 1], [], [])
     assert engine.given == []
-    assert {each.state for each in standings(several).values()} == {"done"}
+    assert {each.state for each in job_states(several).values()} == {"done"}
 
 
 def test_a_failure_that_cannot_be_written_down_is_told_all_the_same(
@@ -124,7 +124,7 @@ def test_a_run_made_with_another_default_hinders_no_other(jobs: Jobs, retry: boo
     write_record(several[1].run / "record.json", older)
     before = (several[1].run / "record.json").read_bytes()
     engine = Pretender("done", "done", "failed")
-    outcome = lead(several, engine, lambda event: None, lambda: False, retry)
+    outcome = run_jobs(several, engine, lambda event: None, lambda: False, retry)
     assert engine.given == [0, 2]
     assert [job.training.seed for job in outcome.finished] == [0]
     assert [job.training.seed for job, _ in outcome.failed.values()] == [1, 2]
@@ -244,9 +244,9 @@ def test_finished_runs_tell_how_long_they_trained(tmp_path: Path, jobs: Jobs) ->
 def test_remarks_pass(jobs: Jobs) -> None:
     class Talker(Pretender):
         def run(self, jobs: Sequence[SweepJob], report: SweepReport, stop: Callable[[], bool]) -> None:
-            report(Said("something", jobs[0]))
+            report(Notice("something", jobs[0]))
             super().run(jobs, report, stop)
 
     events: list[SweepEvent] = []
-    lead(jobs(), Talker("done"), events.append, lambda: False)
-    assert [type(event) for event in events] == [Said, Started, Done]
+    run_jobs(jobs(), Talker("done"), events.append, lambda: False)
+    assert [type(event) for event in events] == [Notice, Started, Done]

@@ -16,10 +16,10 @@ from secli.config import MeasureSettings, ModelSettings, TrainingSettings
 from secli.datasets.build import make_dataset
 from secli.errors import InputError, InterruptedRunError, SecliError, UnknownNameError
 from secli.records.schema import EquivarianceRecord, read_record, read_training_record, write_record
-from secli.sweeps.engine import Said
+from secli.sweeps.engine import Notice
 from secli.sweeps.jobs import SweepJob, carry_out, standing
-from secli.sweeps.scheduler import lead
-from secli.sweeps.tracker_replay import retell
+from secli.sweeps.scheduler import run_jobs
+from secli.sweeps.tracker_replay import replay
 from secli.trackers.contract import parameters, result_metrics
 from secli.trackers.forward import TRACKERS, Follower, following, open_trackers
 from secli.trackers.mlflow_tracker import MLflowTracker
@@ -171,7 +171,7 @@ def test_mlflow_runs_of_killed_processes_are_closed_by_the_next_call(
         record = read_training_record(job.run)
         write_record(job.run / "record.json", record.model_copy(update={"status": "failed"}))
     for _ in range(2):  # the second call finds nothing to tell
-        assert lead([job], Idle(), lambda event: None, lambda: False).left == {}
+        assert run_jobs([job], Idle(), lambda event: None, lambda: False).left == {}
         run = client.get_run(known)
         assert run.info.status == ("FAILED" if failed else "FINISHED")
         assert ("test_error" in run.data.metrics) == (not failed)
@@ -184,7 +184,7 @@ def test_a_run_that_was_never_tracked_is_not_begun_at_its_end(
     carry_out(new_job(tmp_path), silent)
     job = new_job(tmp_path, "mlflow").model_copy(update={"tracked_in": store})
     said: list[object] = []
-    lead([job], Idle(), said.append, lambda: False)
+    run_jobs([job], Idle(), said.append, lambda: False)
     assert said == []
     assert not (job.run / "mlflow-run").exists()
 
@@ -196,9 +196,9 @@ def test_a_tracker_that_fails_at_the_end_of_an_old_run_is_left_out(
     monkeypatch.setitem(TRACKERS, "broken", lambda home: broken)
     carry_out(new_job(tmp_path), silent)
     said: list[object] = []
-    outcome = lead([new_job(tmp_path, "broken")], Idle(), said.append, lambda: False)
+    outcome = run_jobs([new_job(tmp_path, "broken")], Idle(), said.append, lambda: False)
     assert len(outcome.finished) == 1
-    assert said == [Said("--track broken: left out from here on: the server is gone")]
+    assert said == [Notice("--track broken: left out from here on: the server is gone")]
     assert broken.calls == ["knows_end"]
 
 
@@ -336,12 +336,12 @@ def test_a_run_whose_files_cannot_be_read_is_not_retold(
     job = new_job(tmp_path, "whole")
     carry_out(job, silent)
     tracker.calls.clear()
-    retell(job, silent)
+    replay(job, silent)
     assert tracker.calls == ["begin", "epoch", "epoch", "finish", "close"]
     tracker.calls.clear()
     (job.run / "metrics.jsonl").unlink()
     events: list[Event] = []
-    retell(job, events.append)
+    replay(job, events.append)
     (remark,) = events
     assert isinstance(remark, Remark)
     assert remark.text.startswith(f"--track whole: {job.run} is left out: [Errno 2]")

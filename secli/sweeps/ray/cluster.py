@@ -1,6 +1,6 @@
 """The Ray engine: runs on the nodes of a cluster, which need not share a file system.
 
-The sweep's directory lies where the command was given. A keeper there hands a run's saved state to whichever node
+The sweep's directory lies where the command was given. A run_files there hands a run's saved state to whichever node
 takes the run, and receives it back after every epoch; so a run whose worker or node is lost goes on elsewhere from
 the last epoch that was saved. A dataset travels once to each node, and leaves the cluster's memory when no run that is
 left needs it.
@@ -22,15 +22,15 @@ from typing import Any
 from secli.datasets.worker_command import package_home
 from secli.errors import InputError, SecliError
 from secli.provenance import secli_version
-from secli.sweeps.engine import Done, Failed, Left, Progressed, Said, Started, SweepReport
+from secli.sweeps.engine import Done, Failed, Left, Notice, Progressed, Started, SweepReport
 from secli.sweeps.gpu_sharing import gpu_share, step_bytes
 from secli.sweeps.jobs import SweepJob
 from secli.sweeps.local import TO_SAVE
 from secli.sweeps.messages import Ended, Progress
 from secli.sweeps.ray.node import Errand, Shipped, carry_out_here, clear_homes, remote_reason
 from secli.sweeps.ray.packing import pack
-from secli.sweeps.ray.run_files import Keeper
-from secli.sweeps.tracker_replay import retell
+from secli.sweeps.ray.run_files import RunFiles
+from secli.sweeps.tracker_replay import replay
 from secli.training.devices import cores
 from secli.training.events import Remark
 
@@ -235,7 +235,7 @@ class _Leader:
         self.gpu_memory = self._smallest_gpu()
         here = ray.get_runtime_context().get_node_id()
         places = {key: str(job.run.resolve()) for key, job in self.by_key.items()}
-        self.keeper = ray.remote(Keeper).options(num_cpus=0, **self._on(here)).remote(places)
+        self.run_files = ray.remote(RunFiles).options(num_cpus=0, **self._on(here)).remote(places)
         self.looked, self.said = time.monotonic(), False
 
     def lead(self, stop: Callable[[], bool]) -> None:
@@ -245,7 +245,7 @@ class _Leader:
             if patience is None and stop():
                 patience = time.monotonic() + TO_SAVE
                 self.waiting.clear()
-                self.ray.get(self.keeper.stop.remote())
+                self.ray.get(self.run_files.stop.remote())
             if patience is not None and time.monotonic() > patience:
                 return
             while self.waiting and len(self.running) < self._room():
@@ -253,7 +253,7 @@ class _Leader:
             if not self.running:
                 return
             ready, _ = self.ray.wait(list(self.running), timeout=BETWEEN_QUESTIONS)
-            self._hand_on(self.ray.get(self.keeper.drain.remote()))
+            self._hand_on(self.ray.get(self.run_files.drain.remote()))
             for reference in ready:
                 self._close(reference, self.running.pop(reference), stopping=patience is not None)
             self._look_for_room()
@@ -263,7 +263,7 @@ class _Leader:
         with contextlib.suppress(Exception):  # the cluster may be gone: then there is nothing to tidy up
             for reference in self.running:
                 self.ray.cancel(reference, force=True)
-            self.ray.kill(self.keeper)
+            self.ray.kill(self.run_files)
             clear = self.ray.remote(clear_homes)
             cleared = [
                 clear.options(num_cpus=0, max_retries=0, **self._on(node["NodeID"])).remote(self.session)
@@ -306,7 +306,7 @@ class _Leader:
         if most > self._largest():
             self.said = True
             self.report(
-                Said(f"runs of {most} threads wait until a node with so many cores joins the cluster")
+                Notice(f"runs of {most} threads wait until a node with so many cores joins the cluster")
             )
 
     def _smallest_gpu(self) -> int | None:
@@ -330,7 +330,7 @@ class _Leader:
             options["num_gpus"] = self.shares[kind]
         on = None if job.measured_on is None else self._ship(job.measured_on)
         errand = Errand(job, self._ship(job.data), on, self.session, self.version)
-        self.running[self.ray.remote(carry_out_here).options(**options).remote(errand, self.keeper)] = job
+        self.running[self.ray.remote(carry_out_here).options(**options).remote(errand, self.run_files)] = job
 
     def _ship(self, place: Path) -> Shipped:
         """Put a dataset into the cluster's object store, once."""
@@ -350,7 +350,7 @@ class _Leader:
             ended = Ended(
                 how="failed", reason=f"its worker was lost {RETRIES + 1} times: {remote_reason(error)}"
             )
-        self.ray.get(self.keeper.release.remote(job.key))
+        self.ray.get(self.run_files.release.remote(job.key))
         if ended.how == "interrupted" and not stopping:
             self.interrupted[job.key] += 1
             if self.interrupted[job.key] <= RETRIES:
@@ -361,8 +361,8 @@ class _Leader:
             if not self.needed[place]:
                 self.shipped.pop(place, None)
         if ended.how == "done":
-            retell(
-                job, lambda event: self.report(Said(event.text, job)) if isinstance(event, Remark) else None
+            replay(
+                job, lambda event: self.report(Notice(event.text, job)) if isinstance(event, Remark) else None
             )
             self.report(Done(job, ended.seconds))
         elif ended.how == "failed":
@@ -371,7 +371,7 @@ class _Leader:
             self.report(Left(job, "interrupted" if ended.how == "interrupted" else ended.reason))
 
     def _hand_on(self, events: Sequence[tuple[str, Any]]) -> None:
-        """Turn what the keeper was told into events."""
+        """Turn what the run_files was told into events."""
         for key, (kind, *content) in events:
             job = self.by_key[key]
             if kind == "started":
@@ -380,7 +380,7 @@ class _Leader:
                 message = Progress.model_validate(content[0])
                 self.report(Progressed(job, message.phase, message.done, message.total, message.detail))
             elif kind == "note":
-                self.report(Said(content[0], job))
+                self.report(Notice(content[0], job))
 
 
 def _places(job: SweepJob) -> set[Path]:

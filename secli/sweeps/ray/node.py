@@ -31,7 +31,7 @@ from secli.records.schema import (
     write_record,
 )
 from secli.storage.writing import atomic_directory
-from secli.sweeps.engine import Progressed, Said, SweepEvent
+from secli.sweeps.engine import Notice, Progressed, SweepEvent
 from secli.sweeps.jobs import PATIENCE, SweepJob
 from secli.sweeps.local import ASKED_TO_LEAVE, Lost, Worker
 from secli.sweeps.messages import Ended, Progress
@@ -78,15 +78,15 @@ class Errand:
     version: str
 
 
-def carry_out_here(errand: Errand, keeper: Any) -> Ended:
+def carry_out_here(errand: Errand, run_files: Any) -> Ended:
     """Carry out one job on this node: the task that Ray runs, and runs again when its worker or node is lost.
 
     Parameters
     ----------
     errand : Errand
         The job.
-    keeper : actor handle
-        Of :class:`secli.sweeps.ray.run_files.Keeper`.
+    run_files : actor handle
+        Of :class:`secli.sweeps.ray.run_files.RunFiles`.
     """
     import ray
 
@@ -97,28 +97,28 @@ def carry_out_here(errand: Errand, keeper: Any) -> Ended:
         reason = f"{name} has secli {here}, the machine that leads {errand.version}: install the same one"
         return Ended(how="failed", reason=reason)
     try:
-        begun = _begin(keeper, errand.job.key, name)
+        begun = _begin(run_files, errand.job.key, name)
         if begun is None:
             return Ended(how="interrupted")
         with (
             home_here(errand.session, node) as home,
             tempfile.TemporaryDirectory(prefix=f"{errand.job.key}-", dir=home) as folder,
         ):
-            return _Attempt(errand, keeper, name, begun.number, home, Path(folder)).carry_out(begun.saved)
+            return _Attempt(errand, run_files, name, begun.number, home, Path(folder)).carry_out(begun.saved)
     except HeldRunError as error:
         return Ended(how="held", reason=remote_reason(error))
     except (SecliError, OSError) as error:
         return Ended(how="failed", reason=remote_reason(error))
 
 
-def _begin(keeper: Any, key: str, name: str) -> Attempt | None:
-    """Begin an attempt; the keeper of a sweep that was killed needs a moment to let go of its runs."""
+def _begin(run_files: Any, key: str, name: str) -> Attempt | None:
+    """Begin an attempt; the run_files of a sweep that was killed needs a moment to let go of its runs."""
     import ray
 
     began = time.monotonic()
     while True:
         try:
-            begun: Attempt | None = ray.get(keeper.begin.remote(key, name))
+            begun: Attempt | None = ray.get(run_files.begin.remote(key, name))
             return begun
         except HeldRunError:
             if time.monotonic() - began > PATIENCE:
@@ -145,10 +145,12 @@ def _worker(name: str, threads: int) -> Worker:
 class _Attempt:
     """One attempt at a run on this node, in a directory of its own."""
 
-    def __init__(self, errand: Errand, keeper: Any, name: str, number: int, home: Path, folder: Path) -> None:
+    def __init__(
+        self, errand: Errand, run_files: Any, name: str, number: int, home: Path, folder: Path
+    ) -> None:
         import ray
 
-        self.ray, self.keeper, self.number, self.folder = ray, keeper, number, folder
+        self.ray, self.run_files, self.number, self.folder = ray, run_files, number, folder
         self.there, self.run = errand.job, folder / "run"
         changes: dict[str, Any] = {"run": self.run, "data": dataset_here(home, errand.data), "trackers": ()}
         if errand.on is not None:
@@ -183,14 +185,14 @@ class _Attempt:
             message = Progress(phase=event.phase, done=event.done, total=event.total, detail=event.detail)
             if self._stamp() != self.shipped:
                 self._ship()
-            self.keeper.tell.remote(self.there.key, self.number, ("progress", message.model_dump()))
-        elif isinstance(event, Said):
+            self.run_files.tell.remote(self.there.key, self.number, ("progress", message.model_dump()))
+        elif isinstance(event, Notice):
             text = self._homeward(event.text)
-            self.keeper.tell.remote(self.there.key, self.number, ("note", text))
+            self.run_files.tell.remote(self.there.key, self.number, ("note", text))
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
-        """Ask the worker to stop when the keeper says so, or is gone, while the body runs."""
+        """Ask the worker to stop when the run_files says so, or is gone, while the body runs."""
         over = threading.Event()
 
         def listen() -> None:
@@ -210,7 +212,7 @@ class _Attempt:
 
     def _shall_stop(self) -> bool:
         try:
-            return bool(self.ray.get(self.keeper.tell.remote(self.there.key, self.number, None)))
+            return bool(self.ray.get(self.run_files.tell.remote(self.there.key, self.number, None)))
         except self.ray.exceptions.RayError:
             return True  # nobody waits for this run
 
@@ -224,11 +226,11 @@ class _Attempt:
         return tuple(stamp)
 
     def _ship(self) -> None:
-        """Let the keeper have the run as it stands."""
+        """Let the run_files have the run as it stands."""
         if (self.run / RECORD_FILE).is_file():
             stamp = self._stamp()
             packed = pack(self.run, named_as(self.here, self.there, self.folder))
-            self.ray.get(self.keeper.save.remote(self.there.key, self.number, packed))
+            self.ray.get(self.run_files.save.remote(self.there.key, self.number, packed))
             self.shipped = stamp
 
     def _homeward(self, text: str) -> str:

@@ -19,7 +19,7 @@ class Attempt(NamedTuple):
     saved: bytes | None
 
 
-class Keeper:
+class RunFiles:
     """Hands out runs, takes them back after every epoch, and passes messages on; an actor of the cluster.
 
     Only the newest attempt at a run is listened to: a node that was given up for lost but works on can neither

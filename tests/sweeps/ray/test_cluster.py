@@ -24,7 +24,7 @@ from secli.sweeps.jobs import SweepJob, standing
 from secli.sweeps.local import LocalEngine
 from secli.sweeps.ray.cluster import CLUSTERS, RayEngine, check_address
 from secli.sweeps.ray.node import HOME
-from secli.sweeps.scheduler import lead
+from secli.sweeps.scheduler import run_jobs
 from tests.sweeps.alike import assert_alike
 
 ray = pytest.importorskip("ray")
@@ -163,7 +163,7 @@ def test_a_stopped_sweep_brings_its_state_home_and_goes_on_without_its_node(
         if isinstance(event, Progressed) and event.done >= 1:
             stopping.set()
 
-    outcome = lead(good, engine, until_an_epoch, stopping.is_set)
+    outcome = run_jobs(good, engine, until_an_epoch, stopping.is_set)
     assert not outcome.failed
     assert outcome.left, "nothing was left to go on with: train for longer"
     assert any(isinstance(event, Left) for event in events)
@@ -187,7 +187,7 @@ def test_a_stopped_sweep_brings_its_state_home_and_goes_on_without_its_node(
             lost.append(event.job)
             saved[event.job.key] = (event.job.run / "metrics.jsonl").read_text().splitlines()
 
-    outcome = lead(mine, engine, then_lose_a_node, never)
+    outcome = run_jobs(mine, engine, then_lose_a_node, never)
     assert not outcome.left
     assert outcome.finished == good
     assert outcome.failed.keys() == {bad.key}
@@ -209,7 +209,7 @@ def test_a_stopped_sweep_brings_its_state_home_and_goes_on_without_its_node(
     assert homes() == before
 
     theirs = two_and_a_bad_one(jobs, tmp_path / "local")
-    lead(theirs, LocalEngine(2), lambda event: None, never)
+    run_jobs(theirs, LocalEngine(2), lambda event: None, never)
     for one, other in zip(mine, theirs, strict=True):
         assert standing(one).state == ("failed" if one is bad else "done")
         assert_alike(one.run, other.run)
