@@ -31,9 +31,9 @@ def download(
     SecliError
         When no address gives the file, or what it gives has another checksum.
     """
-    wanted = {published.archive} if published.archive else {f"{file.name}.gz" for file in missing}
+    required = {published.archive} if published.archive else {f"{file.name}.gz" for file in missing}
     for item in published.downloads():
-        if item.filename not in wanted:
+        if item.filename not in required:
             continue
         with scratch_folder(folder / "download") as temporary:
             _fetch(published.source, item, temporary, folder, show_progress)
@@ -76,7 +76,7 @@ def _fetch(source: str, item: Download, temporary: Path, home: Path, show_progre
 def addresses(item: Download) -> tuple[str, ...]:
     """Return the addresses of a file, those by plain http last, and only where its sha256 is known.
 
-    On the way of plain http anybody can put another file in; without a sha256 the address is asked by https.
+    Over plain http anybody can put another file in; without a sha256 the address is tried by https.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def _by_https(url: str) -> str:
 
 
 def _is_here(url: str) -> bool:
-    """Say whether an address is of this machine: what goes there passes no network."""
+    """Return whether an address is of this machine: no network is passed."""
     return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
 
 

@@ -46,8 +46,7 @@ def read_mnist(request: Request) -> RawImages:
 def read_fashion_mnist(request: Request) -> RawImages:
     """Read the 60 000 + 10 000 Fashion-MNIST pictures, 28×28, in the order of their files.
 
-    Checksums are published of the gzipped files only; of unpacked ones the form is checked, and the
-    manifest says so.
+    Checksums are published of the gzipped files only; of unpacked ones the form is checked, as the manifest records.
     """
     files = tuple(PublishedFile(name, None) for name in MNIST_MD5)
     layouts = ("", "FashionMNIST/raw", "raw", "fashion-mnist")
@@ -105,7 +104,7 @@ def parse_idx(content: bytes, where: str) -> np.ndarray:
     Raises
     ------
     InputError
-        When the header is not that of such a file, or the file is shorter or longer than its header says.
+        When the header is not that of such a file, or its sizes do not match the file's length.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != UNSIGNED_BYTE:
         raise InputError(f"{where}: not an idx file of unsigned bytes")
