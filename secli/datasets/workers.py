@@ -116,7 +116,7 @@ class Later:
 
 @contextmanager
 def workers(count: int) -> Iterator[Workers | InProcess]:
-    """Give ``count`` workers, and end them in every case; one is this process itself."""
+    """Yield ``count`` workers, and end them in every case; one is this process itself."""
     if count < 2:
         yield InProcess()
         return

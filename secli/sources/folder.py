@@ -143,7 +143,7 @@ def open_picture(path: Path) -> tuple[Image.Image, str, str | None]:
     Raises
     ------
     InputError
-        When it is damaged, too large for Pillow, or deeper than 8 bits; the message says which.
+        When it is damaged, too large for Pillow, or deeper than 8 bits.
     """
     try:
         content = path.read_bytes()

@@ -39,7 +39,8 @@ UNSIGNED_BYTE = 0x08
 def read_mnist(request: Request) -> RawImages:
     """Read the 60 000 + 10 000 MNIST digits, 28×28, in the order of their files."""
     files = tuple(PublishedFile(name, md5) for name, md5 in MNIST_MD5.items())
-    published = PublishedFiles("mnist", files, ("", "MNIST/raw", "raw", "mnist"), _mnist_downloads)
+    layouts = ("", "MNIST/raw", "raw", "mnist")
+    published = PublishedFiles("mnist", files, layouts, lambda: _downloads("MNIST"))
     return _read(published, MNIST_CLASSES, request)
 
 
@@ -50,26 +51,17 @@ def read_fashion_mnist(request: Request) -> RawImages:
     """
     files = tuple(PublishedFile(name, None) for name in MNIST_MD5)
     layouts = ("", "FashionMNIST/raw", "raw", "fashion-mnist")
-    return _read(
-        PublishedFiles("fashion-mnist", files, layouts, _fashion_downloads), FASHION_CLASSES, request
-    )
+    published = PublishedFiles("fashion-mnist", files, layouts, lambda: _downloads("FashionMNIST"))
+    return _read(published, FASHION_CLASSES, request)
 
 
-def _mnist_downloads() -> list[Download]:
-    from torchvision.datasets import MNIST
+def _downloads(dataset: str) -> list[Download]:
+    from torchvision import datasets
 
+    of_torchvision = getattr(datasets, dataset)
     return [
-        Download(name, tuple(f"{mirror}{name}" for mirror in MNIST.mirrors), md5)
-        for name, md5 in MNIST.resources
-    ]
-
-
-def _fashion_downloads() -> list[Download]:
-    from torchvision.datasets import FashionMNIST as Fashion
-
-    return [
-        Download(name, tuple(f"{mirror}{name}" for mirror in Fashion.mirrors), md5)
-        for name, md5 in Fashion.resources
+        Download(name, tuple(f"{mirror}{name}" for mirror in of_torchvision.mirrors), md5)
+        for name, md5 in of_torchvision.resources
     ]
 
 

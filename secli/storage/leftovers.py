@@ -14,7 +14,7 @@ from secli.storage.owners import Kind, Owned, is_dead, is_mine, owned_name, read
 
 @contextlib.contextmanager
 def owned(path: Path, kind: Kind = "tmp") -> Iterator[Path]:
-    """Give a temporary name next to ``path``; what exists under it at the end is settled."""
+    """Yield a temporary name next to ``path``; what exists under it at the end is settled."""
     suffix = path.suffix if kind == "tmp" and path.suffix[1:].isalnum() and len(path.suffix) <= 16 else ""
     temporary = path.with_name(owned_name(path.name, kind, suffix))
     pid = os.getpid()

@@ -21,7 +21,7 @@ _NOT_FOR_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES,
 
 @contextlib.contextmanager
 def atomic_path(path: Path, needs: int | None = None) -> Iterator[Path]:
-    """Give a temporary path next to ``path``; on success it is synced and renamed, on failure removed.
+    """Yield a temporary path next to ``path``; on success it is synced and renamed, on failure removed.
 
     The old file stays until the new one is whole. Missing parent folders are made, and removed again on failure;
     leftovers of dead processes next to it are removed.
@@ -57,7 +57,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def atomic_directory(path: Path, needs: int | None = None) -> Iterator[Path]:
-    """Give a temporary directory next to ``path``; on success it is synced and renamed to ``path``, else removed.
+    """Yield a temporary directory next to ``path``; on success it is synced and renamed to ``path``, else removed.
 
     Missing parent folders are made, and removed again on failure.
 
@@ -90,7 +90,7 @@ def atomic_directory(path: Path, needs: int | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_set(folder: Path, name: str) -> Iterator[Path]:
-    """Give a temporary folder; its files appear in ``folder`` together, replacing those of the same names.
+    """Yield a temporary folder; its files appear in ``folder`` together, replacing those of the same names.
 
     Once all are whole and synced, one rename commits them; if the process is killed while it moves them, the next one
     that writes into ``folder`` or reads it finishes. ``name`` is what the files are called together.
@@ -120,7 +120,7 @@ def _check_replaceable(fresh: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """Give a folder next to ``path`` that is removed in every case."""
+    """Yield a folder next to ``path`` that is removed in every case."""
     with _parents(path), owned(path) as temporary:
         temporary.mkdir()
         yield temporary

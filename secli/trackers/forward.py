@@ -163,7 +163,7 @@ def _curves(run: Path) -> EquivarianceRecord | None:
 
 @contextlib.contextmanager
 def following(names: Sequence[str], home: Path, report: Report, strict: bool = True) -> Iterator[Follower]:
-    """Give a follower, whose trackers are released at the end in every case."""
+    """Yield a follower, whose trackers are released at the end in every case."""
     follower = Follower(names, home, report, strict)
     try:
         yield follower

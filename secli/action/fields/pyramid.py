@@ -58,7 +58,7 @@ class Pyramid(Field):
         return tuple(factor / self.factors[0] for factor in others)
 
     def source(self, k: int, factor: float) -> int | None:
-        """Return the level nearest to s·f_k; None when that lies off the pyramid (beyond half a step).
+        """Return the level nearest to s·f_k; None when that is off the pyramid (beyond half a step).
 
         Truncated levels count as off the pyramid, as targets and as sources.
         """

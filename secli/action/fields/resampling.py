@@ -1,4 +1,4 @@
-"""L_s on planes of features: rescaled about the point where the image centre falls, and which cells lie inside."""
+"""L_s on planes of features: rescaled about the point where the image centre falls, and which cells are inside."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def inside(
     stride: Pair = 1.0,
     origin: Pair | None = None,
 ) -> Bool[Tensor, "*ones h w"] | None:
-    """Return which cells lie at least ``canvas.border`` pixels inside the rescaled picture and the canvas.
+    """Return which cells are at least ``canvas.border`` pixels inside the rescaled picture and the canvas.
 
     A cell at image coordinate p is inside when |p − c| ≤ min(s, 1)·n/2 − border, on each axis. None without a border.
     """

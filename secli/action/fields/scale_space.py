@@ -56,7 +56,7 @@ class ScaleSpace(Field):
     def sources(self, factor: float) -> list[LevelSource | None]:
         """Return where each level of L_sF comes from; None for a level that is not known.
 
-        Level k is read at scale σ_k/s: one level when that lies within 2 % of it, a mixture of the two
+        Level k is read at scale σ_k/s: one level when that is within 2 % of it, a mixture of the two
         neighbours otherwise. Nothing is known off the stack, or of truncated levels.
         """
         whole = len(self.scales) - self.truncated

@@ -74,7 +74,7 @@ class VectorField(Field):
         factor: float,
         canvas: Canvas,
     ) -> Acted:
-        """Mask the vectors of either side whose partner's angle lies off the range.
+        """Mask the vectors of either side whose partner's angle is off the range.
 
         A vector of Φ(f) whose turned angle leaves the range has no counterpart in Φ(L_s f), where some other angle
         wins; one of Φ(L_s f) whose angle before the turn is off the range has none in Φ(f). Both are judged by the
