@@ -23,7 +23,7 @@ from secli.equivariance.local_error import NetworkPart
 from secli.errors import InputError, UnknownNameError
 from secli.external.hooked_model import code_of
 from secli.external.missing_taps import readable
-from secli.layers.fast.forms import without
+from secli.layers.fast.forms import without_forms
 from secli.models.contract import Features, Model
 from secli.records.schema import LocalRow
 
@@ -102,7 +102,7 @@ def local_errors(
     channels, height, width = images.shape[1:]
     canvas = Canvas(height, width, blur)
     # each layer is fed in the order of the mathematics: pooling in another place would be another part
-    with measuring(model, device) as dtype, without("pool-first"):
+    with measuring(model, device) as dtype, without_forms("pool-first"):
         edges = borders(model, taps, (channels, height, width), settings.border, black)
         canvases = {tap: canvas._replace(border=edge) for tap, edge in edges.items()}
         nothing = torch.zeros(1, *images.shape[1:], device=device, dtype=dtype)

@@ -66,8 +66,6 @@ class ScaleSpaceLift(nn.Module):
         b > 1, the ratio of neighbouring scales.
     z : float
         Assumed blur of the image, as a standard deviation in pixels.
-    levels : int
-        Number S of levels.
     device, dtype
         As for any torch module; the kernels are computed in float64 and rounded once.
 
@@ -78,8 +76,6 @@ class ScaleSpaceLift(nn.Module):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import ScaleSpaceLift
     >>> ScaleSpaceLift(2.0, 0.5, 4)(torch.rand(2, 3, 28, 28)).shape
     torch.Size([2, 3, 4, 28, 28])
     """

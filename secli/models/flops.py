@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from secli.layers.fast.forms import without
+from secli.layers.fast.forms import without_forms
 from secli.models.contract import Features
 
 PER_BILINEAR_SAMPLE = 8
@@ -91,13 +91,13 @@ def flops(model: nn.Module, images: Tensor) -> int:
     A convolution by Fourier transforms counts as the convolution that it computes.
     """
     counter = FlopCounterMode(display=False, custom_mapping=formulas(images, anybodys=True))
-    with torch.no_grad(), without("fourier"), counter:
+    with torch.no_grad(), without_forms("fourier"), counter:
         model(images)
     return counter.get_total_flops()
 
 
 def _run(model: Any, images: Tensor) -> tuple[dict[str, Features], int]:
     counter = FlopCounterMode(display=False, custom_mapping=formulas(images))
-    with torch.no_grad(), without("fourier"), counter:
+    with torch.no_grad(), without_forms("fourier"), counter:
         features: dict[str, Features] = model.features(images)
     return features, counter.get_total_flops()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
-from secli.layers.fast.forms import FORMS, without
+from secli.layers.fast.forms import FORMS, without_forms
 from secli.training.speed import NOISE, Mode, Subject, in_turn, spread
 
 
@@ -79,7 +79,7 @@ def measure_forms(
 
 
 def _seconds(subject: Subject, mode: Mode, forms: tuple[str, ...], passes: int) -> float:
-    with without(*forms):
+    with without_forms(*forms):
         return subject.seconds(mode, passes)
 
 

@@ -20,7 +20,7 @@ from secli.equivariance.layer_fields import LayerReading, axis_grid, reading
 from secli.equivariance.local_error import Fed, feed, reach
 from secli.errors import InputError, UnknownNameError
 from secli.layers.dss import DSSConv
-from secli.layers.fast.forms import FORMS, without
+from secli.layers.fast.forms import FORMS, without_forms
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import ScalePool, SpatialPool
 from secli.models.building import build
@@ -337,7 +337,7 @@ class TestLayers:
         model = build(name)
         kinds = ("conv", "pool", "activation")
         fast = measured(model, digits[:4], 0.8, kinds=kinds)
-        with without(*FORMS):
+        with without_forms(*FORMS):
             plain = measured(model, digits[:4], 0.8, kinds=kinds)
         assert list(fast) == list(plain)
         assert ("conv3.conv.ses", "conv") in fast
