@@ -239,7 +239,7 @@ def equivariance(
     foreign = foreign_of(settings.taps, fields, shapes.get(None), mean, std, weights, state, offline)
     place = data or (Path(file.data) if file.data else None)
     if list_taps:
-        foreign = replace(foreign, placed=False)
+        foreign = replace(foreign, check_taps=False)
     chosen = load_subjects(targets, given["model"], seed, foreign, place, shapes)
     subjects = [each.subject for each in chosen]
     if list_taps:

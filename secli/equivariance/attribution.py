@@ -22,7 +22,7 @@ from secli.equivariance.inner_layers import Call, Probe, Site, changes_with_scal
 from secli.equivariance.local_error import NetworkPart
 from secli.errors import InputError, UnknownNameError
 from secli.external.hooked_model import code_of
-from secli.external.missing_taps import readable
+from secli.external.missing_taps import at_least_float32
 from secli.layers.fast.forms import without_forms
 from secli.models.contract import Features, Model
 from secli.records.schema import LocalRow
@@ -241,7 +241,7 @@ def _layer_part(site: Site, settings: MeasureSettings, factors: Sequence[float])
         # a layer that works in place must not change what it is fed with
         assert isinstance(features, Tensor)
         output: Tensor = site.module(features.to(site.empty.dtype, copy=True))
-        return readable(output)
+        return at_least_float32(output)
 
     return NetworkPart(
         site.call.name, site.call.kind, run, site.before, site.after, settings, factors, site.reason
@@ -265,9 +265,9 @@ def _feed_layers(
         if site is None:
             return
         if site.reason is None and site.tap is not None:
-            part, features, canvas = parts[call], readable(args[0]), canvases[site.tap]
-            empty = readable(site.empty)
-            part.add(features, empty, part.run(features), readable(site.empty_output), canvas)
+            part, features, canvas = parts[call], at_least_float32(args[0]), canvases[site.tap]
+            empty = at_least_float32(site.empty)
+            part.add(features, empty, part.run(features), at_least_float32(site.empty_output), canvas)
             beside[part.name].add(part, features, empty, canvas)
         count.step()
 

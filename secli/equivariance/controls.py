@@ -25,7 +25,7 @@ from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.cell_error import TapError, squared_size
 from secli.equivariance.evaluation_mode import full_precision
 from secli.errors import InputError, SecliError, one_line
-from secli.external.foreign_code import where
+from secli.external.foreign_code import source_line
 from secli.external.hooked_model import ExternalModel, code_of
 from secli.external.targets import load_target
 from secli.layers.pooling import BatchNorm
@@ -228,7 +228,7 @@ def untrained(model: Model, name: str, options: Mapping[str, Any], seed: int) ->
                     reset()
     except Exception as error:  # foreign code
         raise SecliError(
-            f"{name}: its weights cannot be drawn anew ({where(error)}: {one_line(error)})"
+            f"{name}: its weights cannot be drawn anew ({source_line(error)}: {one_line(error)})"
         ) from None
     return fresh
 

@@ -25,7 +25,7 @@ from secli.equivariance.features import minus, taken, tensors
 from secli.equivariance.row_warnings import warnings
 from secli.errors import InputError, UnknownNameError
 from secli.external.batch_independence import mixing
-from secli.external.missing_taps import UNPLACED, in_order, missing_taps, tap_remarks
+from secli.external.missing_taps import UNKNOWN_FIELD, in_order, missing_taps, tap_remarks
 from secli.models.contract import Features, Model
 from secli.records.schema import AccuracyRow, CurveRow
 
@@ -159,7 +159,7 @@ def null_row(tap: str, factor: float, reason: str) -> CurveRow:
     """Return the row of a tap that cannot be measured."""
     return CurveRow(
         tap=tap,
-        field=UNPLACED,
+        field=UNKNOWN_FIELD,
         factor=factor,
         mean=None,
         low=None,

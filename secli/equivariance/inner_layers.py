@@ -25,7 +25,7 @@ from secli.equivariance.layer_fields import (
 from secli.errors import UnknownNameError
 from secli.external.field_text import AsIs, Layout
 from secli.external.hooked_model import ExternalModel
-from secli.external.missing_taps import unreadable
+from secli.external.missing_taps import unmeasurable
 from secli.models.contract import Model
 
 KINDS = ("conv", "pool", "norm", "activation")
@@ -284,7 +284,7 @@ class Probe:
             reason = "the layer returns more than one tensor"
             self.sites[call] = Site(call, module, None, None, nothing, nothing, None, reason)
             return
-        odd = unreadable(x) or unreadable(output)
+        odd = unmeasurable(x) or unmeasurable(output)
         if odd is not None:
             self.sites[call] = Site(call, module, None, None, x, output, None, odd)
             return

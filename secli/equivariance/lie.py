@@ -30,7 +30,7 @@ from secli.equivariance.features import minus, tensors
 from secli.equivariance.forward_mode import directional_derivative, tangent_faults
 from secli.equivariance.statistics import bootstrap_interval
 from secli.errors import InputError, SecliError
-from secli.external.missing_taps import UNPLACED, in_order, missing_taps
+from secli.external.missing_taps import UNKNOWN_FIELD, in_order, missing_taps
 from secli.models.contract import Features, Model
 from secli.records.schema import LieRow
 
@@ -133,7 +133,7 @@ def lie_derivatives(
     ]
 
 
-def null_row(tap: str, reason: str, field: str = UNPLACED) -> LieRow:
+def null_row(tap: str, reason: str, field: str = UNKNOWN_FIELD) -> LieRow:
     """Return the row of a tap that cannot be measured."""
     return LieRow(tap=tap, field=field, mean=None, low=None, high=None, n=0, reason=reason)
 
