@@ -16,7 +16,7 @@ from secli.equivariance.attribution import local_errors
 from secli.equivariance.curves import measure_curves
 from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.inner_layers import KINDS, Probe, kind_of, layers_of
-from secli.equivariance.layer_fields import LayerReading, axis_grid, reading
+from secli.equivariance.layer_fields import LayerReading, axis_grid, layer_reading
 from secli.equivariance.local_error import Fed, feed, reach
 from secli.errors import InputError, UnknownNameError
 from secli.layers.dss import DSSConv
@@ -577,7 +577,7 @@ def test_where_the_cells_behind_a_layer_lie(module: nn.Module, cells: int, expec
     with torch.no_grad():
         y = module.eval()(x)
     for axis in (0, 1):
-        assert reading(module, x, y, axis) == pytest.approx(expected)
+        assert layer_reading(module, x, y, axis) == pytest.approx(expected)
 
 
 def test_channels_last_is_no_plane(digits: Tensor) -> None:
