@@ -18,7 +18,7 @@ from secli.models.contract import Model
 from secli.provenance import names_a_file, origin_of_weights
 from secli.records.schema import RECORD_FILE, ModelInfo, TrainingRecord
 from secli.storage.leftovers import tidy
-from secli.training.run import load_model as load_run
+from secli.training.run import load_run
 
 
 @dataclass(frozen=True)
