@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from secli.config import parse_assignments
-from secli.external.weights import load_weights
+from secli.external.weights import load_foreign_weights
 from secli.models.building import build
 from tools.study_weights import OPTIONS, renamed
 
@@ -82,7 +82,7 @@ def test_the_registrys_network_gives_what_the_studys_gives(model: str, tmp_path:
     state = made_up(model)
     save_file(renamed(state, model), tmp_path / "ours.safetensors")
     network = build(model, options_of(model)).eval()
-    load_weights(network, tmp_path / "ours.safetensors")
+    load_foreign_weights(network, tmp_path / "ours.safetensors")
     images = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(4))
     double = {key: value.double() for key, value in state.items()}
     with torch.no_grad():

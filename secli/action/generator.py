@@ -37,7 +37,7 @@ from secli.action.fields import (
 from secli.action.images import SPLINE_MARGIN
 
 ANGLE_SLACK = 1e-3
-"""A vector this close to an end of the range of angles, in steps, stands on it."""
+"""A vector this close to an end of the range of angles, in steps, counts as on it."""
 
 
 class Generated(NamedTuple):
@@ -48,7 +48,7 @@ class Generated(NamedTuple):
     tensors
         One per resolution (one, but for a pyramid), shaped as the features themselves.
     masks
-        For each of these, where the derivative is known, in a shape that broadcasts to it; None when everywhere.
+        For each of these, where the derivative is known, broadcast to it; None when everywhere.
     """
 
     tensors: list[Tensor]
@@ -56,22 +56,11 @@ class Generated(NamedTuple):
 
 
 def dilation_matrix(n: int, centre: float) -> Float64[np.ndarray, "n n"]:
-    """Return the generator of the dilation of one axis: row i reads −(i − c)·f′(i).
+    """Return the generator of the dilation of one axis of n cells about c: row i reads −(i − c)·f′(i).
 
     f′ is the derivative of the interpolating cubic spline of the axis extended by zeros (Unser, *Splines: a perfect
-    fit*, 1999): with coefficients a, f′(i) = (a_{i+1} − a_{i−1})/2.
-
-    Parameters
-    ----------
-    n : int
-        Cells.
-    centre : float
-        The fixed point c, in cells.
-
-    Returns
-    -------
-    array
-        float64, the derivative at t = 0 of ``secli.action.images.axis_matrix`` for step e^{−t} without blur.
+    fit*, 1999): with coefficients a, f′(i) = (a_{i+1} − a_{i−1})/2. It is the derivative at t = 0 of
+    ``secli.action.images.axis_matrix`` for step e^{−t} without blur.
     """
     extended = n + 2 * SPLINE_MARGIN
     bands = np.repeat(np.array([[1.0], [4.0], [1.0]]) / 6, extended, axis=1)
@@ -107,15 +96,7 @@ def dilation_operator(
 def generate_image(images: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"]:
     """Return (d/dt)|₀ L_{e^t} f = −x · ∇f(x) of pictures, about the image centre, without L_s's blur.
 
-    Parameters
-    ----------
-    images : tensor (…, H, W)
-        Any floating-point pictures.
-
-    Returns
-    -------
-    tensor (…, H, W)
-        The direction in which the pictures move when they grow, per unit of log s.
+    It is the direction in which the pictures move when they grow, per unit of log s.
 
     Examples
     --------
@@ -139,10 +120,6 @@ def generate_plane(
 
     Parameters
     ----------
-    features : tensor (…, H, W)
-        The planes.
-    canvas : Canvas
-        The pictures that the features come from; their blur does not matter.
     stride, origin : float or pair
         Image pixels per cell, and the image coordinate of cell 0 (None: grid centre = image centre).
     base_blur : float
@@ -183,10 +160,6 @@ def generate(field: Field, features: Tensor | list[Tensor], canvas: Canvas) -> G
     ----------
     field : Field
         How L_s acts on the features; ``generate.register`` adds the generator of another kind of field.
-    features : tensor or list of tensors
-        The features, as the field's table entry shapes them.
-    canvas : Canvas
-        The pictures that the features come from; cells within its border are masked.
 
     Raises
     ------
@@ -243,18 +216,8 @@ def level_weights(scales: tuple[float, ...]) -> Float64[np.ndarray, "3 inner"]:
     """Return the weights of ∂/∂log σ on a stack of levels: three-point central differences on the lattice itself.
 
     With the steps g below and h above level k (in log σ) the derivative is
-    −h/(g(g+h))·F_{k−1} + (h−g)/(gh)·F_k + g/(h(g+h))·F_{k+1}: exact for parabolas in log σ.
-
-    Parameters
-    ----------
-    scales : tuple of float
-        σ_k of at least three levels, increasing.
-
-    Returns
-    -------
-    array (3, S − 2)
-        The weights of the level below, of the level itself and of the one above, for all levels but the first and
-        the last, which lack a neighbour.
+    −h/(g(g+h))·F_{k−1} + (h−g)/(gh)·F_k + g/(h(g+h))·F_{k+1}: exact for parabolas in log σ. The rows weigh the level
+    below, the level itself and the one above; the first and the last level lack a neighbour and are left out.
     """
     steps = np.diff(np.log(np.asarray(scales, dtype=np.float64)))
     g, h = steps[:-1], steps[1:]

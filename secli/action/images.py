@@ -1,4 +1,4 @@
-"""L_s on images: the one place that defines the scale action (L_s f)(x) = f(x/s) on a grid.
+"""L_s on images: the one definition of the scale action (L_s f)(x) = f(x/s) on a grid.
 
 On a grid of n cells L_s is linear and separable, ``L_s x = A_s x A_sᵀ``. ``A_s`` blurs by the discrete Gaussian
 (Lindeberg, *Scale-space for discrete signals*, 1990), an exact semigroup, then reads the interpolating cubic
@@ -32,32 +32,16 @@ _SMALL_PLANE = 100
 def blur_variance(factor: float, blur: float = SAMPLING_BLUR) -> float:
     """Return the variance t = σ²(1/s² − 1) that keeps a picture of blur σ at blur σ when it shrinks by s.
 
-    Parameters
-    ----------
-    factor : float
-        Scale factor s > 0.
-    blur : float
-        Blur σ of the sampled picture, in cells.
-
-    Returns
-    -------
-    float
-        Variance in squared cells; 0 for s ≥ 1, where nothing has to be removed.
+    In squared cells, σ in cells; 0 for s ≥ 1, where nothing has to be removed.
     """
     return blur**2 * (1 / factor**2 - 1) if factor < 1 else 0.0
 
 
-def discrete_gaussian(variance: float, radius: int) -> Float64[np.ndarray, "taps"]:
+def bessel_kernel(variance: float, radius: int) -> Float64[np.ndarray, "taps"]:
     """Return the discrete Gaussian T(k, t) = e^{−t} I_k(t) for k = −radius … radius (Lindeberg 1990, eq. 19).
 
-    ``I_k`` is the modified Bessel function. Unlike a sampled Gaussian, T(·, t) ⋆ T(·, u) = T(·, t + u) exactly.
-
-    Parameters
-    ----------
-    variance : float
-        t ≥ 0, in squared cells; t = 0 is the unit impulse.
-    radius : int
-        Number of taps on each side.
+    ``I_k`` is the modified Bessel function, t the variance in squared cells (0: the unit impulse). Unlike a sampled
+    Gaussian, T(·, t) ⋆ T(·, u) = T(·, t + u) exactly.
     """
     return np.asarray(ive(np.abs(np.arange(-radius, radius + 1)), variance), dtype=np.float64)
 
@@ -71,8 +55,6 @@ def axis_matrix(
 
     Parameters
     ----------
-    n_in, n_out : int
-        Cells before and after.
     step : float
         Distance between two readings, in cells of the input (1/s for a rescaling by s).
     centre_in, centre_out : float
@@ -89,7 +71,7 @@ def axis_matrix(
         return np.eye(n_in)
     radius = _gaussian_radius(variance)
     margin = radius + SPLINE_MARGIN
-    kernel = discrete_gaussian(variance, n_in + 2 * margin)
+    kernel = bessel_kernel(variance, n_in + 2 * margin)
     extended = np.arange(-margin, n_in + margin)
     blurred = kernel[extended[:, None] - np.arange(n_in)[None, :] + n_in + 2 * margin]
     bands = np.repeat(np.array([[1.0], [4.0], [1.0]]) / 6, len(extended), axis=1)
@@ -158,7 +140,7 @@ def resample(
     """Return ``rows · x · columnsᵀ`` on the last two axes.
 
     Small planes are read as vectors and take one matrix: the same sums, rounded in another order. The planes are taken
-    in the order that they have in memory, so that none is moved to another place first, and the result has that order.
+    in their order in memory, so that none is copied first, and the result has that order.
     """
     order = memory_order(x.stride()[:-2])
     back = [order.index(axis) for axis in range(len(order))]
@@ -192,8 +174,6 @@ def rescale(
 
     Parameters
     ----------
-    images : tensor (…, H, W)
-        Any floating-point pictures; H and W may differ and may be odd or even.
     factor : float
         Scale factor s > 0; s < 1 shrinks the picture on an unchanged canvas.
     blur : float

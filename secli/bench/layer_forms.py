@@ -8,7 +8,7 @@ from functools import partial
 
 from secli.bench.rows import Row, TimingRequest, measured_rows, range_text, rows_table, settings_text
 from secli.bench.timing import Mode, OnProgress, TimedNetwork, in_turn, ratio
-from secli.layers.fast.forms import FORMS, without
+from secli.layers.fast.forms import FORMS, without_forms
 from secli.tables.table import Column
 
 WIDE = 100
@@ -85,7 +85,7 @@ def measure_forms(
 
 
 def _seconds(network: TimedNetwork, mode: Mode, forms: tuple[str, ...], passes: int) -> float:
-    with without(*forms):
+    with without_forms(*forms):
         return network.seconds(mode, passes)
 
 

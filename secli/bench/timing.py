@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
-from secli.layers.fast.forms import without
+from secli.layers.fast.forms import without_forms
 from secli.layers.literal import literal_twin
 from secli.models.building import build, resolve_options
 from secli.models.flops import formulas
@@ -84,7 +84,7 @@ class TimedNetwork:
         """Return the multiply–adds × 2 of one pass, which is run."""
         self.model.train(mode == "train")
         counter = FlopCounterMode(display=False, custom_mapping=formulas(self.images))
-        with without("fourier"), counter:
+        with without_forms("fourier"), counter:
             self.run(mode)
         return int(counter.get_total_flops())
 

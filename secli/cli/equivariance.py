@@ -216,7 +216,7 @@ def equivariance(
         weights=weights,
         state=state,
         offline=offline,
-        placed=not list_taps,
+        check_taps=not list_taps,
     )
     pictures = data or (Path(file.data) if file.data else None)
     loaded = load_networks(targets, given["model"], seed, foreign, pictures, shape)

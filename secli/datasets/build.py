@@ -37,10 +37,8 @@ class Result:
 
     Attributes
     ----------
-    path
-        Its directory.
     made
-        True when it was made now, False when it stood there and was verified.
+        True when it was made now, False when it existed and was verified.
     remarks
         What the user must know of how the source was read and split, one line each.
     """
@@ -52,7 +50,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """One realisation on its way: its plan, and the batches that are being rescaled."""
+    """One realisation in work: its plan, and the batches that are being rescaled."""
 
     realisation: int
     plans: dict[SplitName, SplitPlan]
@@ -73,7 +71,7 @@ def make_dataset(
     show_download: bool = False,
     on_wait: Callable[[Path], None] = lambda folder: None,
 ) -> list[Result]:
-    """Make realisations of a dataset, or verify those that stand there already.
+    """Make realisations of a dataset, or verify those that exist already.
 
     Parameters
     ----------
@@ -96,8 +94,7 @@ def make_dataset(
     show_download : bool
         Let a download draw its progress on stderr.
     on_wait : callable, optional
-        Called with a dataset's folder while another process makes something in it; what that one makes is verified
-        and used.
+        Called with a dataset's folder while another process makes something in it, which is then verified and used.
 
     Returns
     -------
@@ -107,7 +104,7 @@ def make_dataset(
     Raises
     ------
     InputError
-        On a bad parameter, a missing or damaged source, or a standing directory that does not verify.
+        On a bad parameter, a missing or damaged source, or an existing directory that does not verify.
     SecliError
         When a download fails, a worker dies, or the images are not the published ones.
     """
@@ -136,7 +133,9 @@ def make_dataset(
             # what another process has made meanwhile is taken as it is
             missing = {r: path for r, path in paths.items() if not os.path.lexists(path)}
             if missing:
-                raw = _canvas(raw or read_source(spec.source, request), parameters)
+                raw = raw or read_source(spec.source, request)
+                if parameters.image_size is not None:
+                    raw = replace(raw, images=resize_all(raw.images, parameters.image_size))
                 made = _build(spec, parameters, raw, missing, jobs, on_progress)
         _verify({r: path for r, path in paths.items() if r not in verified | made}, spec, parameters)
     remarks = () if raw is None else (*raw.remarks, *drawn_remarks(spec, parameters, raw))
@@ -144,11 +143,11 @@ def make_dataset(
 
 
 def _verify(paths: dict[int, Path], spec: DatasetSpec, parameters: Parameters) -> set[int]:
-    """Check those directories that are there; return which they are."""
-    there = {realisation for realisation, path in paths.items() if os.path.lexists(path)}
-    for realisation in sorted(there):
-        _check_asked(verify_dataset(paths[realisation]), spec, parameters, realisation)
-    return there
+    """Check the directories that exist; return their realisations."""
+    existing = {realisation for realisation, path in paths.items() if os.path.lexists(path)}
+    for realisation in sorted(existing):
+        _check_requested(verify_dataset(paths[realisation]), spec, parameters, realisation)
+    return existing
 
 
 def verify_dataset(path: Path) -> ScaleDataset:
@@ -161,15 +160,17 @@ def verify_dataset(path: Path) -> ScaleDataset:
     """
     dataset = open_dataset(path)
     spec = DATASETS.get(dataset.manifest.protocol)
-    if spec is not None and is_standard(spec, dataset):
-        expected = published_digests(spec, dataset.realisation)
-        if expected is not None:
-            different = first_difference(expected, {name: dataset.split(name) for name in SPLITS})
-            if different is not None:
-                raise InputError(
-                    f"{path / f'{different}-images.npy'}: not the published images of {spec.name} "
-                    f"r{dataset.realisation}; remove {path} and make it again"
-                )
+    if spec is None or not is_standard(spec, dataset):
+        return dataset
+    expected = published_digests(spec, dataset.realisation)
+    if expected is None:
+        return dataset
+    different = first_difference(expected, {name: dataset.split(name) for name in SPLITS})
+    if different is not None:
+        raise InputError(
+            f"{path / f'{different}-images.npy'}: not the published images of {spec.name} "
+            f"r{dataset.realisation}; remove {path} and make it again"
+        )
     return dataset
 
 
@@ -183,23 +184,17 @@ def _check_realisations(realisations: Sequence[int]) -> None:
         raise InputError("--realisations: one of them is given twice")
 
 
-def _check_asked(dataset: ScaleDataset, spec: DatasetSpec, parameters: Parameters, realisation: int) -> None:
-    """Refuse a directory that verifies but holds something else than its name says."""
+def _check_requested(
+    dataset: ScaleDataset, spec: DatasetSpec, parameters: Parameters, realisation: int
+) -> None:
+    """Refuse a directory that verifies but holds another dataset than its path names."""
     manifest = dataset.manifest
     same = (manifest.protocol, manifest.realisation) == (spec.name, realisation)
     if not (same and parameters.written_as(manifest.parameters)):
         raise InputError(
             f"{dataset.path}: holds {manifest.name} r{manifest.realisation} with parameters {manifest.parameters}, "
-            "not what its place says; move it away"
+            "not what its path says; move it away"
         )
-
-
-def _canvas(raw: RawImages, parameters: Parameters) -> RawImages:
-    """Bring all pictures to the size that the protocol asks for."""
-    if parameters.image_size is None:
-        return raw
-    images = resize_all(raw.images, parameters.image_size)
-    return replace(raw, images=images)
 
 
 def _build(
@@ -222,8 +217,9 @@ def _build(
         if on_progress is not None:
             on_progress(done, total)
 
-    wanted = jobs if jobs is not None else min(os.cpu_count() or 1, total // WORTH_A_PROCESS)
-    with workers(wanted if parameters.factors is not None else 1) as pool:
+    if jobs is None:
+        jobs = min(os.cpu_count() or 1, total // WORTH_A_PROCESS)
+    with workers(jobs if parameters.factors is not None else 1) as pool:
         made: set[int] = set()
         waiting: list[_Job] = []
         for realisation, splits in plans.items():
@@ -238,18 +234,21 @@ def _build(
 
 def _check_room(plans: dict[int, dict[SplitName, SplitPlan]], raw: RawImages, paths: dict[int, Path]) -> None:
     """Refuse, before any image is rescaled, what has no room on the disk."""
-    image, beside = raw.images[:1].nbytes, np.dtype(np.int64).itemsize + np.dtype(np.float32).itemsize
+    image, label_and_factor = (
+        raw.images[:1].nbytes,
+        np.dtype(np.int64).itemsize + np.dtype(np.float32).itemsize,
+    )
     needs = 0
     for realisation, splits in plans.items():
         counts = [len(part.indices) for part in splits.values()]
-        needs += sum(counts) * (image + beside)
+        needs += sum(counts) * (image + label_and_factor)
         check_room(paths[realisation], needs, max(counts) * image)
 
 
 def _rescaled(
     spec: DatasetSpec, raw: RawImages, splits: dict[SplitName, SplitPlan], pool: Workers | InProcess
 ) -> dict[SplitName, list[Batch[np.ndarray]]]:
-    """Hand out the images of a realisation in batches."""
+    """Submit the images of a realisation in batches."""
     if spec.factors is None:
         return {name: [] for name in splits}
     function = TRANSFORMS[spec.transform].function
@@ -276,10 +275,7 @@ def _finish(
 ) -> set[int]:
     """Collect the images of a realisation, check them against the published digests, and write them.
 
-    Returns
-    -------
-    set of int
-        The realisation; empty where another process has written it meanwhile, on a file system without locks.
+    Returns the realisation; empty where another process has written it meanwhile, on a file system without locks.
     """
     splits: dict[SplitName, Split] = {}
     for name, part in job.plans.items():

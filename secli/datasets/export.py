@@ -1,4 +1,4 @@
-"""A dataset as a tree of PNG files in class folders, which other code of the field reads."""
+"""A dataset as a tree of PNG files in class folders, the layout that other code of the field reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from secli.errors import InputError
 from secli.storage.writing import atomic_directory
 
 BLOCK = 500
-"""Pictures that are encoded, and told of, at once."""
+"""Pictures that are encoded, and reported, at once."""
 AHEAD = 8
 """Blocks that are encoded ahead of the one that is written."""
 WORTH_A_PROCESS = 5_000
@@ -24,13 +24,7 @@ WORTH_A_PROCESS = 5_000
 
 
 def export_path(directory: Path, name: str, realisation: int) -> Path:
-    """Return where a realisation's tree stands, or raise when something stands there already.
-
-    Raises
-    ------
-    InputError
-        When the path exists.
-    """
+    """Return the path of a realisation's tree; InputError when it exists already."""
     path = directory / name / f"r{realisation}"
     if os.path.lexists(path):
         raise InputError(
@@ -39,17 +33,17 @@ def export_path(directory: Path, name: str, realisation: int) -> Path:
     return path
 
 
-def class_folders(classes: tuple[str, ...]) -> tuple[str, ...]:
+def class_folder_names(classes: tuple[str, ...]) -> tuple[str, ...]:
     """Return the folder names of the classes, in whose alphabetical order the labels are kept.
 
-    A slash becomes a dash. Where the names' order is not that of the labels, each name gets its label in
-    front, because readers of such trees number the classes alphabetically.
+    A slash becomes a dash. Where the names' order is not that of the labels, each name begins with its label, because
+    readers of such trees number the classes alphabetically.
 
     Examples
     --------
-    >>> class_folders(("cat", "dog"))
+    >>> class_folder_names(("cat", "dog"))
     ('cat', 'dog')
-    >>> class_folders(("T-shirt/top", "Bag"))
+    >>> class_folder_names(("T-shirt/top", "Bag"))
     ('0-T-shirt-top', '1-Bag')
     """
     names = tuple(name.replace("/", "-").replace("\\", "-") for name in classes)
@@ -67,12 +61,10 @@ def export_png(
 ) -> Path:
     """Write ``DIR/<dataset>/r<k>/{train,val,test}/<class>/<index>.png``, all of it or nothing.
 
-    The index is the image's place in its split; a split without images gets no folder.
+    The index is the image's in its split; a split without images gets no folder.
 
     Parameters
     ----------
-    dataset : ScaleDataset
-        What to write.
     directory : Path
         DIR.
     on_progress : callable, optional
@@ -86,7 +78,7 @@ def export_png(
         When the tree exists already.
     """
     path = export_path(directory, dataset.name, dataset.realisation)
-    folders = class_folders(dataset.classes)
+    folders = class_folder_names(dataset.classes)
     total, done = sum(dataset.manifest.sizes.values()), 0
     if jobs is None:
         jobs = min(os.cpu_count() or 1, total // WORTH_A_PROCESS)
@@ -112,7 +104,7 @@ def export_png(
 def _write_all(
     files: Sequence[str], images: np.ndarray, pool: Workers | InProcess, done: int
 ) -> Iterator[int]:
-    """Write pictures, which workers encode meanwhile; yield how many stand."""
+    """Write pictures, which workers encode meanwhile; yield how many are written."""
     blocks = [slice(start, start + BLOCK) for start in range(0, len(files), BLOCK)]
     waiting: deque[tuple[slice, Batch[list[bytes]]]] = deque()
     for block in [*blocks, *[None] * AHEAD]:

@@ -12,35 +12,12 @@ from secli.datasets.store import Split
 def to_device(
     split: Split, device: torch.device | str = "cpu"
 ) -> tuple[UInt8[Tensor, "n c h w"], Int64[Tensor, "n"]]:
-    """Put a split's images and labels on a device.
-
-    Parameters
-    ----------
-    split : Split
-        N images, grey (N, H, W) or colour (N, H, W, C).
-    device : torch.device or str
-        Where the tensors shall live.
-
-    Returns
-    -------
-    images : uint8 Tensor
-        Shape (N, C, H, W), values 0 to 255, contiguous.
-    labels : int64 Tensor
-        Shape (N,).
-    """
+    """Return a split's images, contiguous (N, C, H, W) with values 0 to 255, and its labels on a device."""
     images = torch.from_numpy(split.images)
     images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
     return images.contiguous().to(device), torch.from_numpy(split.labels).to(device)
 
 
 def pixels(images: UInt8[Tensor, "*shape"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "*shape"]:
-    """Return uint8 images as pixels in [0, 1]: x / 255.
-
-    Parameters
-    ----------
-    images : uint8 Tensor
-        Values 0 to 255, any shape.
-    dtype : torch.dtype
-        Floating type of the result.
-    """
+    """Return uint8 images as pixels in [0, 1]: x / 255."""
     return images.to(dtype).div_(255)

@@ -28,7 +28,7 @@ ORDER_SEED = 0
 STORED = "as stored"
 SHUFFLED = f"stratified by class, seed {ORDER_SEED}"
 MEASURED: tuple[PartName, ...] = ("test", "val", "train", "all")
-"""Which split of a folder is measured: the first that it has."""
+"""The split of a folder that is measured: the first of these that exists."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +41,8 @@ class Pictures:
         Pixels 0 to 255, shape (N, C, H, W).
     labels
         Class indices, shape (N,); None where the pictures have no classes.
-    classes
-        Class names; empty where there are none.
-    info
-        Which images these are.
     on_black
-        Whether the pictures lie on black (digits), so that no frame appears when they shrink.
+        Whether the background is black (digits), so that no frame appears when the pictures shrink.
     scaled
         Whether each picture was rescaled by a random factor already.
     order
@@ -66,7 +62,7 @@ class Pictures:
 
 
 def open_pictures(path: Path, *, input_shape: Shape | None = None, images: int = 1000) -> Pictures:
-    """Open pictures to measure on; no more of them are read than asked for.
+    """Open pictures to measure on; no more of them are read than requested.
 
     Parameters
     ----------
@@ -78,12 +74,12 @@ def open_pictures(path: Path, *, input_shape: Shape | None = None, images: int =
         resampled with Pillow's antialiased cubic filter, grey is repeated, colour becomes luminance. Default: as they
         are; pictures of a folder must then be of one size.
     images : int
-        How many. Pictures that lie class by class are taken in a stratified order of fixed seed, others from the first.
+        How many. Pictures stored class by class are taken in a stratified order of fixed seed, others from the first.
 
     Raises
     ------
     InputError
-        When there is no such directory, it holds no picture, one is damaged, or sizes differ and none is asked for.
+        When there is no such directory, it holds no picture, one is damaged, or sizes differ without ``input_shape``.
     """
     if images < 1:
         raise InputError(f"--images {images}: at least 1 is needed")
@@ -104,11 +100,11 @@ def stratified_order(labels: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
     The k-th of the n_c shuffled pictures of class c comes at (k + u)/n_c of the way, u uniform, one per class.
     """
     generator = np.random.default_rng(ORDER_SEED)
-    places = np.empty(len(labels))
+    positions = np.empty(len(labels))
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        places[members] = (np.arange(len(members)) + generator.uniform()) / len(members)
-    return np.argsort(places, kind="stable").astype(np.int64)
+        positions[members] = (np.arange(len(members)) + generator.uniform()) / len(members)
+    return np.argsort(positions, kind="stable").astype(np.int64)
 
 
 def _from_dataset(path: Path, shape: Shape | None, images: int) -> Pictures:
@@ -157,7 +153,7 @@ def _from_folder(path: Path, shape: Shape | None, images: int) -> Pictures:
         )
     chosen = [found[k] for k in order[:images]]
     arrays, info = _read(root, [file for file, _ in chosen], shape)
-    said = SHUFFLED if classes else f"shuffled, seed {ORDER_SEED}"
+    shuffled = SHUFFLED if classes else f"shuffled, seed {ORDER_SEED}"
     return Pictures(
         images=_stacked(arrays),
         labels=torch.tensor([label for _, label in chosen]) if classes else None,
@@ -165,13 +161,13 @@ def _from_folder(path: Path, shape: Shape | None, images: int) -> Pictures:
         info=DataInfo(name=path.resolve().name, realisation=0, path=str(path), **info),
         on_black=False,
         scaled=False,
-        order=said if split == "all" else f"{said}, of {root.name}",
+        order=shuffled if split == "all" else f"{shuffled}, of {root.name}",
         remarks=tuple(remarks),
     )
 
 
 def _split_remarks(split: PartName, root: Path) -> list[str]:
-    """Say where a folder without a test split is measured on another."""
+    """Report that a folder without a test split is measured on another."""
     if split == "val":
         return [f"{root.parent} has no test split: measured on {root.name}"]
     if split == "train":
@@ -203,7 +199,7 @@ def _read(root: Path, files: Sequence[Path], shape: Shape | None) -> tuple[list[
 
 
 def _shaped(image: Image.Image, shape: Shape | None) -> np.ndarray:
-    """Return a picture as (H, W) or (H, W, 3), brought to a shape where one is asked for."""
+    """Return a picture as (H, W) or (H, W, 3), resampled to a shape where one is given."""
     if shape is not None:
         channels, height, width = shape
         image = image.convert("L" if channels == 1 else "RGB")

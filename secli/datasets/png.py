@@ -11,10 +11,7 @@ from PIL import Image
 
 def png_files(images: UInt8[np.ndarray, "n h w *c"]) -> list[bytes]:
     """Return each picture, grey or RGB, as a PNG file that is compressed for speed."""
-    return [_png(image) for image in images]
-
-
-def _png(image: UInt8[np.ndarray, "h w *c"]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format="PNG", compress_level=1)
-    return file.getvalue()
+    files = [io.BytesIO() for _ in images]
+    for image, file in zip(images, files, strict=True):
+        Image.fromarray(image).save(file, format="PNG", compress_level=1)
+    return [file.getvalue() for file in files]

@@ -23,13 +23,7 @@ DPI = 200
 
 
 def check_preview_path(path: Path) -> None:
-    """Refuse a figure's path whose format cannot be written.
-
-    Raises
-    ------
-    InputError
-        When the suffix is not one of .png, .pdf, .svg, or the path is a directory.
-    """
+    """Refuse a figure's path whose format cannot be written, or that is a directory."""
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--preview {path}: the figure's name must end in {', '.join(FORMATS)}")
     if path.is_dir():
@@ -37,24 +31,15 @@ def check_preview_path(path: Path) -> None:
 
 
 def write_preview(dataset: ScaleDataset, path: Path) -> None:
-    """Draw a dataset as its protocol says, and write the figure atomically.
-
-    Raises
-    ------
-    InputError
-        When the path cannot be a figure.
-    """
+    """Draw a dataset by its protocol's function, and write the figure atomically; InputError on a bad path."""
     check_preview_path(path)
     module, _, function = DATASETS[dataset.manifest.protocol].preview.partition(":")
     draw: Callable[[ScaleDataset], Any] = getattr(importlib.import_module(module), function)
     figure = draw(dataset)
+    # without a date the same data give the same file
+    undated = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}[path.suffix.lower()]
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format=path.suffix[1:].lower(), metadata=_undated(path))
-
-
-def _undated(path: Path) -> dict[str, None]:
-    # the same data give the same file
-    return {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}[path.suffix.lower()]
+        figure.savefig(temporary, dpi=DPI, format=path.suffix[1:].lower(), metadata=undated)
 
 
 def samples_by_factor(dataset: ScaleDataset) -> Any:
@@ -73,7 +58,8 @@ def samples_by_factor(dataset: ScaleDataset) -> Any:
             axes[row][column].set_title(f"s = {split.factors[index]:.2f}", fontsize=6, pad=2)
     shown = f", {len(labels)} of {len(dataset.classes)} classes" if len(labels) < len(dataset.classes) else ""
     height, width = dataset.image_size
-    _title(figure, f"{dataset.name} r{dataset.realisation}, {name} split, {width}×{height} px{shown}")
+    title = f"{dataset.name} r{dataset.realisation}, {name} split, {width}×{height} px{shown}"
+    figure.suptitle(title, fontsize=9)
     return figure
 
 
@@ -98,7 +84,8 @@ def augmentation_stages(dataset: ScaleDataset) -> Any:
     for row, index in enumerate(rows):
         label = _short(dataset.classes[split.labels[index]])
         axes[row][0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
-    _title(figure, f"{dataset.name} r{dataset.realisation}: stages of the augmentation, before normalisation")
+    title = f"{dataset.name} r{dataset.realisation}: stages of the augmentation, before normalisation"
+    figure.suptitle(title, fontsize=9)
     return figure
 
 
@@ -106,8 +93,8 @@ def _spread(split: Split, label: int) -> np.ndarray:
     """Return up to eight images of a class whose factors spread evenly over the class's range."""
     members = np.flatnonzero(split.labels == label)
     ordered = members[np.argsort(split.factors[members], kind="stable")]
-    places = np.linspace(0, len(ordered) - 1, min(COLUMNS, len(ordered))).round().astype(int)
-    chosen: np.ndarray = ordered[places]
+    ranks = np.linspace(0, len(ordered) - 1, min(COLUMNS, len(ordered))).round().astype(int)
+    chosen: np.ndarray = ordered[ranks]
     return chosen
 
 
@@ -129,10 +116,6 @@ def _grid(rows: int, columns: int, size: tuple[int, int], inches: float = CELL_I
 def _show(axis: Any, image: np.ndarray) -> None:
     limit = 255 if image.dtype == np.uint8 else 1
     axis.imshow(image, cmap="gray", vmin=0, vmax=limit, interpolation="nearest")
-
-
-def _title(figure: Any, text: str) -> None:
-    figure.suptitle(text, fontsize=9)
 
 
 def _short(name: str, length: int = 14) -> str:

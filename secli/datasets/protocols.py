@@ -1,4 +1,4 @@
-"""The dataset protocols: one line each; what a protocol needs beyond these fields is one file of its own."""
+"""The dataset protocols: one entry each; what a protocol needs beyond these fields is one file of its own."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Factors = tuple[float, float]
 
 @dataclass(frozen=True)
 class Parameters:
-    """What of a protocol can be chosen.
+    """The parameters of a protocol that can be chosen.
 
     A parameter that is added later has a default. Where it has that value, it is neither written nor hashed, so that
-    datasets of before keep their folders and are read as they are.
+    older datasets keep their folders and are read as they are.
 
     Attributes
     ----------
     factors
         Lowest and highest scale factor, drawn uniformly; None: the images are untouched.
     sizes
-        Images in train, val and test; None: taken from the source's own parts, or 60, 10 and 30 % of it.
+        Images in train, val and test; None: those of the source's own parts, or 60, 10 and 30 % of it.
     image_size
         Side in pixels to which the source's pictures are brought; None: they are taken as they are.
     """
@@ -37,17 +37,15 @@ class Parameters:
     def as_dict(self) -> dict[str, Any]:
         """Return them as JSON has them."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        kept = {
-            each.name for each in fields(self) if each.default is MISSING or values[each.name] != each.default
-        }
+        defaults = {each.name: each.default for each in fields(self)}
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
-            if name in kept
+            if value != defaults[name]  # MISSING differs from every value
         }
 
     def written_as(self, parameters: Mapping[str, Any]) -> bool:
-        """Say whether a manifest's parameters are these; what it leaves out has its default."""
+        """Return whether a manifest's parameters are these; what it leaves out has its default."""
         defaults = {each.name: each.default for each in fields(self) if each.default is not MISSING}
         return {**defaults, **parameters} == {**defaults, **self.as_dict()}
 
@@ -59,11 +57,9 @@ class DatasetSpec:
     Attributes
     ----------
     name
-        Registry name, and the folder of the standard set.
+        Registry name, and the folder of the standard dataset.
     source
         Registry name of the source.
-    summary
-        What it is, in one line.
     paper
         Who published the recipe.
     factors, sizes, image_size
@@ -76,9 +72,9 @@ class DatasetSpec:
     preview
         ``"module:function"`` that draws a figure of a dataset.
     on_black
-        Whether the pictures lie on black, so that no frame appears when they shrink; photographs do not.
+        Whether the background is black, so that no frame appears when the pictures shrink; photographs have none.
     transform
-        What is done to each picture, where ``factors`` says the range of its number (``secli.datasets.transforms``).
+        What is done to each picture by a number from the range ``factors`` (``secli.datasets.transforms``).
     """
 
     name: str
@@ -102,7 +98,7 @@ class DatasetSpec:
     def parameters(
         self, factors: Factors | None = None, sizes: Sizes | None = None, image_size: int | None = None
     ) -> Parameters:
-        """Return the standard parameters with the user's in their place.
+        """Return the standard parameters with the user's instead where given.
 
         Raises
         ------
@@ -120,12 +116,7 @@ class DatasetSpec:
     def folder(self, parameters: Parameters, source_digest: str | None = None) -> str:
         """Return the dataset's folder name: the protocol's own, or one with a hash of what differs.
 
-        Parameters
-        ----------
-        parameters : Parameters
-            The parameters, resolved.
-        source_digest : str, optional
-            Digest of a source that is not the same for everyone.
+        ``source_digest`` is that of a source that is not the same for everyone.
         """
         if parameters == self.standard and source_digest is None:
             return self.name

@@ -38,5 +38,5 @@ def first_difference(
 
 
 def is_standard(spec: DatasetSpec, dataset: ScaleDataset) -> bool:
-    """Say whether a dataset on disk was made with the protocol's standard parameters."""
+    """Return whether a dataset on disk was made with the protocol's standard parameters."""
     return dataset.name == spec.name and spec.standard.written_as(dataset.manifest.parameters)

@@ -7,7 +7,7 @@ from jaxtyping import Float64, UInt8
 from PIL import Image
 
 
-def rescale(
+def rescale_as_published(
     images: UInt8[np.ndarray, "n h w *c"], factors: Float64[np.ndarray, "n"]
 ) -> UInt8[np.ndarray, "n h w *c"]:
     """Shrink or enlarge each picture on an unchanged canvas, black beyond its edges.
@@ -17,18 +17,6 @@ def rescale(
     pixel beyond the true centre, as published (Sosnovik, Szmaja, Smeulders, ICLR 2020, after torchvision's
     affine transform of its time). The coefficients are computed in the order of the published code, because
     the last bit of a double can turn a pixel.
-
-    Parameters
-    ----------
-    images : uint8 array
-        Shape (N, H, W) or (N, H, W, 3).
-    factors : float64 array
-        Scale factors s > 0, shape (N,).
-
-    Returns
-    -------
-    uint8 array
-        Of the images' shape.
     """
     height, width = images.shape[1:3]
     mode = "RGB" if images.ndim == 4 else "L"

@@ -25,15 +25,7 @@ DRAWN: tuple[SplitName, ...] = ("val", "test")
 
 @dataclass(frozen=True, eq=False)
 class SplitPlan:
-    """One split before it is rendered.
-
-    Attributes
-    ----------
-    indices
-        Which pictures of the source, in the order of the split.
-    factors
-        The scale factor s of each.
-    """
+    """One split before it is made: which pictures of the source, in order, and the scale factor of each."""
 
     indices: Int64[np.ndarray, "n"]
     factors: Float64[np.ndarray, "n"]
@@ -48,15 +40,6 @@ def plan(
     with the realisation's number: two stratified splits of scikit-learn take from the first (train and
     validation against test, then train against validation); per image two numbers are taken from the second,
     an angle U[0, 0] and the factor U[low, high]. The caller's generators are left alone.
-
-    Parameters
-    ----------
-    spec, parameters
-        The protocol.
-    raw : RawImages
-        The source.
-    realisation : int
-        Realisation r, the seed of both generators.
 
     Raises
     ------
@@ -103,7 +86,7 @@ def default_sizes(raw: RawImages) -> Sizes:
 
 
 def drawn_remarks(spec: DatasetSpec, parameters: Parameters, raw: RawImages) -> list[str]:
-    """Say which splits a source lacks, and how many images are drawn from its training part for them."""
+    """Report which splits a source lacks, and how many images are drawn from its training part for them."""
     if not spec.official or raw.part("train") is None:
         return []
     sizes = dict(zip(SPLITS, parameters.sizes or default_sizes(raw), strict=True))
@@ -134,15 +117,15 @@ def _official(raw: RawImages, sizes: Sizes, generator: np.random.RandomState) ->
     lacking = [name for name in DRAWN if not len(parts[name])]
     if lacking == list(DRAWN):
         return _split_anew(raw, parts["train"], sizes, generator)
-    wanted = dict(zip(SPLITS, sizes, strict=True))
+    requested = dict(zip(SPLITS, sizes, strict=True))
     found = {name: parts[name][:0] for name in SPLITS}
     for name in ("test", "val"):
-        if len(parts[name]) and wanted[name]:
-            found[name], _ = _stratified(raw, parts[name], wanted[name], 0, generator, name, "")
-    # at most one split is drawn beside the training images
-    drawn, count = (lacking[0], wanted[lacking[0]]) if lacking else ("", 0)
+        if len(parts[name]) and requested[name]:
+            found[name], _ = _stratified(raw, parts[name], requested[name], 0, generator, name, "")
+    # at most one split is drawn together with the training images
+    drawn, count = (lacking[0], requested[lacking[0]]) if lacking else ("", 0)
     found["train"], rest = _stratified(
-        raw, parts["train"], wanted["train"], count, generator, "train", drawn if count else ""
+        raw, parts["train"], requested["train"], count, generator, "train", drawn if count else ""
     )
     return {**found, **dict.fromkeys(lacking, rest)}
 
@@ -181,7 +164,7 @@ def _stratified(
 
     rest = len(pool) - first
     if second == 0 and rest < len(present):
-        # scikit-learn wants one image of each class in what is left out, too
+        # scikit-learn needs one image of each class in what is left out, too
         raise InputError(
             f"--sizes: {first} of {len(pool)} images for {names}: leave none out, or one of each class"
         )

@@ -1,4 +1,4 @@
-"""The augmentation that belongs to the STL-10 protocol: pad, crop, flip, cut out.
+"""The augmentation of the STL-10 protocol: pad, crop, flip, cut out.
 
 Pixels are in [0, 1]; the normalisation, published between the flip and the cutout, is inside the model, so the
 cutout's "zero after normalisation" is the mean colour here.
@@ -52,7 +52,7 @@ def draw(count: int, size: tuple[int, int], generator: torch.Generator) -> Draws
 
 
 def pad(images: Float[Tensor, "n 3 h w"], fill: Pad = "black") -> Float[Tensor, "n 3 h2 w2"]:
-    """Surround the pictures with 12 pixels: black, as published, or the mean colour, as the reproduction has it."""
+    """Surround the pictures with 12 pixels: black, as published, or the mean colour, as in the reproduction."""
     padded = torch.nn.functional.pad(images, [PADDING] * 4)
     if fill == "mean":
         frame = torch.nn.functional.pad(torch.zeros_like(images[:1, :1]), [PADDING] * 4, value=1.0)
@@ -91,17 +91,7 @@ def cutout(images: Float[Tensor, "n 3 h w"], centres: Int64[Tensor, "n 2"]) -> F
 def stages(
     images: Float[Tensor, "n 3 h w"], draws: Draws, fill: Pad = "black"
 ) -> dict[str, Float[Tensor, "n 3 _ _"]]:
-    """Return the pictures after each step: original, padded, cropped, flipped, cut out.
-
-    Parameters
-    ----------
-    images : Tensor
-        Pixels in [0, 1], shape (N, 3, H, W).
-    draws : Draws
-        The random numbers, on the images' device.
-    fill : {"black", "mean"}
-        What the padding is filled with.
-    """
+    """Return the pictures after each step: original, padded, cropped, flipped, cut out."""
     padded = pad(images, fill)
     cropped = crop(padded, draws.offsets)
     flipped = flip(cropped, draws.flips)

@@ -37,9 +37,9 @@ class Split:
     images
         Pixels 0 to 255, shape (N, H, W) for grey images, (N, H, W, C) for colour; N may be 0.
     labels
-        Class indices, shape (N,).
+        Class indices.
     factors
-        The scale factor s that was applied to each image (1 where the images are untouched), shape (N,).
+        The scale factor s of each image, 1 where the images are untouched.
     """
 
     images: UInt8[np.ndarray, "n h w *c"]
@@ -56,14 +56,10 @@ class ScaleDataset:
 
     Attributes
     ----------
-    path
-        The directory, as given.
     name
         Dataset name, with its parameters' hash where they are not the standard ones.
     realisation
-        Realisation r: the seed of the split and of the factors.
-    classes
-        Class names; a label is an index into them.
+        r: the seed of the split and of the factors.
     channels
         1 for grey images, 3 for colour.
     image_size
@@ -74,8 +70,6 @@ class ScaleDataset:
         Whether the source was lossy (JPEG), so not the canonical images.
     scaled
         Whether each image was rescaled by a random factor.
-    manifest
-        All that ``manifest.json`` says.
     """
 
     path: Path
@@ -120,7 +114,7 @@ class ScaleDataset:
         return Split(**arrays)
 
     def info(self) -> DataInfo:
-        """Return what a record says about these images."""
+        """Return the entry of these images in a record."""
         return DataInfo(
             name=self.name,
             realisation=self.realisation,
@@ -136,11 +130,6 @@ class ScaleDataset:
 
 def open_dataset(path: Path) -> ScaleDataset:
     """Open a dataset directory and verify the sha256 of every file against its manifest.
-
-    Parameters
-    ----------
-    path : Path
-        A directory ``<out>/<dataset>/r<k>`` that ``secli make-data`` wrote.
 
     Raises
     ------
@@ -174,19 +163,12 @@ def open_dataset(path: Path) -> ScaleDataset:
 def write_dataset(path: Path, splits: Mapping[SplitName, Split], description: Mapping[str, Any]) -> Manifest:
     """Write a dataset directory atomically: it appears under its name only when it is whole.
 
-    Parameters
-    ----------
-    path : Path
-        Where the directory shall stand; it must not exist.
-    splits : mapping
-        All three splits; one may hold no image.
-    description : mapping
-        The fields of the manifest that the splits do not tell.
+    ``description`` holds the fields of the manifest that do not follow from the splits; a split may be empty.
 
     Raises
     ------
     InputError
-        When ``path`` already stands.
+        When ``path`` exists.
     """
     needs = sum(getattr(splits[name], array).nbytes for name in SPLITS for array in ARRAYS)
     with atomic_directory(path, needs) as temporary:
@@ -204,7 +186,9 @@ def write_dataset(path: Path, splits: Mapping[SplitName, Split], description: Ma
 
 
 class _Plain:
-    """A file of which numpy knows ``write`` alone: into a true one it writes past Python, and tells no reason."""
+    """A file of which numpy sees only ``write``: into a real one it writes past Python, and its errors give
+    no reason.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.write = file.write

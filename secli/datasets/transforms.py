@@ -1,6 +1,6 @@
-"""What a protocol does to each picture, by a number drawn for it: a line each, with the function that does it.
+"""What a protocol does to each picture, by a number drawn for it and stored in ``-factors.npy``.
 
-The number lands in ``-factors.npy``. A new transform is one file with its function, and its line here.
+A new transform is one file with its function, and its entry here.
 """
 
 from __future__ import annotations
@@ -23,10 +23,6 @@ class Transform:
 
     Attributes
     ----------
-    name
-        As a protocol names it.
-    summary
-        What it does, in one line.
     draw
         From Python's generator, seeded with the realisation, and the protocol's range to the number of one picture.
     function
@@ -59,7 +55,7 @@ TRANSFORMS: Registry[Transform] = Registry(
             "scale",
             "rescaled on its canvas by a factor U[low, high], as published",
             _published,
-            "secli.datasets.published_rescaling:rescale",
+            "secli.datasets.published_rescaling:rescale_as_published",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A worker process: does the tasks that arrive on stdin until its parent closes it or is gone."""
+"""A worker process: does the tasks that arrive on stdin until its parent closes it or exits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secli.datasets.png import png_files
 from secli.datasets.transforms import apply
 
 TASKS: Mapping[str, Callable[..., Any]] = {"transform": apply, "png": png_files}
-"""What a worker can do, by the name that its parent calls it."""
+"""A worker's tasks by name."""
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
@@ -31,7 +31,6 @@ def main() -> None:
     """Serve on stdin and stdout; an interrupt is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(
-        sys.stderr.fileno(), sys.stdout.fileno()
-    )  # whatever a library prints must not mix with the answers
+    # whatever a library prints must not mix with the answers
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     serve(sys.stdin.buffer, answers)

@@ -18,27 +18,21 @@ sys.path += [path for path in sys.argv[2:] if path not in sys.path]
 sys.argv[:] = [module]
 __import__(module, fromlist=["main"]).main()
 """
-"""What a worker runs first. Python puts the working directory before all else (-P, which would not, is of 3.11): a file
-``json.py`` that lies there would be imported in place of Python's own. PYTHONPATH stays in force."""
+"""What a worker runs first. Python puts the working directory first on the path (-P, which would not, is of 3.11): a
+file ``json.py`` there would be imported instead of Python's own. PYTHONPATH stays in force."""
 
 
 def worker_command(module: str, paths: Sequence[str] = (), start: str = START) -> list[str]:
     """Return the command that runs ``main()`` of a module of this package in a new interpreter.
 
-    Parameters
-    ----------
-    module : str
-        The module.
-    paths : sequence of str
-        Directories to import from after the interpreter's own; that of this package is always the last of them.
-    start : str
-        The code that runs first.
+    ``paths`` are directories to import from after the interpreter's own, this package's being the last of them;
+    ``start`` is the code that runs first.
     """
     return [sys.executable, "-c", start, module, *paths, package_home()]
 
 
 def package_home() -> str:
-    """Return the directory that this package lies in; it need not be installed."""
+    """Return the directory that contains this package, which need not be installed."""
     return str(Path(next(iter(secli.__path__))).resolve().parent)
 
 

@@ -30,7 +30,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @runtime_checkable
 class Batch(Protocol[T_co]):
-    """A batch of images that are worked on."""
+    """A batch of images in work."""
 
     def result(self) -> T_co:
         """Wait for the result and return it."""
@@ -53,11 +53,11 @@ class Workers:
         self._end_with_us = at_end(self._kill)
 
     def transform(self, function: str, images: np.ndarray, numbers: np.ndarray) -> Batch[np.ndarray]:
-        """Hand a batch to the next idle worker, to be changed by the function of a transform."""
+        """Submit a batch to the next idle worker, to be changed by the function of a transform."""
         return self._threads.submit(self._ask, "transform", function, images, numbers)
 
     def png(self, images: np.ndarray) -> Batch[list[bytes]]:
-        """Hand a batch to the next idle worker, to be encoded."""
+        """Submit a batch to the next idle worker, to be encoded."""
         return self._threads.submit(self._ask, "png", images)
 
     def _ask(self, task: str, *arguments: object) -> Any:
@@ -91,20 +91,20 @@ class Workers:
 
 
 class InProcess:
-    """The same face without processes, for little work."""
+    """The same interface without processes, for little work."""
 
     def transform(self, function: str, images: np.ndarray, numbers: np.ndarray) -> Batch[np.ndarray]:
-        """Keep a batch until its result is asked for."""
+        """Return a batch that is changed when its result is read."""
         return Later("transform", (function, images, numbers))
 
     def png(self, images: np.ndarray) -> Batch[list[bytes]]:
-        """Keep a batch until its result is asked for."""
+        """Return a batch that is encoded when its result is read."""
         return Later("png", (images,))
 
 
 @dataclass(frozen=True, eq=False)
 class Later:
-    """A batch that is worked on when its result is asked for."""
+    """A batch that is worked on when its result is read."""
 
     task: str
     arguments: tuple[object, ...]
@@ -116,7 +116,7 @@ class Later:
 
 @contextmanager
 def workers(count: int) -> Iterator[Workers | InProcess]:
-    """Give ``count`` workers, and end them in every case; one is this process itself."""
+    """Yield ``count`` workers, and end them in every case; one is this process itself."""
     if count < 2:
         yield InProcess()
         return

@@ -1,4 +1,4 @@
-"""How far from the edges a tap is compared: a photograph shrunk on its canvas gets a frame that is no picture."""
+"""The distance from the edges at which a tap is compared: a photograph shrunk on its canvas gets a frame."""
 
 from __future__ import annotations
 
@@ -25,18 +25,10 @@ def ring(images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]) -> Float64
     return mean / 255 if images.dtype == torch.uint8 else mean
 
 
-def stand_on_black(images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]) -> bool:
-    """Tell whether pictures fade to black at their edges, so that shrinking them adds no frame.
+def fade_to_black(images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]) -> bool:
+    """Return whether pictures are black at their edges (mean of the outermost ring of pixels below 4/255).
 
-    Parameters
-    ----------
-    images : tensor (N, C, H, W)
-        Pixels, float in [0, 1] or uint8.
-
-    Returns
-    -------
-    bool
-        True when the outermost ring of pixels has a mean below 4/255.
+    Shrinking them then adds no frame.
     """
     return float(ring(images).mean()) < DARK
 
@@ -44,21 +36,10 @@ def stand_on_black(images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]) 
 def borders(
     model: Model, taps: Iterable[str], shape: tuple[int, int, int], border: float | None, on_black: bool
 ) -> dict[str, float]:
-    """Return for each tap how many pixels along the edges are left out.
+    """Return for each tap the pixels left out along the edges, for a network in eval mode on its device.
 
-    Parameters
-    ----------
-    model : Model
-        The network, on its device, in eval mode.
-    taps : iterable of str
-        Taps.
-    shape : (C, H, W)
-        Of one image.
-    border : float, optional
-        As asked for; None: 0 for pictures on black, for others the receptive-field radius of each tap (which is
-        probed, so the network must be a module).
-    on_black : bool
-        Whether the pictures fade to black at their edges.
+    They are ``border``, if given; else 0 for pictures on black, and for others the receptive-field radius of the tap
+    (which is probed, so the network must be a module). ``shape`` is (C, H, W) of one image.
     """
     names = list(taps)
     if border is not None or on_black or not isinstance(model, nn.Module):
@@ -68,7 +49,7 @@ def borders(
 
 
 def _probed(model: nn.Module, shape: tuple[int, int, int], taps: list[str]) -> dict[str, Geometry]:
-    """Return the geometry of taps; a foreign network keeps what was probed as long as its weights stay the same."""
+    """Return the geometry of taps; a foreign network keeps it as long as its weights stay the same."""
     if not isinstance(model, ExternalModel):
         return probe(model, shape, taps)
     state = shape, fingerprint(model)

@@ -1,4 +1,4 @@
-"""One tap at one factor: images come in batch by batch, rows of the record come out."""
+"""The error of one tap at one factor: batches of images are added, rows of the record returned."""
 
 from __future__ import annotations
 
@@ -19,29 +19,22 @@ from secli.models.contract import Features
 from secli.records.schema import CurveRow
 
 SMALLEST_PLANE = 4
-"""A shrunk map of fewer cells has no scale that could be compared."""
+"""A shrunk map of fewer cells has no comparable scale."""
 FLOORED = 200
-"""Images after which the floor is known well enough: it is a property of the grid, and costs as much as Δ."""
+"""Images of the floor, at most: it is a property of the grid, and costs as much as Δ."""
 SMALLEST_SHARE = 0.1
 """When a smaller share of the cells is compared, the value is null."""
 
 
 class ErrorSample:
-    """The error of one part of a tap, image by image.
-
-    Parameters
-    ----------
-    metric : str
-        Which error.
-    """
+    """The error of one part of a tap, image by image, in one metric."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
         self.errors: list[Float64[Tensor, "n"]] = []
         self.floors: list[Float64[Tensor, "n"]] = []
         self.shares = Shares()
-        self.dead = 0
-        self.broken = 0
+        self.dead = self.broken = 0
 
     def add(
         self,
@@ -58,16 +51,16 @@ class ErrorSample:
         raw : sequence of tensors
             Φ(f), for the size of rounding errors.
         acted : Acted
-            L_sΦ(f), its background taken away.
+            L_sΦ(f), its background subtracted.
         actual : sequence of tensors
-            Φ(L_s f) likewise.
+            Φ(L_s f), likewise.
         halves : sequence of tensors
-            L_√s L_√s Φ(f) likewise, of the first images of the batch, compared over the cells that the whole step
-            knows; None once the floor is known.
+            L_√s L_√s Φ(f), likewise, of the first images of the batch, compared over the known cells of the whole
+            step; None once the floor is known.
         size : tensor (n,), optional
             ‖Φ(f)‖², where it is known already.
         """
-        if self.shares.add(compared_share(acted), len(raw[0])) == 0:
+        if self.shares.add(known_share(acted.features, acted.masks), len(raw[0])) == 0:
             return
         comparison = compare(acted, actual, self.metric)
         if size is None:
@@ -92,7 +85,7 @@ class ErrorSample:
         return joined(self.errors)
 
     def reason(self, images: int, border: float) -> str | None:
-        """Say why there is no value of so many images, with so many pixels left out at the edges, if so."""
+        """Return why there is no value of so many images, with so many pixels left out at the edges, if so."""
         share = self.share
         if share is not None and share < SMALLEST_SHARE:
             hint = f" with a border of {border:.3g} px (--border chooses another)" if border else ""
@@ -105,22 +98,9 @@ class ErrorSample:
 
 
 class TapError:
-    """The error of one tap at one factor.
+    """The error of one tap at one factor, with ``per`` also of each level or channel.
 
-    Parameters
-    ----------
-    field : Field
-        How L_s acts at the tap.
-    factor : float
-        Scale factor s.
-    metric : str
-        Which error.
-    per : sequence of str
-        ``level``, ``channel``: also each of them by itself.
-    smallest_plane : float
-        Cells that the picture must cover.
-    floor : bool
-        Whether the floor is measured too.
+    The picture must cover ``smallest_plane`` cells; with ``floor`` the floor is measured, too.
     """
 
     def __init__(
@@ -142,7 +122,7 @@ class TapError:
         self.acted: Acted | None = None  # of the last batch: levels and lattice are the same for all
         self.border = 0.0
         self.small: list[int] = []  # levels of a pyramid that hold too few cells
-        self.unfloored = FLOORED if floor else 0  # images that the floor still waits for
+        self.unfloored = FLOORED if floor else 0  # images that the floor still needs
         self.readings: dict[Selection, ErrorSample] = {ALL: ErrorSample(metric)}
 
     def add(
@@ -159,13 +139,9 @@ class TapError:
         Parameters
         ----------
         raw, answer : tensor or list
-            Φ(f) and Φ(L_s f): what they show of the cells that can be compared, and of the size of rounding errors.
-        base : tensor or list
-            Φ(f) with its background taken away.
-        actual : tensor or list
-            Φ(L_s f) likewise.
-        canvas : Canvas
-            The pictures.
+            Φ(f) and Φ(L_s f), which determine the comparable cells and the size of rounding errors.
+        base, actual : tensor or list
+            Φ(f) and Φ(L_s f), their background subtracted.
         size : tensor (n,), optional
             ‖Φ(f)‖², where it is known already: it is the same at every factor.
         """
@@ -200,14 +176,9 @@ class TapError:
             reading = self.readings.setdefault(selection, ErrorSample(self.metric))
             if selection == ALL:
                 reading.add(raws, acted, actuals, halves, size)
-            else:
-                parts = (
-                    selection.of(raws),
-                    selection.acted(acted),
-                    selection.of(actuals),
-                    (None if halves is None else selection.of(halves)),
-                )
-                reading.add(*parts)
+                continue
+            own_halves = None if halves is None else selection.of(halves)
+            reading.add(selection.of(raws), selection.acted(acted), selection.of(actuals), own_halves)
 
     def rows(self, tap: str, images: int) -> list[CurveRow]:
         """Return the rows of the record: means with their intervals, or null with the reason."""
@@ -259,7 +230,7 @@ class Shares:
         self._shares: list[tuple[float, int]] = []
 
     def add(self, share: float | Float64[Tensor, "n"], images: int) -> float:
-        """Take a batch of so many images, whose share is one or one each; return their mean."""
+        """Add a batch of so many images, with one share or one each; return their mean."""
         parts = [(share, images)] if isinstance(share, float) else [(one, 1) for one in share.tolist()]
         self._shares += parts
         return sum(one * count for one, count in parts) / images
@@ -278,15 +249,10 @@ def joined(parts: Sequence[Float64[Tensor, "_"]]) -> Float64[Tensor, "n"]:
     return torch.cat(list(parts)) if parts else torch.empty(0, dtype=torch.float64)
 
 
-def compared_share(acted: Acted) -> float | Float64[Tensor, "n"]:
-    """Return the share of the tap's cells that are compared, 0 to 1: one, or one per image where they differ."""
-    return known_share(acted.features, acted.masks)
-
-
 def known_share(
     features: Sequence[Tensor], masks: Sequence[Bool[Tensor, "..."] | None]
 ) -> float | Float64[Tensor, "n"]:
-    """Return the share of cells that masks keep, over all levels and channels."""
+    """Return the share of cells that masks keep, over all levels and channels: one, or one per image if they differ."""
     sizes = [tensor[0].numel() for tensor in features]
     kept = [
         torch.ones(1, dtype=torch.float64) if mask is None else mask.double().flatten(1).mean(1).cpu()
@@ -304,6 +270,6 @@ def squared_size(features: Sequence[Tensor]) -> Float64[Tensor, "n"]:
 
 
 def first_images(acted: Acted, count: int) -> Acted:
-    """Return L_s of the first images of a batch; a mask that holds for all images stays."""
+    """Return L_s of the first images of a batch; a mask for all images stays."""
     masks = [mask if mask is None or len(mask) == 1 else mask[:count] for mask in acted.masks]
     return acted._replace(features=[tensor[:count] for tensor in acted.features], masks=masks)

@@ -1,9 +1,9 @@
-"""Networks to hold a curve against: identity, pointwise, the same network untrained, a plain CNN of its size.
+"""Control networks of a curve: identity, pointwise, the same network untrained, a plain CNN of its size.
 
-What stands beside what: ``identity`` and ``pointwise`` have one tap, named as they are, which is a floor for
-every panel of a plot. ``untrained`` has the taps of the network itself, panel by panel. ``plain cnn`` has
-``conv1``, ``block1``, ``block2``, ``conv3``, ``block3`` and ``logits``, as the ``mnist_*`` networks do: panels of
-the same name correspond, and in other networks its taps have panels of their own.
+``identity`` and ``pointwise`` have one tap of that name, which is a floor for every panel of a plot. ``untrained`` has
+the taps of the network itself, panel by panel. ``plain cnn`` has ``conv1``, ``block1``, ``block2``, ``conv3``,
+``block3`` and ``logits``, like the ``mnist_*`` networks: panels of the same name correspond, and in other networks its
+taps have panels of their own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.cell_error import TapError, squared_size
 from secli.equivariance.evaluation_mode import full_precision
 from secli.errors import InputError, SecliError, one_line
-from secli.external.foreign_code import where
+from secli.external.foreign_code import source_line
 from secli.external.hooked_model import ExternalModel, code_of
 from secli.external.targets import load_target
 from secli.layers.pooling import BatchNorm
@@ -46,22 +46,12 @@ class Pointwise(nn.Module):
     """A random 1×1 convolution and ReLU: exactly equivariant in the continuum, not on a grid.
 
     ``y_o(x) = max(0, Σ_c w_oc (x_c − θ_oc))``, w normal with variance 1/C and θ uniform in [0, 1], so that every
-    channel has its kink among the values of pixels (a bias drawn from elsewhere leaves most channels linear, and
-    the reading to chance). What it reads is what sampling a nonlinearity costs.
+    channel has its kink among the values of pixels (a bias drawn otherwise leaves most channels linear, and
+    the reading to chance). Its error is the cost of sampling a nonlinearity.
 
-    Parameters
-    ----------
-    channels : int
-        C.
-    width : int
-        Channels that it returns.
-    seed : int
-        Seed of its weights, the same everywhere, so that readings compare. They depend on the draw: 0.06 ± 0.02 over
-        twenty seeds at s = 0.5 on MNIST; the default is the draw nearest to their mean.
-
-    Notes
-    -----
-    Maps (N, C, …) to (N, width, …), whatever axes follow.
+    The seed of its weights is the same everywhere, so that readings compare. They depend on the draw: 0.06 ± 0.02 over
+    twenty seeds at s = 0.5 on MNIST; the default is the draw nearest to their mean. Maps (N, C, …) to (N, width, …),
+    with any further axes.
     """
 
     def __init__(self, channels: int, width: int = POINTWISE_CHANNELS, seed: int = 2) -> None:
@@ -78,16 +68,9 @@ class Pointwise(nn.Module):
 
 
 class OneTap(nn.Module):
-    """A network of one tap, on the image's own grid, and no classifier.
+    """A network of one tap, on the image's own grid, and no classifier: its logits have one column.
 
-    Its logits have one column, so that no accuracy is made of them.
-
-    Parameters
-    ----------
-    tap : str
-        Name of the tap.
-    module : Module
-        Maps (N, C, H, W) to (N, C', H, W).
+    The module maps (N, C, H, W) to (N, C', H, W).
     """
 
     def __init__(self, tap: str, module: nn.Module) -> None:
@@ -127,30 +110,23 @@ def controls(
     seed: int,
     on_missing: Callable[[str, str], None] | None = None,
 ) -> list[tuple[str, Model, ModelInfo]]:
-    """Return the controls of a network: (control, network, what a record says about it).
+    """Return the controls of a network, in eval mode: (control, network, its entry in a record).
+
+    They are ``identity``, whose error is 0 exactly; ``pointwise``; ``untrained``, the same network with fresh weights;
+    ``plain cnn``, of the same number of parameters within 5 %.
 
     Parameters
     ----------
-    model : Model
-        The network.
     name, options
-        Its registry name with all its options, or whatever a foreign network is called.
+        The network's registry name with all its options, or a foreign network's name.
     parameters : int
         Number of its learned parameters.
     image_shape : tuple of int
         (C, H, W) of the images.
-    classes : int
-        Number of classes.
     seed : int
         Seed of fresh weights.
     on_missing : callable, optional
-        Called with (control, reason) for a control that cannot be had; it is left out of the list.
-
-    Returns
-    -------
-    list of tuples
-        ``identity``, which reads 0 exactly; ``pointwise``; ``untrained``, the same network with fresh weights;
-        ``plain cnn``, of the same number of parameters within 5 %. In eval mode.
+        Called with (control, reason) for a control that cannot be built; it is left out of the list.
     """
     channels, height, width = image_shape
     found: list[tuple[str, Model, ModelInfo]] = []
@@ -184,26 +160,18 @@ def untrained(model: Model, name: str, options: Mapping[str, Any], seed: int) ->
     """Return the same network with fresh weights.
 
     A registered one is built anew, and so is one of torchvision or timm. Any other is copied, because its factory
-    may load weights; every module draws its own anew by ``reset_parameters``: torch's default draws, whatever
-    initialisation the network's own code does on top.
-
-    Parameters
-    ----------
-    model : Model
-        The network; it is left as it is.
-    name, options
-        Its registry name with its options, or whatever a foreign network is called.
-    seed : int
-        Seed of the fresh weights; the caller's random state is left as it was.
+    may load weights; every module draws its own anew by ``reset_parameters``: torch's default draws, without any
+    further initialisation by the network's own code. The caller's random state is restored.
 
     Raises
     ------
     SecliError
-        When weights belong to modules that cannot draw them anew.
+        When modules cannot draw their weights anew.
     """
     if name in MODELS:
         return build(name, options, seed)
-    if isinstance(model, ExternalModel) and _is_published(model):
+    libraries = ("torchvision:", "timm:")  # they build networks without weights
+    if isinstance(model, ExternalModel) and str(model.description.get("target", "")).startswith(libraries):
         return _rebuilt(model, seed)
     if not isinstance(model, nn.Module):
         raise SecliError(f"{name}: no torch module, so its weights cannot be drawn anew")
@@ -228,18 +196,13 @@ def untrained(model: Model, name: str, options: Mapping[str, Any], seed: int) ->
                     reset()
     except Exception as error:  # foreign code
         raise SecliError(
-            f"{name}: its weights cannot be drawn anew ({where(error)}: {one_line(error)})"
+            f"{name}: its weights cannot be drawn anew ({source_line(error)}: {one_line(error)})"
         ) from None
     return fresh
 
 
-def _is_published(model: ExternalModel) -> bool:
-    """Say whether a network comes from a library that builds it without weights."""
-    return str(model.description.get("target", "")).startswith(("torchvision:", "timm:"))
-
-
 def _rebuilt(model: ExternalModel, seed: int) -> ExternalModel:
-    """Return a foreign network with the weights that its library draws for a new one; taps and fields stay."""
+    """Return a foreign network with fresh weights of its library; taps and fields stay."""
     channels, height, width = model.description["input"]
     shape = (channels, height, width)
     drawn = load_target(model.description["target"], shape, None, offline=True, seed=seed)
@@ -250,7 +213,7 @@ def _rebuilt(model: ExternalModel, seed: int) -> ExternalModel:
 
 
 def _reset_of(module: nn.Module) -> Callable[[], None] | None:
-    """Return what draws a module's weights anew (torch's attention keeps it private), if anything does."""
+    """Return the method that draws a module's weights anew (private in torch's attention), if there is one."""
     for name in ("reset_parameters", "_reset_parameters"):
         reset: Callable[[], None] | None = getattr(module, name, None)
         if callable(reset):
@@ -267,26 +230,12 @@ def plain_cnn(
     name: str = "",
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Model, str, Mapping[str, Any]]:
-    """Return a plain CNN with as many parameters as wanted, within 5 %; its name and options.
+    """Return a plain CNN with a number of learned parameters, within 5 %; its name and options.
 
-    A registered network that takes all the options of ``mnist_cnn_28`` has its body, and where the sizes agree
-    ``mnist_cnn_28`` itself, on the same grid, is the plain CNN. For all others three 7×7 convolutions, 2w, 4w and
-    about 6w wide, as far as they come close.
-
-    Parameters
-    ----------
-    parameters : int
-        Wanted number of learned parameters.
-    channels : int
-        Channels of the images.
-    size : pair
-        Their height and width.
-    classes : int
-        Number of classes.
-    seed : int
-        Seed of its weights; the caller's random state is left as it was.
-    name, options
-        Of the network that it is compared with.
+    A registered network (``name``, ``options``) that takes all the options of ``mnist_cnn_28`` has its body, and where
+    the sizes agree ``mnist_cnn_28`` itself, on the same grid, is the plain CNN. For all others three 7×7 convolutions,
+    2w, 4w and about 6w wide, as far as they come close. ``size`` is height and width of the images; the caller's random
+    state is restored.
 
     Raises
     ------
@@ -313,12 +262,12 @@ def plain_cnn(
 
 
 def _per_channel(value: Any) -> Any:
-    """Return what a record holds as a list as the tuple that the options of a model are."""
+    """Return a list of a record as the tuple of a model's option."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def plain_widths(parameters: int, channels: int, classes: int) -> tuple[int, int, int]:
-    """Return widths of three convolutions whose network has the wanted number of parameters, within 5 %.
+    """Return widths of three convolutions whose network has a number of parameters, within 5 %.
 
     The count is quadratic in the widths, so the first one follows by a search over all that fit; the last one,
     in which the count is linear, then makes up for the rounding.
@@ -372,8 +321,8 @@ def _width_candidates(parameters: int, channels: int, classes: int) -> Iterator[
                     yield a, b, c
 
 
-def _near(size: int, wanted: int) -> bool:
-    return abs(size - wanted) <= PLAIN_TOLERANCE * wanted
+def _near(size: int, target: int) -> bool:
+    return abs(size - target) <= PLAIN_TOLERANCE * target
 
 
 def _plain(
@@ -397,7 +346,7 @@ def _plain(
     def halved(times: int) -> Plane:
         stride = 2.0**times
         cells = [side // 2**times for side in size]
-        # windows start at the first pixel, so an odd row or column is left out at the far end
+        # windows start at the first pixel, so an odd row or column is dropped at the far end
         centred = all(count * stride == side for count, side in zip(cells, size, strict=True))
         return Plane(stride=stride, origin=None if centred else (stride - 1) / 2)
 
@@ -426,28 +375,10 @@ def pointwise_readings(
     *,
     device: torch.device | str = "cpu",
 ) -> dict[float, float]:
-    """Return what the pointwise control reads on these images: below it, Δ is less than sampling a ReLU costs.
+    """Return the mean error of the pointwise control by factor: a smaller Δ is below the cost of sampling a ReLU.
 
-    Parameters
-    ----------
-    images : tensor (N, C, H, W)
-        Pixels, float in [0, 1] or uint8; the first ``settings.images`` are taken.
-    factors : sequence of float
-        Scale factors.
-    settings : MeasureSettings
-        Metric, background, number of images, batch size.
-    device : torch.device
-        Where to compute.
-
-    Returns
-    -------
-    dict
-        The mean over images by factor; a factor at which nothing could be measured is missing.
-
-    Raises
-    ------
-    InputError
-        When there are no images.
+    The first ``settings.images`` images are taken, float in [0, 1] or uint8; a factor at which nothing could be
+    measured is missing. InputError without images.
     """
     if len(images) == 0:
         raise InputError("there are no images to measure on")

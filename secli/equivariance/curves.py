@@ -16,34 +16,34 @@ from secli.action.fields import Canvas, Field
 from secli.action.images import SAMPLING_BLUR, rescale
 from secli.config import MeasureSettings
 from secli.equivariance.batching import batch_size, batches
-from secli.equivariance.borders import DARK, borders, ring, stand_on_black
+from secli.equivariance.borders import DARK, borders, fade_to_black, ring
 from secli.equivariance.cell_error import TapError, squared_size
 from secli.equivariance.controls import pointwise_readings
 from secli.equivariance.evaluation_mode import measuring
-from secli.equivariance.factors import wanted_factors
+from secli.equivariance.factors import factors_of
 from secli.equivariance.features import minus, taken, tensors
 from secli.equivariance.row_warnings import warnings
 from secli.errors import InputError, UnknownNameError
 from secli.external.batch_independence import mixing
-from secli.external.missing_taps import UNPLACED, in_order, missing_taps, tap_remarks
+from secli.external.missing_taps import UNKNOWN_FIELD, in_order, missing_taps, tap_remarks
 from secli.models.contract import Features, Model
 from secli.records.schema import AccuracyRow, CurveRow
 
 CONTROLLED = 200
-"""Images that the pointwise control is read on, for the remarks only."""
+"""Images of the pointwise control, for the remarks only."""
 REPEATED = 1e-3
-"""How far two passes over the same pictures may differ, as some devices round differently each time."""
+"""Allowed difference of two passes over the same pictures: some devices round differently each time."""
 PIECE = 2 << 20
 """Bytes of features that a CPU compares at once."""
 TRIED = 0.7
 """The factor of the pass whose memory is measured."""
 OUTPUT = "logits"
-"""The tap at which a network gives its logits."""
+"""The tap of a network's logits."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What was measured: one row per tap and factor, one accuracy row per factor; with which batch, and remarks."""
+    """A measurement: one row per tap and factor, one accuracy row per factor, the batch, and remarks."""
 
     rows: list[CurveRow]
     accuracy: list[AccuracyRow]
@@ -62,10 +62,10 @@ def measure_curves(
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Curves:
-    """Measure Δ at every wanted tap and factor, and the accuracy on the rescaled images.
+    """Measure Δ at every requested tap and factor, and the accuracy on the rescaled images.
 
     ``Δ_s(f) = ‖L_s Φ(f) − Φ(L_s f)‖² / ‖L_s Φ(f)‖²``, with Φ(·) − Φ(0) for Φ(·) unless ``background`` is none,
-    and beside it ``floor_s = ‖L_√s L_√s Φ(f) − L_s Φ(f)‖² / ‖L_s Φ(f)‖²``: what the grid alone costs.
+    and ``floor_s = ‖L_√s L_√s Φ(f) − L_s Φ(f)‖² / ‖L_s Φ(f)‖²``, the cost of the grid alone.
 
     Parameters
     ----------
@@ -80,9 +80,7 @@ def measure_curves(
     classes : int, optional
         How many classes the images have; None: at least those in ``labels``.
     on_black : bool, optional
-        Whether the pictures fade to black at their edges, so that no frame appears; None looks at the images.
-    device : torch.device
-        Where to compute.
+        Whether the pictures fade to black at their edges, so that no frame appears; None: as the images show.
     on_progress : callable, optional
         Called with (forward passes done, forward passes in all).
 
@@ -94,16 +92,16 @@ def measure_curves(
     Raises
     ------
     UnknownNameError
-        When a wanted tap is not declared.
+        When a requested tap is not declared.
     InputError
         When there are no images, or the features of a picture depend on the other pictures of its batch.
     """
     if len(images) == 0:
         raise InputError("there are no images to measure on")
     images = images[: settings.images]
-    black = stand_on_black(images) if on_black is None else on_black
-    fields = wanted_taps(model, settings.taps)
-    factors = wanted_factors(settings, fields.values())
+    black = fade_to_black(images) if on_black is None else on_black
+    fields = fields_of_taps(model, settings.taps)
+    factors = factors_of(settings, fields.values())
     if not fields:
         return _nothing(model, settings, factors, len(images))
     cells = {factor: _cells(fields, factor, settings) for factor in factors}
@@ -115,22 +113,22 @@ def measure_curves(
         first = next(batches(images[:2], 2, device, dtype))
         check_repeats(model, first)
         alone = check_neighbours(model, first, settings.batch)
-        ruler = _Ruler(model, canvases, first[:1] if settings.background == "empty" else None)
-        size = ruler.batch_size(images, fields, settings, device, dtype)
+        comparison = _Comparison(model, canvases, first[:1] if settings.background == "empty" else None)
+        size = comparison.batch_size(images, fields, settings, device, dtype)
         count_of_batches = -(-len(images) // size)
         for done, batch in enumerate(batches(images, size, device, dtype)):
-            base = ruler.look(batch)
+            base = comparison.base(batch)
             for count, factor in enumerate(passes, start=1):
-                moved = ruler.moved(batch, factor)
-                there = ruler.compare(base, moved, factor, cells.get(factor, {}))
+                moved = comparison.moved(batch, factor)
+                there = comparison.add(base, moved, factor, cells.get(factor, {}))
                 outputs[factor].append(_logits(there))
                 if factor > 1:
                     rings[factor].append(ring(moved).cpu())
                 if on_progress:
                     on_progress(done * len(passes) + count, count_of_batches * len(passes))
     dark = {factor: float(torch.cat(parts).mean()) < DARK for factor, parts in rings.items()}
-    own_dark = stand_on_black(images)
-    # borders that differ from tap to tap leave nothing that one reading of the control could stand beside
+    own_dark = fade_to_black(images)
+    # one reading of the control is comparable only where all taps have one border
     comparable = settings.metric == "squared" and (black or settings.border is not None)
     pointwise = (
         pointwise_readings(images[:CONTROLLED], factors, settings, device=device) if comparable else {}
@@ -140,7 +138,7 @@ def measure_curves(
     remarks = {tap: text for tap, text in tap_remarks(model).items() if tap in fields}
     for tap, factor in itertools.product(in_order(model, fields, missing), factors):
         if tap in missing:
-            rows.append(null_row(tap, factor, missing[tap]))
+            rows.append(null_curve_row(tap, factor, missing[tap]))
             continue
         cell = cells[factor][tap]
         for row in cell.rows(tap, len(images)):
@@ -151,30 +149,20 @@ def measure_curves(
     logits = {factor: _whole(parts) for factor, parts in outputs.items()}
     why = getattr(model, "logits_reason", None)
     accuracy = [accuracy_row(factor, logits[factor], logits[1.0], true, classes, why) for factor in factors]
-    told = [f"tap '{tap}': {text}" for tap, text in remarks.items()] + ([] if alone is None else [alone])
-    return Curves(rows, accuracy, size, tuple(told))
+    remarked = [f"tap '{tap}': {text}" for tap, text in remarks.items()] + ([] if alone is None else [alone])
+    return Curves(rows, accuracy, size, tuple(remarked))
 
 
-def null_row(tap: str, factor: float, reason: str) -> CurveRow:
+def null_curve_row(tap: str, factor: float, reason: str) -> CurveRow:
     """Return the row of a tap that cannot be measured."""
-    return CurveRow(
-        tap=tap,
-        field=UNPLACED,
-        factor=factor,
-        mean=None,
-        low=None,
-        high=None,
-        median=None,
-        floor=None,
-        n=0,
-        reason=reason,
-    )
+    values = dict.fromkeys(("mean", "low", "high", "median", "floor"))
+    return CurveRow(tap=tap, field=UNKNOWN_FIELD, factor=factor, **values, n=0, reason=reason)
 
 
 def _nothing(model: Model, settings: MeasureSettings, factors: Sequence[float], images: int) -> Curves:
-    """Return the curves of a network none of whose wanted taps can be measured."""
+    """Return the curves of a network none of whose requested taps can be measured."""
     missing = missing_taps(model, settings.taps)
-    rows = [null_row(tap, factor, reason) for tap, reason in missing.items() for factor in factors]
+    rows = [null_curve_row(tap, factor, reason) for tap, reason in missing.items() for factor in factors]
     why = missing.get(OUTPUT) or getattr(model, "logits_reason", None) or "no tap could be measured"
     accuracy = [
         AccuracyRow(factor=factor, accuracy=None, agreement=None, n=0, reason=why) for factor in factors
@@ -182,7 +170,7 @@ def _nothing(model: Model, settings: MeasureSettings, factors: Sequence[float], 
     return Curves(rows, accuracy, settings.batch or min(1, images))
 
 
-class _Looked(NamedTuple):
+class _BaseFeatures(NamedTuple):
     """The features of a batch at its own scale: the same for every factor."""
 
     images: Tensor
@@ -191,17 +179,10 @@ class _Looked(NamedTuple):
     sizes: dict[str, Tensor]
 
 
-class _Ruler:
+class _Comparison:
     """Compares the features of rescaled images with the rescaled features of the images, in one pass per factor.
 
-    Parameters
-    ----------
-    model : Model
-        The network.
-    canvases : mapping
-        What each wanted tap is judged by.
-    image : tensor (1, C, H, W), optional
-        Any image: the features of the empty picture of its shape are taken away. None: none are.
+    With an ``image`` (1, C, H, W), the features of the empty picture of its shape are subtracted.
     """
 
     def __init__(self, model: Model, canvases: Mapping[str, Canvas], image: Tensor | None) -> None:
@@ -218,26 +199,26 @@ class _Ruler:
         device: torch.device | str,
         dtype: torch.dtype,
     ) -> int:
-        """Return how many images go through at once: what is asked for, else from the memory of a small pass."""
+        """Return the images per pass: as requested, else from the memory of a small pass."""
 
         def trial(few: Tensor) -> None:
-            self.compare(self.look(few), self.moved(few, TRIED), TRIED, _cells(fields, TRIED, settings))
+            self.add(self.base(few), self.moved(few, TRIED), TRIED, _cells(fields, TRIED, settings))
 
         return batch_size(settings.batch, images, trial, device, dtype)
 
-    def look(self, images: Tensor) -> _Looked:
+    def base(self, images: Tensor) -> _BaseFeatures:
         """Return the features of images at their own scale."""
         features = self.model.features(images)
         centred = {tap: minus(features[tap], empty) for tap, empty in self.empty.items()}
         sizes = {tap: squared_size(tensors(features[tap])) for tap in self.empty}
-        return _Looked(images, features, centred, sizes)
+        return _BaseFeatures(images, features, centred, sizes)
 
     def moved(self, images: Tensor, factor: float) -> Tensor:
         """Return L_s of images."""
         return rescale(images, factor, self.blur)
 
-    def compare(
-        self, base: _Looked, moved: Tensor, factor: float, cells: Mapping[str, TapError]
+    def add(
+        self, base: _BaseFeatures, moved: Tensor, factor: float, cells: Mapping[str, TapError]
     ) -> dict[str, Features]:
         """Compare the features of rescaled images at every cell of a factor, and return them."""
         there = base.features if factor == 1 else self.model.features(moved)
@@ -252,7 +233,7 @@ class _Ruler:
 
 
 def pieces(features: Features) -> Iterator[slice]:
-    """Yield the images that are compared at once: on a CPU few enough that what is computed stays in its cache."""
+    """Yield the images that are compared at once: on a CPU few enough to stay in its cache."""
     whole = tensors(features)
     images, size = len(whole[0]), sum(tensor.nbytes for tensor in whole)
     step = images if whole[0].is_cuda else max(1, PIECE * images // size)
@@ -260,7 +241,7 @@ def pieces(features: Features) -> Iterator[slice]:
 
 
 def _cells(fields: Mapping[str, Field], factor: float, settings: MeasureSettings) -> dict[str, TapError]:
-    """Return what one factor is read in, tap by tap."""
+    """Return the errors of one factor, tap by tap."""
     return {
         tap: TapError(field, factor, settings.metric, settings.per, settings.smallest_plane)
         for tap, field in fields.items()
@@ -275,24 +256,18 @@ def curve_batch(
     on_black: bool,
     device: torch.device | str = "cpu",
 ) -> int:
-    """Return how many images :func:`measure_curves` takes at once: what is asked for, else from measured memory."""
+    """Return how many images :func:`measure_curves` takes at once: as requested, else from measured memory."""
     images = images[: settings.images]
-    fields = wanted_taps(model, settings.taps)
+    fields = fields_of_taps(model, settings.taps)
     with measuring(model, device) as dtype:
         canvases = _canvases(model, fields, settings, images, on_black)
         first = next(batches(images[:1], 1, device, dtype))
-        ruler = _Ruler(model, canvases, first if settings.background == "empty" else None)
-        return ruler.batch_size(images, fields, settings, device, dtype)
+        comparison = _Comparison(model, canvases, first if settings.background == "empty" else None)
+        return comparison.batch_size(images, fields, settings, device, dtype)
 
 
 def check_repeats(model: Model, images: Float[Tensor, "n c h w"]) -> None:
-    """Check that a network gives the same features for the same pictures: Δ would count its noise.
-
-    Raises
-    ------
-    InputError
-        When it does not; the message names the first tap.
-    """
+    """Refuse a network whose features differ for the same pictures, by its first such tap: Δ would count its noise."""
     once, again = model.features(images), model.features(images)
     for tap, features in once.items():
         for one, other in zip(tensors(features), tensors(again[tap]), strict=True):
@@ -307,15 +282,7 @@ def check_repeats(model: Model, images: Float[Tensor, "n c h w"]) -> None:
 def check_neighbours(model: Model, images: Float[Tensor, "n c h w"], batch: int | None) -> str | None:
     """Check that a picture's features do not depend on the others of its batch: Δ would depend on these.
 
-    Returns
-    -------
-    str or None
-        What a reader must know of a network that mixes pictures and is measured picture by picture.
-
-    Raises
-    ------
-    InputError
-        When it mixes pictures and ``batch`` is not 1.
+    A network that mixes pictures is refused unless ``batch`` is 1; a remark is then returned.
     """
     mixes = getattr(model, "mixes", None)
     if mixes is None:
@@ -339,7 +306,7 @@ def _canvases(
     images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
     on_black: bool,
 ) -> dict[str, Canvas]:
-    """Return what each tap is judged by: the pictures, their blur, and the border of that tap.
+    """Return the canvas of each tap: the pictures, their blur, and the border of that tap.
 
     The blur that L_s keeps is that of sampling, or of the widest lift whose first level is the picture.
     """
@@ -354,17 +321,10 @@ def _whole(parts: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(tensors) if tensors and len(tensors) == len(parts) else None
 
 
-def wanted_taps(model: Model, names: Sequence[str] | None) -> dict[str, Field]:
-    """Return the fields of the wanted taps, in the order of the network; all of them when none is named.
+def fields_of_taps(model: Model, names: Sequence[str] | None) -> dict[str, Field]:
+    """Return the fields of the named taps (or globs), in the order of the network; all of them when none is named.
 
     Those that cannot be measured (``secli.external.missing_taps``) have none.
-
-    Parameters
-    ----------
-    model : Model
-        The network.
-    names : sequence of str, optional
-        Names, or shell globs (``block*``).
 
     Raises
     ------
@@ -389,20 +349,10 @@ def accuracy_row(
     classes: int | None,
     why: str | None = None,
 ) -> AccuracyRow:
-    """Return how often the rescaled images are classified rightly, and like the images at s = 1.
+    """Return the share of rescaled images that are classified correctly, and like the images at s = 1.
 
-    Parameters
-    ----------
-    factor : float
-        Scale factor s.
-    logits, reference : tensor (N, classes), optional
-        Outputs for the rescaled images, and for the images at s = 1.
-    labels : tensor (N,), optional
-        The classes.
-    classes : int, optional
-        How many there are; a network with another number of outputs has no accuracy.
-    why : str, optional
-        Why there are no outputs, where that is known.
+    ``reference`` are the logits at s = 1. A network with another number of outputs than ``classes`` has no accuracy;
+    ``why`` is the reason for missing logits, where it is known.
     """
     if logits is None or reference is None:
         return AccuracyRow(
@@ -424,6 +374,6 @@ def accuracy_row(
 
 
 def _logits(features: Mapping[str, Features]) -> Tensor | None:
-    """Return the logits, where the network gives any."""
+    """Return the logits, where the network returns any."""
     output = features.get(OUTPUT)
     return output.cpu() if isinstance(output, Tensor) else None

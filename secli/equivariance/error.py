@@ -16,21 +16,14 @@ from torch import Tensor
 from secli.action.fields import Acted
 from secli.metrics import METRICS
 
-# Features this far below what they were before the background was taken away are rounding, not signal.
+# Features this far below their size before the background was subtracted are rounding, not signal.
 _ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14}
 
 
 class SquaredNorms(NamedTuple):
-    """One feature map compared, image by image.
+    """‖L_sΦ(f) − Φ(L_s f)‖², ‖L_sΦ(f)‖² and ‖Φ(L_s f)‖² of one feature map, image by image.
 
-    Attributes
-    ----------
-    difference
-        ‖L_sΦ(f) − Φ(L_s f)‖², shape (N,).
-    expected
-        ‖L_sΦ(f)‖², shape (N,).
-    actual
-        ‖Φ(L_s f)‖², shape (N,); None where no metric asks for it.
+    The last is None where the metric does not need it.
     """
 
     difference: Float64[Tensor, "n"]
@@ -44,18 +37,9 @@ def compare(
     metric: str = "squared",
     expected: Float64[Tensor, "n"] | None = None,
 ) -> SquaredNorms:
-    """Return the squared norms that a metric is made of.
+    """Return the squared norms of a metric, from L_sΦ(f) and Φ(L_s f) in the same shapes.
 
-    Parameters
-    ----------
-    acted : Acted
-        L_sΦ(f) with its masks.
-    actual : sequence of tensors
-        Φ(L_s f), in the same shapes.
-    metric : str
-        Which; some need the norm of Φ(L_s f) too.
-    expected : tensor (N,), optional
-        ‖L_sΦ(f)‖² where it is known already.
+    ``expected`` is ‖L_sΦ(f)‖², where it is known already.
     """
     triples = list(zip(acted.features, actual, acted.masks, strict=True))
     difference = [squared_difference(features, other, mask) for features, other, mask in triples]
@@ -79,14 +63,8 @@ def squared_norm(features: Tensor, mask: Bool[Tensor, "..."] | None = None) -> F
     """Return the squared Frobenius norm of each image's features over the cells that the mask keeps.
 
     The norm of each plane is taken in the features' own precision, the sum over planes in float64: as exact as
-    float64 throughout to some 1e-8, and forty times faster.
-
-    Parameters
-    ----------
-    features : tensor (N, …)
-        Any features.
-    mask : bool tensor, optional
-        Broadcasts to ``features``; what it excludes does not count, not even when it is not finite.
+    float64 throughout to some 1e-8, and forty times faster. Excluded cells do not count, not even when they are not
+    finite.
     """
     levels = _levels(features, mask)
     if levels is not None:
@@ -99,7 +77,7 @@ def squared_norm(features: Tensor, mask: Bool[Tensor, "..."] | None = None) -> F
 
 
 def _levels(features: Tensor, mask: Bool[Tensor, "..."] | None) -> slice | None:
-    """Return the levels that a mask keeps, if it keeps a run of whole levels (N, C, S, …): a view, no copy."""
+    """Return the levels that a mask keeps, if these are consecutive whole levels (N, C, S, …): a view, no copy."""
     if mask is None or features.ndim < 5 or mask.numel() != features.shape[2] or mask.ndim != features.ndim:
         return None
     kept = [k for k, keeps in enumerate(mask.flatten().tolist()) if keeps]
@@ -111,16 +89,10 @@ def _levels(features: Tensor, mask: Bool[Tensor, "..."] | None) -> slice | None:
 def measurable(
     comparison: SquaredNorms, raw: Float64[Tensor, "n"], dtype: torch.dtype
 ) -> tuple[Bool[Tensor, "n"], Bool[Tensor, "n"]]:
-    """Tell which images can be measured: (finite, alive).
+    """Return which images can be measured: (finite, alive).
 
-    Parameters
-    ----------
-    comparison : SquaredNorms
-        The squared norms.
-    raw : tensor (N,)
-        ‖Φ(f)‖² before the background was taken away: the size that rounding errors scale with.
-    dtype : torch.dtype
-        Type of the features.
+    ``raw`` is ‖Φ(f)‖² before the background was subtracted, with which rounding errors scale; ``dtype`` is that of the
+    features.
     """
     finite = torch.isfinite(comparison.difference) & torch.isfinite(comparison.expected)
     alive = comparison.expected > raw * _ROUNDING[dtype] ** 2

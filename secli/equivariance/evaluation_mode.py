@@ -1,4 +1,4 @@
-"""The state a network is measured in: eval mode, no gradients, full float32."""
+"""The state of a network during a measurement: eval mode, no gradients, full float32."""
 
 from __future__ import annotations
 
@@ -31,24 +31,8 @@ def full_precision() -> Iterator[None]:
 def measuring(model: Model, device: torch.device | str, *, inference: bool = True) -> Iterator[torch.dtype]:
     """Put a network on a device in eval mode, without gradients and in full precision; restore its mode after.
 
-    Parameters
-    ----------
-    model : Model
-        The network.
-    device : torch.device
-        Where to compute.
-    inference : bool
-        Use torch's inference mode, the cheapest; off for forward-mode derivatives, which it would stop.
-
-    Yields
-    ------
-    torch.dtype
-        The type of the network's weights, which the images must take.
-
-    Raises
-    ------
-    InputError
-        When no weights are float32 or float64.
+    Yields the dtype of its weights, and of the images; InputError when none are float32 or float64. ``inference`` is
+    torch's inference mode, the cheapest; off for forward-mode derivatives, which it excludes.
     """
     dtype = torch.get_default_dtype()
     stack = ExitStack()

@@ -1,4 +1,4 @@
-"""Which scale factors a curve is measured at."""
+"""The scale factors of a curve."""
 
 from __future__ import annotations
 
@@ -14,33 +14,15 @@ LOWEST, COUNT, HIGHEST = 1 / 3, 9, 1.5
 PROTOCOLS = {"downscale-2020": (1.0, 1 / 1.1, 1 / 1.5, 1 / 2.0, 1 / 2.5, 1 / 3.0)}
 
 
-def wanted_factors(settings: MeasureSettings, fields: Iterable[Field]) -> tuple[float, ...]:
-    """Return the factors that the settings ask for: given, of a protocol, or the default ones.
-
-    Parameters
-    ----------
-    settings : MeasureSettings
-        ``factors`` and ``protocol``.
-    fields : iterable of Field
-        The fields of the taps that will be measured.
-    """
+def factors_of(settings: MeasureSettings, fields: Iterable[Field]) -> tuple[float, ...]:
+    """Return the factors of the settings for taps of these fields: given, of a protocol, or the default ones."""
     return settings.factors or PROTOCOLS.get(settings.protocol) or default_factors(fields)
 
 
 def default_factors(fields: Iterable[Field]) -> tuple[float, ...]:
-    """Return nine geometric factors from 1/3 to 1, their inverses up to 1.5, and the model's own lattice.
+    """Return nine geometric factors from 1/3 to 1, their inverses up to 1.5, and the lattice of the fields, decreasing.
 
-    Where a factor of the model's lattice lies within 2 % of one of the nine, the lattice's factor stands for both.
-
-    Parameters
-    ----------
-    fields : iterable of Field
-        The fields of the taps that will be measured.
-
-    Returns
-    -------
-    tuple of float
-        Decreasing; 1 is always among them.
+    A factor of the lattice replaces one of the nine within 2 % of it; 1 is always among them.
     """
     ratio = LOWEST ** (1 / (COUNT - 1))
     regular = [ratio**i for i in range(COUNT)]

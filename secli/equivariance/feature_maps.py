@@ -1,4 +1,4 @@
-"""What the error is made of: L_sΦ(f), Φ(L_s f) and their difference as pictures, for one image and one factor."""
+"""L_sΦ(f), Φ(L_s f) and their difference as pictures, for one image and one factor."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from secli.action.fields import Acted, Canvas, Field, Invariant, Pair, Plane, Pyramid, ScaleSpace
 from secli.action.images import SAMPLING_BLUR, rescale
 from secli.config import Background
-from secli.equivariance.borders import borders, stand_on_black
-from secli.equivariance.curves import wanted_taps
+from secli.equivariance.borders import borders, fade_to_black
+from secli.equivariance.curves import fields_of_taps
 from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.features import minus, tensors
 from secli.errors import InputError
@@ -41,7 +41,7 @@ def feature_views(
 ) -> FeatureViews:
     """Return L_sΦ(f), Φ(L_s f) and Φ(L_s f) − L_sΦ(f) for the strongest channels of every tap.
 
-    The strongest channels are those with the largest ‖L_sΦ(f)‖² over the known cells (of two alike, the first).
+    The strongest channels are those with the largest ‖L_sΦ(f)‖² over the known cells (of equal ones, the first).
     A scale space shows every level of them, and cells that L_s cannot know are marked as such.
 
     Parameters
@@ -50,8 +50,6 @@ def feature_views(
         A network with declared taps; it is put on ``device`` and run in eval mode.
     image : tensor (1, C, H, W)
         One picture f, pixels in [0, 1].
-    factor : float
-        Scale factor s > 0.
     taps : sequence of str, optional
         Taps to show; default: all that have a plane.
     channels : int
@@ -59,38 +57,36 @@ def feature_views(
     background : str
         ``empty`` subtracts Φ(0) on both sides; ``none`` shows the bare features.
     border : float, optional
-        Pixels along the edges of picture and canvas that are not compared; None: as the curves choose (0 for a
+        Pixels along the edges of picture and canvas that are not compared; None: as for the curves (0 for a
         picture on black, else the receptive-field radius of each tap).
-    device : torch.device
-        Where to compute.
 
     Returns
     -------
     FeatureViews
-        Plain arrays. For deformable layers (``DeformConv``) also the points they read, for three bright places of
+        Plain arrays. For deformable layers (``DeformConv``) also the points they read, for three bright points of
         the picture, at s = 1 and at s.
 
     Raises
     ------
     UnknownNameError
-        When a wanted tap is not declared.
+        When a requested tap is not declared.
     InputError
-        On a factor or a number of channels that is not positive, or when no wanted tap has a plane to show.
+        On a factor or a number of channels that is not positive, or when no requested tap has a plane to show.
     """
     if not (factor > 0 and np.isfinite(factor)):
         raise InputError(f"factor {factor:g}: a scale factor is a positive number")
     if channels < 1:
         raise InputError(f"{channels} channels to show: ask for at least 1")
     every = model.taps
-    fields = {tap: f for tap, f in wanted_taps(model, taps).items() if not isinstance(f, Invariant)}
+    fields = {tap: f for tap, f in fields_of_taps(model, taps).items() if not isinstance(f, Invariant)}
     if not fields:
         raise InputError(f"none of the taps {', '.join(taps or every)} has a plane that could be shown")
-    # the blur that L_s keeps, as the curves take it
+    # the blur that L_s keeps, as for the curves
     blur = max([SAMPLING_BLUR, *(field.base_blur for field in every.values())])
     depth, height, width = image.shape[1:]
     with measuring(model, device) as dtype:
         f = image.to(device, dtype)
-        edges = borders(model, fields, (depth, height, width), border, stand_on_black(image))
+        edges = borders(model, fields, (depth, height, width), border, fade_to_black(image))
         canvases = {tap: Canvas(height, width, blur, edges[tap]) for tap in fields}
         moved = rescale(f, factor, blur)
         with recorded_offsets(model) as offsets:
@@ -168,10 +164,10 @@ def _energy(features: Float[Tensor, "*parts h w"], known: Tensor) -> Float[Tenso
 
 
 def _strongest(energy: Float[Tensor, "*parts"], count: int) -> list[tuple[int, ...]]:
-    """Return the places of the largest energies, in order of place; of equal ones the first are taken."""
+    """Return the indices of the largest energies, in order; of equal ones the first are taken."""
     order = torch.argsort(energy.flatten(), descending=True, stable=True)[:count]
-    places = np.unravel_index(np.sort(order.cpu().numpy()), tuple(energy.shape))
-    return [tuple(int(i) for i in place) for place in zip(*places, strict=True)]
+    indices = np.unravel_index(np.sort(order.cpu().numpy()), tuple(energy.shape))
+    return [tuple(int(i) for i in index) for index in zip(*indices, strict=True)]
 
 
 @dataclass
@@ -220,29 +216,29 @@ def _sampling_view(
     image: Float[Tensor, "c h w"],
     factor: float,
 ) -> SamplingView:
-    """Return the points that a layer reads for the brightest places of the picture, and for the same ones of L_s f."""
+    """Return the points that a layer reads for the brightest points of the picture, and for the same ones of L_s f."""
     height, width = image.shape[-2:]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     start, step = _grid_of(calls[0].size, fields, features, (height, width))
-    bright = bright_places(image, POSITIONS)
+    bright = bright_points(image, POSITIONS)
     at_one = _points(calls[0], bright, start, step)
     at_factor = _points(calls[1], centre + factor * (bright - centre), start, step)
     return SamplingView(name, at_one[0], at_factor[0], at_one[1], at_factor[1])
 
 
-def bright_places(image: Float[Tensor, "c h w"], count: int) -> NDArray[np.float64]:
-    """Return the brightest places (x, y) of a picture that lie at least a quarter of its smaller side apart."""
+def bright_points(image: Float[Tensor, "c h w"], count: int) -> NDArray[np.float64]:
+    """Return the brightest points (x, y) of a picture that are at least a quarter of its smaller side apart."""
     light = (
         torch.nn.functional.avg_pool2d(image.cpu().abs().sum(0)[None, None], 3, 1, 1)[0, 0].double().numpy()
     )
     rows, columns = np.indices(light.shape)
     free = np.ones(light.shape, dtype=bool)
-    places: list[tuple[float, float]] = []
-    while len(places) < count and free.any():
+    points: list[tuple[float, float]] = []
+    while len(points) < count and free.any():
         row, column = np.unravel_index(int(np.argmax(np.where(free, light, -np.inf))), light.shape)
-        places.append((float(column), float(row)))
+        points.append((float(column), float(row)))
         free &= np.hypot(rows - row, columns - column) >= min(light.shape) / 4
-    return np.array(places)
+    return np.array(points)
 
 
 def _grid_of(
@@ -250,7 +246,7 @@ def _grid_of(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the image coordinate (x, y) of cell 0 of a plane, and its cells' distance in pixels.
 
-    A tap of that size tells both; where there is none, the plane spans the picture.
+    They are those of a tap of that size; without one, the plane spans the picture.
     """
     step = np.array(image) / np.array(size)
     origin: Pair | None = None
@@ -268,9 +264,9 @@ def _pair(value: Pair) -> NDArray[np.float64]:
 
 
 def _points(
-    call: MapReading, places: NDArray[np.float64], start: NDArray[np.float64], step: NDArray[np.float64]
+    call: MapReading, targets: NDArray[np.float64], start: NDArray[np.float64], step: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the output cells nearest to the places, and the points read for them, all in image coordinates (x, y)."""
+    """Return the output cells nearest to the targets, and the points read for them, all in image coordinates (x, y)."""
     layer = call.layer
     assert call.shifts is not None
     kernel = layer.weight.shape[2:]
@@ -279,9 +275,9 @@ def _points(
     taps = np.stack(np.meshgrid(*(np.arange(k) * layer.dilation for k in kernel), indexing="ij"), -1)
     middle = np.array([(k - 1) / 2 * layer.dilation for k in kernel])
     cells, points = [], []
-    for place in places:
-        # (row, column) from here on; the cell whose kernel's middle lies nearest to the place
-        cell = ((place - start) / step)[::-1]
+    for target in targets:
+        # (row, column) from here on; the cell whose kernel's middle is nearest to the target
+        cell = ((target - start) / step)[::-1]
         nearest = np.rint((cell + layer.padding - middle) / layer.stride)
         row, column = (int(i) for i in np.clip(nearest, 0, [rows - 1, columns - 1]))
         corner = np.array([row, column]) * layer.stride - layer.padding

@@ -1,4 +1,4 @@
-"""Features of one tap, be they one tensor or one per resolution."""
+"""Features of one tap, as one tensor or one per resolution."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def tensors(features: Features) -> list[Tensor]:
 
 
 def minus(features: Features, empty: Features | None) -> Features:
-    """Return F − F₀, tensor by tensor; F itself where no background F₀ is to be taken away."""
+    """Return F − F₀, tensor by tensor; F itself without a background F₀."""
     if empty is None:
         return features
     differences = [one - zero for one, zero in zip(tensors(features), tensors(empty), strict=True)]

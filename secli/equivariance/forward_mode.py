@@ -1,7 +1,7 @@
-"""Forward mode: the derivative of every tap along a direction, and the check that every operator has a true one.
+"""Forward mode: the derivative of every tap along a direction, and the check that every operator has a correct one.
 
-Some operators return a zero tangent in forward mode without a word (``torchvision.ops.deform_conv2d`` does), and a
-foreign ``autograd.Function`` may hold a wrong one. A Lie derivative through them would be wrong and look right.
+Some operators silently return a zero tangent in forward mode (``torchvision.ops.deform_conv2d`` does), and a
+foreign ``autograd.Function`` may have a wrong one. A Lie derivative through them would be wrong without notice.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Steps(NamedTuple):
     Attributes
     ----------
     sizes
-        Relative step sizes, tried in turn until one agrees: kinks (ReLU, max) want small steps, rounding large ones.
+        Relative step sizes, tried until one agrees: kinks (ReLU, max) need small steps, rounding large ones.
     tolerance
         Largest relative distance that counts as agreement.
     negligible
@@ -54,15 +54,7 @@ ROUGH = Steps((3e-2, 1e-1, 1e-2), 0.2, 1e-2)
 
 
 class Derivative(NamedTuple):
-    """The taps and their derivative along the direction, from one forward pass.
-
-    Attributes
-    ----------
-    features
-        Φ(f) at every tap.
-    tangents
-        J Φ(f)[v], in the same shapes; one tensor per resolution.
-    """
+    """Φ(f) and J Φ(f)[v] at every tap, from one forward pass; one tangent per resolution."""
 
     features: dict[str, Features]
     tangents: dict[str, list[Tensor]]
@@ -90,14 +82,7 @@ def forward_mode() -> Iterator[None]:
 def directional_derivative(
     model: Model, images: Float[Tensor, "n c h w"], direction: Float[Tensor, "n c h w"]
 ) -> Derivative:
-    """Return Φ(f) and J Φ(f)[v] at every tap, by forward-mode differentiation in one pass.
-
-    Parameters
-    ----------
-    model : Model
-        A network, in eval mode, on the images' device.
-    images, direction : tensor (N, C, H, W)
-        f and v.
+    """Return Φ(f) and J Φ(f)[v] at every tap of a network in eval mode, by forward-mode differentiation in one pass.
 
     Raises
     ------
@@ -116,18 +101,13 @@ def directional_derivative(
 
 
 def check_tangents(model: Model, images: Float[Tensor, "n c h w"]) -> None:
-    """Check once that forward mode differentiates every operator of a network as a finite difference does.
-
-    Parameters
-    ----------
-    model, images
-        As :func:`tangent_faults` takes them.
+    """Check that forward mode differentiates every operator of a network like a finite difference.
 
     Raises
     ------
     SecliError
-        When a tangent is missing, zero or wrong: the measurement cannot be done rightly, although its input was
-        proper. The message names the module (its path and class) or the tap.
+        When a tangent is missing, zero or wrong; the message names the module (its path and class) or the tap. See
+        :func:`tangent_faults`.
     """
     for fault in tangent_faults(model, images).values():
         raise SecliError(fault)
@@ -139,21 +119,21 @@ def tangent_faults(
     """Return the taps whose forward-mode derivative is zero or wrong, each with the operator at fault.
 
     One image goes through the network in forward mode along a random direction, in float64 where the network runs in
-    it; it is averaged with noise, because the black parts of pictures lie on the kink of ReLU. Then every module,
+    it; it is averaged with noise, because the black parts of pictures are on the kink of ReLU. Then every module,
     innermost first, is run alone: the tangent of its output is compared with ``(m(x + h·v) − m(x − h·v)) / 2h`` for
-    its own input x and tangent v, at several h; what a module computes by functions between its children is so
-    checked with the module (a plain chain of modules computes nothing of its own). Nothing is run twice within the
-    pass itself, because networks keep features by hooks of their own, which a second run would replace. At last the
-    taps are checked from the image on, for what happens outside all modules.
+    its own input x and tangent v, at several h; functions between a module's children are checked with the module (a
+    plain chain of modules computes nothing of its own). Nothing is run twice within the pass itself, because networks
+    store features by hooks of their own, which a second run would replace. Finally the taps are checked from the image
+    on, for functions outside all modules.
 
     Parameters
     ----------
     model : Model
-        A network, in eval mode, on the images' device; left as it was.
+        A network, in eval mode, on the images' device; it is restored.
     images : tensor (N, C, H, W)
-        Some images it will be measured on, in the type of its weights.
+        Some images of the measurement, in the type of its weights.
     taps : sequence of str, optional
-        Taps that matter; default: all. An operator that runs behind all of them is not checked.
+        Default: all. An operator that runs after all of them is not checked.
 
     Raises
     ------
@@ -180,7 +160,7 @@ def tangent_faults(
         found = {} if fault is None else {tap: fault.text for tap, end in ends.items() if end >= fault.end}
         rest = [tap for tap in ends if tap not in found]
         wrong = _tap_faults(trial, probe, direction, derivative, rest, steps, watch.rounding)
-        # what is computed between two modules is found where the module around both ends
+        # an operator between two modules is found where the module around both ends
         around = watch.first_fault(steps) if wrong and fault is None else fault
         found |= wrong if around is None else dict.fromkeys(wrong, around.text)
     return {tap: found[tap] for tap in ends if tap in found}
@@ -220,7 +200,7 @@ class Fault(NamedTuple):
 
 @dataclass
 class _Call:
-    """One call of a module in forward mode: what went in, along which directions, and what came out."""
+    """One call of a module in forward mode: inputs, their directions, and outputs."""
 
     module: nn.Module
     end: int
@@ -231,17 +211,10 @@ class _Call:
 
 
 class Watch:
-    """Hooks on every module of a network that keep its calls in forward mode, to be compared when the pass is over.
+    """Hooks on every module of a network that store its calls in forward mode, for a comparison after the pass.
 
-    Parameters
-    ----------
-    network : Module or None
-        The network; None is watched in vain.
-
-    Attributes
-    ----------
-    rounding
-        The coarsest rounding of any output: autocast and half precision inside a network limit what can be compared.
+    ``rounding`` is the coarsest rounding of any output: autocast and half precision inside a network limit the
+    comparison. Without a network nothing is stored.
     """
 
     def __init__(self, network: nn.Module | None) -> None:
@@ -257,7 +230,7 @@ class Watch:
         for module in self.names:
             self._handles += [
                 module.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True),
-                module.register_forward_hook(self._behind, with_kwargs=True),
+                module.register_forward_hook(self._after, with_kwargs=True),
             ]
         return self
 
@@ -266,15 +239,15 @@ class Watch:
             handle.remove()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keep the inputs and their tangents, because a module may overwrite them."""
+        """Store the inputs and their tangents, because a module may overwrite them."""
         leaves, shape = tree_flatten((args, kwargs))
         pairs = [_unpacked(leaf) if isinstance(leaf, Tensor) else (leaf, None) for leaf in leaves]
         primals = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf, _ in pairs]
         tangents = [None if tangent is None else tangent.clone() for _, tangent in pairs]
         self._under_way.append((tree_unflatten(primals, shape), tangents))
 
-    def _behind(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Keep the first call of a module that a tangent goes into, with a copy of what it returned."""
+    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Store the first call of a module with a tangent in its input, with a copy of its output."""
         inputs, directions = self._under_way.pop()
         self._ended.append(module)
         pairs = [_unpacked(tensor) for tensor in _numbers(output)]
@@ -289,7 +262,7 @@ class Watch:
         self._calls[module] = _Call(module, len(self._ended), inputs, directions, primals, tangents)
 
     def end_of(self, tap: str) -> int:
-        """Return how many modules had ended when a tap was read; all of them where no module bears its name."""
+        """Return how many modules had ended when a tap was read; all of them where no module has its name."""
         name, _, turn = tap.partition("@")
         last = len(self._ended)
         if self.network is None:
@@ -313,7 +286,7 @@ class Watch:
         return None
 
     def _error_of(self, call: _Call, steps: Steps) -> float | None:
-        """Return how far a module's tangents are off; None: they agree, or the module cannot be run alone."""
+        """Return the relative error of a module's tangents; None: they agree, or the module cannot be run alone."""
         leaves, shape = tree_flatten(call.inputs)
         moving = [i for i, tangent in enumerate(call.directions) if tangent is not None]
 
@@ -332,7 +305,7 @@ class Watch:
             )
         except torch.cuda.OutOfMemoryError:
             raise
-        except Exception:  # a module that only works within its network is checked with that
+        except Exception:  # a module that only works within its network is checked with the network
             return None
         return error
 
@@ -366,7 +339,7 @@ def _disagreements(
             slopes = [(a - b) / (2 * h) for a, b in zip(ahead[i], behind[i], strict=True)]
             gap = _norm([slope - tangent for slope, tangent in zip(slopes, tangents[i], strict=True)])
             scale = max(_norm(slopes), _norm(tangents[i]))
-            # either end of the difference is rounded
+            # both ends of the difference are rounded
             blur = max(steps.negligible * sizes[i] / unit, rounding * sizes[i] / h)
             if gap <= max(steps.tolerance * scale, blur):
                 errors[i] = None
@@ -391,7 +364,7 @@ def _complaint(where: str, error: float, tangents: Sequence[Tensor]) -> str:
 
 @contextmanager
 def _named_failure(model: Model) -> Iterator[None]:
-    """Name the innermost module under way when forward mode fails."""
+    """Name the innermost running module when forward mode fails."""
     under_way: list[str] = []
     handles: list[torch.utils.hooks.RemovableHandle] = []
     if isinstance(model, nn.Module):
@@ -399,7 +372,7 @@ def _named_failure(model: Model) -> Iterator[None]:
             called = _called(module, name)
             handles += [
                 module.register_forward_pre_hook(lambda *_, called=called: under_way.append(called)),
-                module.register_forward_hook(lambda *_: _left(under_way)),
+                module.register_forward_hook(lambda *_: _pop(under_way)),
             ]
     try:
         yield
@@ -416,7 +389,7 @@ def _named_failure(model: Model) -> Iterator[None]:
             handle.remove()
 
 
-def _left(under_way: list[str]) -> None:
+def _pop(under_way: list[str]) -> None:  # a hook's result would replace the output
     under_way.pop()
 
 
@@ -425,7 +398,7 @@ def _called(module: nn.Module, name: str) -> str:
 
 
 def _in_double(model: Model, images: Tensor) -> tuple[Model, Tensor]:
-    """Return a copy of the network in float64 with its images; the network as it is where that does not run."""
+    """Return a copy of the network in float64 with its images; the network itself where that does not run."""
     if isinstance(model, nn.Module):
         try:
             trial = copy.deepcopy(model).double()
@@ -438,7 +411,7 @@ def _in_double(model: Model, images: Tensor) -> tuple[Model, Tensor]:
 
 def _dual(tensor: Tensor, tangent: Tensor) -> Tensor:
     with warnings.catch_warnings():
-        # at first use torch compiles formulas of its own in a way that it warns of itself
+        # at first use torch compiles formulas of its own in a way that it has deprecated
         warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
         dual: Tensor = forward_ad.make_dual(tensor.contiguous(), tangent)  # type: ignore[no-untyped-call]
     return dual

@@ -1,4 +1,4 @@
-"""The layers inside a network: which kind each one is, what it is fed with, and how L_s acts there."""
+"""The layers inside a network: kind, input, and how L_s acts there."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from secli.equivariance.layer_fields import (
     Declared,
     acts_on_last_axis,
     declared_taps,
-    field_behind,
     field_of,
-    levels_behind,
+    output_field,
+    output_levels,
 )
 from secli.errors import UnknownNameError
 from secli.external.field_text import AsIs, Layout
 from secli.external.hooked_model import ExternalModel
-from secli.external.missing_taps import unreadable
+from secli.external.missing_taps import unmeasurable
 from secli.models.contract import Model
 
 KINDS = ("conv", "pool", "norm", "activation")
-"""The kinds of layers whose own error can be asked for."""
+"""The kinds of layers whose own error can be measured."""
 
 # in the names of classes; a normalisation of pixels is no norm layer
 _WORDS = {
@@ -38,7 +38,7 @@ _WORDS = {
     "conv": "[Cc]onv|Lift",
     "activation": "ReLU|GELU|SiLU|Swish",
 }
-# torch's own activations that are something else than a function of each number alone
+# torch's activations that are no function of each number alone
 _NO_ACTIVATION = ("MultiheadAttention", "Softmax", "Softmax2d", "LogSoftmax", "Softmin")
 
 
@@ -46,9 +46,9 @@ def kind_of(module: nn.Module) -> str | None:
     """Return the kind of a layer, from its class; None for containers and for all other layers.
 
     ``conv``: classes named …Conv… or …Lift…; ``pool``: …Pool…; ``norm``: …Norm…; ``activation``: those of
-    ``torch.nn.modules.activation``, and whatever is named …ReLU…, …GELU…, …SiLU… or …Swish…; a class of another
-    name is of the kind of the class that it was made from. A module with children is a container, unless torch or
-    this package calls it one layer.
+    ``torch.nn.modules.activation``, and classes named …ReLU…, …GELU…, …SiLU… or …Swish…; a class of another
+    name has the kind of its base class. A module with children is a container, unless it is a convolution of torch or
+    a layer of this package.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def kind_of(module: nn.Module) -> str | None:
     """
     if not is_layer(module):
         return None
-    # what the class itself is called says most; a subclass of another name is what it was made from
+    # the name of the class itself comes first, then those of its bases
     return next(filter(None, map(_kind_by_name, type(module).__mro__)), None)
 
 
@@ -69,7 +69,7 @@ def _kind_by_name(cls: type) -> str | None:
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Say whether a module is one layer, not a container of several."""
+    """Return whether a module is one layer, not a container of several."""
     if not any(True for _ in module.children()):
         return True
     return type(module).__module__.startswith(("torch.nn.modules.conv", "secli.layers."))
@@ -84,20 +84,16 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Site:
-    """What a probe learned about one call of a layer.
+    """The result of a probe for one call of a layer.
 
     Attributes
     ----------
-    call
-        Which one.
-    module
-        The layer.
     before, after
-        How L_s acts on what it takes and on what it returns; None where nothing says so.
+        How L_s acts on its input and output; None where that is unknown.
     empty, empty_output
-        What it takes and returns for the empty picture, with a batch axis of one.
+        Input and output for the empty picture, with a batch axis of one.
     tap
-        The declared tap ahead of it, or the last one: it sees at least as far as the layer.
+        The next declared tap, or the last one: its receptive field is at least the layer's.
     reason
         Why it cannot be measured; None when it can.
     """
@@ -113,35 +109,35 @@ class Site:
 
 
 def layers_of(model: nn.Module, kinds: Sequence[str]) -> dict[str, tuple[str, nn.Module]]:
-    """Return the layers of the wanted kinds, by name, with their kinds.
+    """Return the layers of some kinds, by name, with their kinds.
 
-    A foreign network's layers have their names in that network, as its taps do.
+    A foreign network's layers have their names in that network, like its taps.
 
     Raises
     ------
     UnknownNameError
         On a kind that is none of ``KINDS``.
     """
-    for wanted in kinds:
-        if wanted not in KINDS:
-            raise UnknownNameError("kind of layer", wanted, KINDS)
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UnknownNameError("kind of layer", kind, KINDS)
     found: dict[str, tuple[str, nn.Module]] = {}
     inside: list[str] = []
     root = model.network if isinstance(model, ExternalModel) else model
     for name, module in root.named_modules():
-        # what a layer is made of is no layer of its own
+        # a part of a layer is no layer of its own
         if any(name.startswith(f"{outer}.") for outer in inside):
             continue
-        kind = kind_of(module)
-        if kind is not None:
+        own_kind = kind_of(module)
+        if own_kind is not None:
             inside.append(name)
-            if kind in kinds:
-                found[name] = (kind, module)
+            if own_kind in kinds:
+                found[name] = (own_kind, module)
     return found
 
 
 class Quiet:
-    """Whether the calls of layers are our own, which no hook must answer."""
+    """Whether the calls of layers are our own, which hooks ignore."""
 
     def __init__(self) -> None:
         self.busy = False
@@ -162,9 +158,9 @@ def watching(
     seen: Callable[[Call, nn.Module, tuple[Any, ...], dict[str, Any]], None],
     quiet: Quiet | None = None,
 ) -> Iterator[None]:
-    """Call ``seen`` with the arguments of every call of the layers, before the layer works.
+    """Call ``seen`` with the arguments of every call of the layers, before the layer runs.
 
-    What ``seen`` itself computes with the layers, or others do while ``quiet`` is busy, is not watched.
+    Calls by ``seen`` itself, or while ``quiet`` is busy, are ignored.
     """
     counts: Counter[str] = Counter()
     silence = Quiet() if quiet is None else quiet
@@ -194,18 +190,10 @@ def watching(
 class Probe:
     """One pass of the empty picture that follows the grid from layer to layer.
 
-    Every layer behind a tensor whose field is known hands a field on; where a tap is declared, its own field
-    stands. A tensor that came out of no layer (a sum of branches, say) takes the field of the latest tensor of
-    the same shape.
+    The field of a layer's output follows from that of its input; a declared tap has its own field. A tensor that is
+    no layer's output (a sum of branches, say) has the field of the latest tensor of the same shape.
 
-    Parameters
-    ----------
-    model : Model
-        A network that is a torch module.
-    layers : mapping
-        The layers that are wanted, from :func:`layers_of`.
-    canvas : Canvas
-        The pictures.
+    The model must be a torch module; the layers are those of :func:`layers_of`.
     """
 
     def __init__(self, model: Model, layers: dict[str, tuple[str, nn.Module]], canvas: Canvas) -> None:
@@ -218,18 +206,18 @@ class Probe:
         self._tap_modules: dict[nn.Module, str] = {}
         self._passed: list[str] = []
         self._quiet = Quiet()
-        # by identity; the tensors are kept, so that no identity is used twice
+        # by id; the tensors are stored, so that no id is used twice
         self._known: dict[int, tuple[Tensor, Field | None]] = {}
 
     def run(self, empty: Float[Tensor, "1 c h w"]) -> dict[Call, Site]:
-        """Return what there is to know of each call of the wanted layers, in the order of the calls."""
+        """Return the site of each call of the layers, in the order of the calls."""
         model: Any = self.model
         self._declared = declared_taps(model.taps, model.features(empty))
         names = dict(self.model.named_modules())
         for tap in self._declared:
             if not isinstance(self.layouts.get(tap, AsIs()), AsIs):
-                continue  # inside the network its axes lie in another order
-            # a wrapper may hold the network under a name of its own
+                continue  # inside the network its axes have another order
+            # a wrapper may contain the network under a name of its own
             same = [name for name in names if name == tap or name.endswith(f".{tap}")]
             if same:
                 self._tap_modules[names[min(same, key=len)]] = tap
@@ -252,11 +240,11 @@ class Probe:
         self._known[id(tensor)] = (tensor, field)
 
     def _likeliest(self) -> list[Declared]:
-        """Return the declared taps: the one ahead, those behind it, then those already passed, latest first."""
+        """Return the declared taps: the next one, those after it, then those already passed, latest first."""
         ahead = [tap for name, tap in self._declared.items() if name not in self._passed]
         return ahead + [self._declared[name] for name in reversed(self._passed)]
 
-    def _tap_ahead(self) -> str | None:
+    def _next_tap(self) -> str | None:
         ahead = [name for name in self._declared if name not in self._passed]
         return ahead[0] if ahead else next(reversed(self._declared), None)
 
@@ -284,29 +272,29 @@ class Probe:
             reason = "the layer returns more than one tensor"
             self.sites[call] = Site(call, module, None, None, nothing, nothing, None, reason)
             return
-        odd = unreadable(x) or unreadable(output)
+        odd = unmeasurable(x) or unmeasurable(output)
         if odd is not None:
             self.sites[call] = Site(call, module, None, None, x, output, None, odd)
             return
         before = None if acts_on_last_axis(module, x) else self._field(x)
-        after = None if before is None else self._behind(module, x, output, before)
+        after = None if before is None else self._output_field(module, x, output, before)
         missing: str | None = None
         if before is None or after is None:
             tensor, where = (x, "goes into") if before is None else (output, "comes out of")
             shape = ", ".join(str(side) for side in tensor.shape[1:])
             missing = f"nothing says how scale acts on (N, {shape}), which {where} it"
-        self.sites[call] = Site(call, module, before, after, x.clone(), output, self._tap_ahead(), missing)
+        self.sites[call] = Site(call, module, before, after, x.clone(), output, self._next_tap(), missing)
 
     def _tap_field(self, module: nn.Module, output: Tensor) -> Field | None:
-        """Return the field of the tap that a module's output is; a wrapper may have turned the axes of others."""
+        """Return the field of a module's output that is a tap; a wrapper may have permuted the axes of others."""
         tap = self._tap_modules.get(module)
         if tap is None or [shape[1:] for shape in self._declared[tap].shapes] != [output.shape[1:]]:
             return None
         return self._declared[tap].field
 
-    def _behind(self, module: nn.Module, x: Tensor, y: Tensor, before: Field | None) -> Field | None:
+    def _output_field(self, module: nn.Module, x: Tensor, y: Tensor, before: Field | None) -> Field | None:
         declared = self._tap_field(module, y)
-        return declared or field_behind(module, x, y, before, self._likeliest(), self.canvas)
+        return declared or output_field(module, x, y, before, self._likeliest(), self.canvas)
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         if self._quiet.busy:
@@ -318,15 +306,15 @@ class Probe:
             x = args[0] if args and isinstance(args[0], Tensor) else None
             before = None if x is None else self._field(x)
             for tensor, plane in zip(
-                output, levels_behind(module, x, output, before, self.canvas), strict=True
+                output, output_levels(module, x, output, before, self.canvas), strict=True
             ):
                 self._learn(tensor, plane)
         elif isinstance(output, Tensor) and args and isinstance(args[0], Tensor):
             with self._quiet():
-                field = self._behind(module, args[0], output, self._field(args[0]))
+                field = self._output_field(module, args[0], output, self._field(args[0]))
             self._learn(output, field)
 
 
 def changes_with_scale(site: Site) -> bool:
-    """Say whether scale acts on anything before or behind a layer; on vectors of numbers it does not."""
+    """Return whether scale acts on a layer's input or output; on vectors of numbers it does not."""
     return not (isinstance(site.before, Invariant) and isinstance(site.after, Invariant))

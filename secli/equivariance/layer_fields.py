@@ -1,4 +1,4 @@
-"""Where the cells behind a layer lie, and how L_s acts there, when only the features before it are known."""
+"""The grid of a layer's output, and how L_s acts there, when only the features before it are known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secli.layers.vector_field import VectorFieldConv, VectorFieldLift
 from secli.models.contract import Features
 
 OnGrid = (Plane, ScaleSpace, VectorField)
-"""The fields that know their stride and origin."""
+"""The fields with a stride and an origin."""
 
 
 class Declared(NamedTuple):
@@ -30,14 +30,14 @@ class Declared(NamedTuple):
 
 
 class LayerReading(NamedTuple):
-    """Cell j behind a layer has its centre at ``step · j + start``, in cells before the layer."""
+    """Cell j of a layer's output has its centre at ``step · j + start``, in cells of its input."""
 
     step: float
     start: float
 
 
 def declared_taps(taps: dict[str, Field], features: dict[str, Features]) -> dict[str, Declared]:
-    """Put the taps' fields and shapes together."""
+    """Return the taps' fields with their shapes."""
     shapes = {
         tap: tuple(tensor.shape for tensor in (value if isinstance(value, list) else [value]))
         for tap, value in features.items()
@@ -48,9 +48,9 @@ def declared_taps(taps: dict[str, Field], features: dict[str, Features]) -> dict
 def field_of(shape: Sequence[int], declared: Sequence[Declared], canvas: Canvas) -> Field | None:
     """Return the field of features of which only the shape is known.
 
-    A tap of the same shape lends its field; else one whose axes between channels and plane are the same (the
-    levels of a scale space, say) lends its kind, on a grid that spans the picture; else (N, C, H, W) is a plane
-    and (N, D) has none. None when nothing says what the axes are.
+    It is that of a tap of the same shape; else of the kind of a tap with the same axes between channels and plane (the
+    levels of a scale space, say), on a grid that spans the picture; else (N, C, H, W) is a plane and (N, D) has none.
+    None when the axes are unknown.
     """
     for tap in declared:
         if len(tap.shapes) == 1 and tuple(tap.shapes[0][1:]) == tuple(shape[1:]):
@@ -67,7 +67,7 @@ def field_of(shape: Sequence[int], declared: Sequence[Declared], canvas: Canvas)
     return Plane(stride=spanning) if len(shape) == 4 else None
 
 
-def field_behind(
+def output_field(
     module: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -75,20 +75,9 @@ def field_behind(
     declared: Sequence[Declared],
     canvas: Canvas,
 ) -> Field | None:
-    """Return the field of what a layer returns, on the grid that the layer's window gives.
+    """Return the field of a layer's output y, from its input x with the field ``before``, on the grid of its window.
 
-    Parameters
-    ----------
-    module : Module
-        The layer.
-    x, y : tensor
-        What goes in and what comes out.
-    before : Field or None
-        How L_s acts on ``x``.
-    declared : sequence of Declared
-        Taps, the likeliest first: they say what axes between channels and plane are.
-    canvas : Canvas
-        The pictures.
+    ``declared`` are taps, the likeliest first, which determine axes between channels and plane.
     """
     if acts_on_last_axis(module, x):
         return (
@@ -97,33 +86,33 @@ def field_behind(
     if y.ndim < 4 or not isinstance(before, OnGrid):
         return before if y.shape == x.shape else field_of(y.shape, declared, canvas)
     grid = [
-        _behind_axis(before, module, x, y, axis, pixels)
+        _output_axis(before, module, x, y, axis, pixels)
         for axis, pixels in enumerate((canvas.height, canvas.width))
     ]
-    kind = _kind_behind(module, x, y, before, declared, canvas)
+    kind = _output_kind(module, x, y, before, declared, canvas)
     if not isinstance(kind, OnGrid):
         return kind
     return replace(kind, stride=(grid[0][0], grid[1][0]), origin=(grid[0][1], grid[1][1]))
 
 
 def acts_on_last_axis(module: nn.Module, x: Tensor) -> bool:
-    """Say whether a layer shows that channels come last: torch's own linear layer or layer norm on four axes."""
+    """Return whether a layer requires channels last: torch's own linear layer or layer norm on three or more axes."""
     if x.ndim < 3:
         return False
-    # subclasses may turn the axes round themselves
+    # subclasses may permute the axes themselves
     return type(module) is nn.Linear or (type(module) is nn.LayerNorm and len(module.normalized_shape) == 1)
 
 
-def _behind_axis(
+def _output_axis(
     before: Plane | ScaleSpace | VectorField, module: nn.Module, x: Tensor, y: Tensor, axis: int, pixels: int
 ) -> tuple[float, float]:
-    """Return stride and image coordinate of cell 0 behind a layer, along one axis."""
-    step, start = reading(module, x, y, axis)
+    """Return stride and image coordinate of cell 0 of a layer's output, along one axis."""
+    step, start = layer_reading(module, x, y, axis)
     stride, first = axis_grid(before.stride, before.origin, axis, x.shape[-2 + axis], pixels)
     return stride * step, first + stride * start
 
 
-def _kind_behind(
+def _output_kind(
     module: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -131,7 +120,7 @@ def _kind_behind(
     declared: Sequence[Declared],
     canvas: Canvas,
 ) -> Field | None:
-    """Return a field with the right axes behind a layer; its grid is still to be set."""
+    """Return a field with the axes of a layer's output; its grid is still to be set."""
     if isinstance(module, SESLift | ColumnLift):
         return ScaleSpace(tuple(module.scales))
     if isinstance(module, VectorFieldLift | VectorFieldConv):
@@ -146,39 +135,26 @@ def _kind_behind(
     if y.ndim == x.ndim and y.shape[2:-2] == x.shape[2:-2]:
         interaction = int(getattr(module, "interaction", 1))
         if isinstance(before, ScaleSpace) and interaction > 1:
-            # the top levels are fed by an interaction that the end of the stack cuts short
+            # the interaction of the top levels is truncated by the end of the stack
             cut = min(len(before.scales), before.truncated + interaction - 1)
             return replace(before, truncated=cut)
         return before
     if y.ndim == 4:
         return Plane()
     if isinstance(before, ScaleSpace) and y.ndim == x.ndim and y.shape[2] < x.shape[2]:
-        # the top levels are left out, and those that would have been unknown with them
+        # the top levels are dropped, with those that would have been unknown
         levels = y.shape[2]
         return replace(before, scales=before.scales[:levels], truncated=min(before.truncated, levels))
     return field_of(y.shape, declared, canvas)
 
 
-def levels_behind(
+def output_levels(
     module: nn.Module, x: Tensor | None, outputs: Sequence[Tensor], before: Field | None, canvas: Canvas
 ) -> list[Plane]:
-    """Return the planes of a list of tensors that a layer returns.
+    """Return the planes of a layer's output that is a list of tensors, from its input x with the field ``before``.
 
-    Behind a ``PyramidLift`` cells of level k lie b^k cells of its input apart, about the input's centre; behind
+    After a ``PyramidLift`` cells of level k are b^k cells of its input apart, about the input's centre; after
     another layer every tensor spans the picture.
-
-    Parameters
-    ----------
-    module : Module
-        The layer.
-    x : tensor or None
-        What goes in, where that is one tensor.
-    outputs : sequence of tensors
-        What comes out.
-    before : Field or None
-        How L_s acts on ``x``.
-    canvas : Canvas
-        The pictures.
     """
     if x is None or not isinstance(module, PyramidLift) or not isinstance(before, Plane):
         return [Plane(stride=(canvas.height / y.shape[-2], canvas.width / y.shape[-1])) for y in outputs]
@@ -209,10 +185,10 @@ def axis_grid(stride: Pair, origin: Pair | None, axis: int, cells: int, pixels: 
     return step, origin[axis] if isinstance(origin, tuple) else origin
 
 
-def reading(module: nn.Module, x: Tensor, y: Tensor, axis: int) -> LayerReading:
-    """Return where a layer's cells lie along one axis of the plane, in cells before it.
+def layer_reading(module: nn.Module, x: Tensor, y: Tensor, axis: int) -> LayerReading:
+    """Return the positions of a layer's output cells along one axis of the plane, in cells of its input.
 
-    From the layer's own kernel, stride, padding and dilation where they explain the size of what comes out; cell
+    From the layer's own kernel, stride, padding and dilation where they explain the size of the output; cell
     by cell where the size stays; else from the support of the input gradient of two cells in the middle; else by
     equal blocks.
     """
@@ -267,9 +243,9 @@ def _setting(module: nn.Module, names: Sequence[str], axis: int) -> int | None:
 
 
 def _probed_reading(module: nn.Module, x: Tensor, y: Tensor, axis: int) -> LayerReading | None:
-    """Return step and start from which cells two neighbouring outputs in the middle depend on.
+    """Return step and start from the input cells on which two neighbouring outputs in the middle depend.
 
-    The middle of the support of the input gradient, not its centroid: random weights would pull that aside.
+    The middle of the support of the input gradient, not its centroid, which random weights would move.
     """
     # enough random images that a maximum falls on every cell of its window once
     shape = (16, *x.shape[1:])
@@ -281,10 +257,10 @@ def _probed_reading(module: nn.Module, x: Tensor, y: Tensor, axis: int) -> Layer
             probe = noise.clone().requires_grad_()
             chosen = list(cells)
             chosen[axis] += offset
-            behind = module(probe + 0)
-            if not isinstance(behind, Tensor) or behind.shape[1:] != y.shape[1:] or not behind.requires_grad:
+            output = module(probe + 0)
+            if not isinstance(output, Tensor) or output.shape[1:] != y.shape[1:] or not output.requires_grad:
                 return None
-            (gradient,) = torch.autograd.grad(behind[..., chosen[0], chosen[1]].sum(), probe)
+            (gradient,) = torch.autograd.grad(output[..., chosen[0], chosen[1]].sum(), probe)
             along = gradient.abs().movedim(-2 + axis, 0).flatten(1).amax(1)
             support = along.nonzero().flatten()
             if len(support) == 0:

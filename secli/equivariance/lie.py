@@ -18,19 +18,19 @@ from secli.action.fields import (
     small_levels,
     without_levels,
 )
-from secli.action.generator import Generated, generate, generate_image
+from secli.action.generator import generate, generate_image
 from secli.config import MeasureSettings
 from secli.equivariance.batching import batch_size, batches
-from secli.equivariance.borders import borders, stand_on_black
+from secli.equivariance.borders import borders, fade_to_black
 from secli.equivariance.cell_error import SMALLEST_SHARE, Shares, known_share, squared_size
-from secli.equivariance.curves import wanted_taps
+from secli.equivariance.curves import fields_of_taps
 from secli.equivariance.error import SquaredNorms, measurable, squared_norm
 from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.features import minus, tensors
 from secli.equivariance.forward_mode import directional_derivative, tangent_faults
 from secli.equivariance.statistics import bootstrap_interval
 from secli.errors import InputError, SecliError
-from secli.external.missing_taps import UNPLACED, in_order, missing_taps
+from secli.external.missing_taps import UNKNOWN_FIELD, in_order, missing_taps
 from secli.models.contract import Features, Model
 from secli.records.schema import LieRow
 
@@ -44,30 +44,23 @@ def lie_derivatives(
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[LieRow]:
-    """Measure the Lie derivative of a network under dilation, at every wanted tap in one forward-mode pass.
+    """Measure the Lie derivative of a network under dilation, at every requested tap in one forward-mode pass.
 
     ``‖(d/dt)|₀ L_{e^{−t}} Φ(L_{e^t} f)‖² / ‖Φ(f)‖²`` (Gruver et al. 2022), the mean over images, with Φ(·) − Φ(0) for
     Φ(·) unless ``background`` is none. With G the generator of the blur-free dilation the numerator is
     ``‖J Φ(f)[G f] − G Φ(f)‖²``, over the cells where G Φ(f) is known. It is the limit of Δ_s/(log s)² for s → 1 from
-    above; from below L_s blurs pictures, which a network may feel. On smooth features |log s| = 0.05 is near enough;
-    the creases that ReLU and max-pooling leave on a grid of n cells ask for |log s|·n/2 well below one cell.
+    above; from below L_s blurs pictures, which may change the features. On smooth features |log s| = 0.05 is near
+    enough; the kinks of ReLU and max-pooling on a grid of n cells require |log s|·n/2 well below one cell.
 
     Every operator's forward-mode derivative is compared with a finite difference first
     (``secli.equivariance.forward_mode``).
 
     Parameters
     ----------
-    model : Model
-        A network with declared taps; it is put on ``device`` and measured in eval mode.
-    images : tensor (N, C, H, W)
-        Pixels, float in [0, 1] or uint8, at their own scale; the first ``settings.images`` are taken.
+    model, images, on_black
+        As for :func:`secli.equivariance.curves.measure_curves`.
     settings : MeasureSettings
         Taps, background, border, number of images, batch size; factors and metric do not matter.
-    on_black : bool, optional
-        Whether the pictures fade to black at their edges, so that the cut picture has no edge that moves; None looks
-        at the images.
-    device : torch.device
-        Where to compute.
     on_progress : callable, optional
         Called with (steps done, steps in all): the check, then each batch.
 
@@ -79,25 +72,25 @@ def lie_derivatives(
     Raises
     ------
     UnknownNameError
-        When a wanted tap is not declared.
+        When a requested tap is not declared.
     InputError
         When there are no images.
     SecliError
-        When an operator cannot be differentiated in forward mode, or is so wrongly and stands ahead of every tap; it
-        is named. Behind it a tap is null with that reason, ahead of it taps are measured.
+        When an operator, which is named, cannot be differentiated in forward mode, or wrongly and before every tap.
+        Taps after such an operator are null with that reason, those before it are measured.
     """
     if len(images) == 0:
         raise InputError("there are no images to measure on")
     images = images[: settings.images]
     readings = {
-        tap: _Reading(field, settings.smallest_plane)
-        for tap, field in wanted_taps(model, settings.taps).items()
+        tap: _LieSample(field, settings.smallest_plane)
+        for tap, field in fields_of_taps(model, settings.taps).items()
     }
     missing = missing_taps(model, settings.taps)
     if not readings:
-        return [null_row(tap, reason) for tap, reason in missing.items()]
+        return [null_lie_row(tap, reason) for tap, reason in missing.items()]
     channels, height, width = images.shape[1:]
-    black = stand_on_black(images) if on_black is None else on_black
+    black = fade_to_black(images) if on_black is None else on_black
     with measuring(model, device, inference=False) as dtype:
         edges = borders(model, readings, (channels, height, width), settings.border, black)
         first = next(batches(images[:1], 1, device, dtype))
@@ -129,25 +122,18 @@ def lie_derivatives(
     rows = {tap: reading.row(tap, len(images)) for tap, reading in readings.items()}
     missing = missing_taps(model, settings.taps)
     return [
-        rows[tap] if tap in rows else null_row(tap, missing[tap]) for tap in in_order(model, rows, missing)
+        rows[tap] if tap in rows else null_lie_row(tap, missing[tap])
+        for tap in in_order(model, rows, missing)
     ]
 
 
-def null_row(tap: str, reason: str, field: str = UNPLACED) -> LieRow:
+def null_lie_row(tap: str, reason: str, field: str = UNKNOWN_FIELD) -> LieRow:
     """Return the row of a tap that cannot be measured."""
     return LieRow(tap=tap, field=field, mean=None, low=None, high=None, n=0, reason=reason)
 
 
-class _Reading:
-    """One tap: batches come in, one row of the record comes out.
-
-    Parameters
-    ----------
-    field : Field
-        How L_s acts at the tap.
-    smallest_plane : float
-        Cells across that it must have.
-    """
+class _LieSample:
+    """One tap: batches are added, one row of the record is returned; it needs ``smallest_plane`` cells across."""
 
     def __init__(self, field: Field, smallest_plane: float) -> None:
         self.field = field
@@ -166,7 +152,7 @@ class _Reading:
             return
         generated = generate(self.field, centred, canvas)
         if isinstance(self.field, VectorField):
-            # an angle is a scale in the vectors that the network gave, not in their difference to Φ(0)
+            # an angle is a scale in the network's own vectors, not in their difference to Φ(0)
             generated = generated._replace(masks=generate(self.field, raw, canvas).masks)
         if isinstance(self.field, Pyramid):
             acted = Acted(generated.tensors, generated.masks, levels_total=len(generated.tensors))
@@ -177,7 +163,11 @@ class _Reading:
             total = len(self.field.scales)
             self.reason = f"no scale level of this tap has a comparable one on either side (0 of {total})"
             return
-        comparison = _compare(generated, tangents, tensors(centred))
+        # ‖J Φ(f)[G f] − G Φ(f)‖² and ‖Φ(f)‖² over the known cells
+        parts = list(zip(tangents, generated.tensors, tensors(centred), generated.masks, strict=True))
+        difference = [squared_norm(moved - own, mask) for moved, own, _, mask in parts]
+        expected = [squared_norm(tensor, mask) for _, _, tensor, mask in parts]
+        comparison = SquaredNorms(torch.stack(difference).sum(0), torch.stack(expected).sum(0))
         finite, alive = measurable(comparison, squared_size(tensors(raw)), tensors(raw)[0].dtype)
         self.broken += int((~finite).sum())
         self.dead += int((finite & ~alive).sum())
@@ -211,11 +201,3 @@ class _Reading:
             dropped=self.dead + self.broken,
             reason=reason,
         )
-
-
-def _compare(generated: Generated, tangents: list[Tensor], features: list[Tensor]) -> SquaredNorms:
-    """Return ‖J Φ(f)[G f] − G Φ(f)‖² and ‖Φ(f)‖² over the known cells."""
-    parts = list(zip(tangents, generated.tensors, features, generated.masks, strict=True))
-    difference = [squared_norm(moved - own, mask) for moved, own, _, mask in parts]
-    expected = [squared_norm(tensor, mask) for _, _, tensor, mask in parts]
-    return SquaredNorms(torch.stack(difference).sum(0), torch.stack(expected).sum(0))

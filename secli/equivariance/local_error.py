@@ -1,4 +1,4 @@
-"""One part of a network measured alone: fed with features that are rescaled exactly, and compared behind it.
+"""One part of a network measured alone: its input is features that are rescaled exactly, its output is compared.
 
 With B the part, F the features before it and F₀ those of the empty picture, the cumulative error's own formula
 for the part alone compares::
@@ -9,7 +9,7 @@ for the part alone compares::
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -24,21 +24,21 @@ from secli.records.schema import LocalRow
 
 Masks = list[Bool[Tensor, "..."] | None]
 
-# Unknown features are shaken by this many times the largest known one, so that no maximum and no ReLU hides them.
+# Unknown features are perturbed by this many times the largest known one, so that no maximum and no ReLU hides them.
 _SHAKE = 8.0
-# Levels are reached or not whatever the picture shows: a few pictures tell.
+# Which levels are reached does not depend on the picture: a few suffice.
 _SHAKEN_IMAGES = 2
 
 
 class Fed(NamedTuple):
-    """What a part is fed with in place of the features of the rescaled picture.
+    """The input of a part instead of the features of the rescaled picture.
 
     Attributes
     ----------
     features
-        L_in(F − F₀) + F₀, what L_in cannot know filled in.
+        L_in(F − F₀) + F₀, with unknown cells filled in.
     unknown
-        For each tensor, what was filled in, in a shape that broadcasts to it; None when nothing was.
+        For each tensor, the filled cells, broadcast to it; None without any.
     """
 
     features: Features
@@ -46,26 +46,20 @@ class Fed(NamedTuple):
 
 
 class Beyond(Field):
-    """A field without the cells that unknown features reach.
-
-    Parameters
-    ----------
-    field : Field
-        How L_s acts behind the part.
-    """
+    """The field of a part's output, without the cells that unknown features reach."""
 
     def __init__(self, field: Field) -> None:
         self.field = field
         self.reached: Masks = []
 
     def act(self, features: Features, factor: float, canvas: Canvas, steps: int = 1) -> Acted:
-        """Apply L_s as the field does, and mask what is reached as well."""
+        """Apply L_s of the field, and mask the reached cells, too."""
         return self._unreached(self.field.act(features, factor, canvas, steps))
 
     def compared(
         self, acted: Acted, raw: Features, answer: Features | None, factor: float, canvas: Canvas
     ) -> Acted:
-        """Mask what the field masks, and what is reached as well."""
+        """Mask the cells that the field masks, and the reached ones, too."""
         return self._unreached(self.field.compared(acted, raw, answer, factor, canvas))
 
     def _unreached(self, acted: Acted) -> Acted:
@@ -81,7 +75,7 @@ class Beyond(Field):
         return self.field.smallest_plane(features)
 
     def reads_as(self) -> str:
-        """Say in a few words what the field is."""
+        """Describe the field in a few words."""
         return self.field.reads_as()
 
 
@@ -93,15 +87,11 @@ class NetworkPart:
     name : str
         The stage's tap, or the layer's name.
     kind : str
-        What the record calls it.
+        As in the record.
     run : callable
-        B, from the features before it to those behind it.
+        B, from input to output features.
     before, after : Field or None
-        How L_s acts there; None where nobody declared it.
-    settings : MeasureSettings
-        Metric and background.
-    factors : sequence of float
-        Scale factors.
+        How L_s acts there; None where it was not declared.
     reason : str, optional
         Why this part cannot be measured at all.
     """
@@ -136,16 +126,9 @@ class NetworkPart:
     def add(
         self, features: Features, empty: Features, output: Features, empty_output: Features, canvas: Canvas
     ) -> None:
-        """Feed one batch at every factor.
+        """Add one batch at every factor: F, F₀ with a batch axis of one, B(F) and B(F₀).
 
-        Parameters
-        ----------
-        features, empty : tensor or list
-            F, and F₀ with a batch axis of one.
-        output, empty_output : tensor or list
-            B(F) and B(F₀).
-        canvas : Canvas
-            The pictures, and the border that is left out behind the part.
+        The canvas has the border of the part's output.
         """
         self._images += len(tensors(features)[0])
         if self.reason is not None or self.before is None or self.after is None:
@@ -157,7 +140,7 @@ class NetworkPart:
                 cell.reason = too_small(self.before, features, factor, self.settings.smallest_plane)
             if cell.reason is not None:
                 continue
-            # features are fed whole: a border is left out where the comparison is
+            # the input is whole: a border is left out of the output
             fed = feed(
                 self.before,
                 features,
@@ -176,12 +159,12 @@ class NetworkPart:
             cell.add(output, actual, base, minus(actual, empty_output) if background else actual, canvas)
 
     def _reaches_all(self, factor: float, fed: Fed) -> bool:
-        """Mask behind the part what unknown features reach; say whether whole unknown levels reach everything."""
+        """Mask the output cells that unknown features reach; return whether whole unknown levels reach everything."""
         if all(unknown is None for unknown in fed.unknown):
             return False
         beyond = self._beyond[factor]
         whole = all(unknown is None or unknown.shape[0] == 1 for unknown in fed.unknown)
-        # whole levels reach the same cells whatever the images show: they are looked up once
+        # whole levels reach the same cells in all images: they are found once
         if not whole or not beyond.reached:
             assert self.after is not None
             beyond.reached = reach(self.run, fed, self.after, _SHAKEN_IMAGES if whole else None)
@@ -191,36 +174,16 @@ class NetworkPart:
         """Return the rows of the record, one per factor: a mean with its interval, or null with the reason."""
         if self.reason is not None or not self.cells:
             reason = self.reason or "nothing says how scale acts on what comes out of it"
-            return [self._null(factor, reason) for factor in self._factors]
-        rows = []
-        for factor, cell in self.cells.items():
-            row = cell.row(self.name, self._images)
-            rows.append(
-                LocalRow(
-                    part=self.name,
-                    kind=self.kind,
-                    factor=factor,
-                    mean=row.mean,
-                    low=row.low,
-                    high=row.high,
-                    n=row.n,
-                    compared=row.compared,
-                    reason=row.reason,
-                )
-            )
-        return rows
-
-    def _null(self, factor: float, reason: str) -> LocalRow:
-        return LocalRow(
-            part=self.name,
-            kind=self.kind,
-            factor=factor,
-            mean=None,
-            low=None,
-            high=None,
-            n=0,
-            reason=reason,
-        )
+            nothing: dict[str, Any] = {"mean": None, "low": None, "high": None, "n": 0, "reason": reason}
+            return [
+                LocalRow(part=self.name, kind=self.kind, factor=factor, **nothing) for factor in self._factors
+            ]
+        rows = {factor: cell.row(self.name, self._images) for factor, cell in self.cells.items()}
+        shared = {"mean", "low", "high", "n", "compared", "reason"}
+        return [
+            LocalRow(part=self.name, kind=self.kind, factor=factor, **row.model_dump(include=shared))
+            for factor, row in rows.items()
+        ]
 
 
 def feed(
@@ -231,27 +194,10 @@ def feed(
     canvas: Canvas,
     smallest_plane: float = 0.0,
 ) -> Fed | None:
-    """Return L_s(F − F₀) + F₀, with scale levels that are not known repeated from the nearest known one.
+    """Return L_s(F − F₀) + F₀ (without F₀, L_s F), unknown scale levels repeated from the nearest known one.
 
-    Parameters
-    ----------
-    field : Field
-        How L_s acts on F.
-    features : tensor or list
-        F.
-    empty : tensor or list, optional
-        F₀; without it L_s F.
-    factor : float
-        Scale factor s; 1 gives F to the bit.
-    canvas : Canvas
-        The pictures.
-    smallest_plane : float
-        Levels of a pyramid on which the picture covers fewer cells count as unknown.
-
-    Returns
-    -------
-    Fed or None
-        None when no level is known.
+    s = 1 returns F to the bit. Levels of a pyramid on which the picture covers fewer than ``smallest_plane`` cells
+    count as unknown. None when no level is known.
     """
     acted = field.act(features if empty is None else minus(features, empty), factor, canvas)
     acted = field.compared(acted, features, None, factor, canvas)
@@ -278,24 +224,10 @@ def _filled(moved: Tensor, unknown: Bool[Tensor, "..."] | None) -> Tensor:
 
 
 def reach(run: Callable[[Features], Features], fed: Fed, after: Field, images: int | None = None) -> Masks:
-    """Tell what unknown features reach, by shaking them hard, up and down, and seeing what moves.
+    """Return the output cells that unknown features reach: those that change when these are perturbed, up and down.
 
-    Parameters
-    ----------
-    run : callable
-        B.
-    fed : Fed
-        What it is fed with.
-    after : Field
-        How L_s acts behind it: levels of a scale space are told apart.
-    images : int, optional
-        How many of the images are tried, where the answer is the same for all; then whatever moves in any
-        channel, cell or image counts as reached in all of them.
-
-    Returns
-    -------
-    list
-        Per tensor behind B: True where it is reached, in a shape that broadcasts to it; None for nowhere.
+    Per output tensor of B, broadcast to it; None for none. With ``images`` only so many are tried, and a change in any
+    channel, cell or image counts for all of them, but levels of a scale space ``after`` are distinguished.
     """
     first = [tensor[:images] for tensor in tensors(fed.features)]
     as_list = isinstance(fed.features, list)
@@ -312,10 +244,10 @@ def reach(run: Callable[[Features], Features], fed: Fed, after: Field, images: i
     still = tensors(run([tensor.clone() for tensor in first] if as_list else first[0].clone()))
     moved: list[Bool[Tensor, "..."]] = [torch.zeros_like(tensor, dtype=torch.bool) for tensor in still]
     for attempt in shaken:
-        behind = tensors(run(attempt if as_list else attempt[0]))
-        for k, (tensor, other) in enumerate(zip(still, behind, strict=True)):
+        output = tensors(run(attempt if as_list else attempt[0]))
+        for k, (tensor, other) in enumerate(zip(still, output, strict=True)):
             rounding = 8 * torch.finfo(tensor.dtype).eps * peak(other)
-            # written so that what is not finite counts as moved
+            # written so that values that are not finite count as moved
             moved[k] = moved[k] | ~((other - tensor).abs() <= rounding)
     if images is not None:
         moved = [_everywhere(cells, isinstance(after, ScaleSpace)) for cells in moved]
@@ -323,13 +255,13 @@ def reach(run: Callable[[Features], Features], fed: Fed, after: Field, images: i
 
 
 def _everywhere(moved: Bool[Tensor, "..."], levels: bool) -> Bool[Tensor, "..."]:
-    """Spread what moved over images, channels and cells; the levels of a scale space stay apart."""
+    """Spread changes over images, channels and cells, not over the levels of a scale space."""
     axes = [axis for axis in range(moved.ndim) if not (levels and axis == 2)]
     return moved.any(dim=axes, keepdim=True)
 
 
 def too_small(field: Field, features: Features, factor: float, smallest_plane: float) -> str | None:
-    """Say why features before a part hold too few cells to be rescaled; None when they do not."""
+    """Return why features before a part have too few cells to be rescaled; None when they have enough."""
     plane = field.smallest_plane(features)
     if plane is None or plane * min(1.0, factor) >= smallest_plane - 1e-9:
         return None

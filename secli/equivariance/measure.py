@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SLACK = 1e-3
-"""By how much resampling and rounding may leave pixels outside of [0, 1]."""
+"""Allowed distance of pixels from [0, 1], from resampling and rounding."""
 
 
 def measure(
@@ -51,7 +51,7 @@ def measure(
     Parameters
     ----------
     model : Model or nn.Module
-        A network with declared taps (``secli.load_model`` gives one), or any module that takes such images.
+        A network with declared taps (from ``secli.load_model``), or any module that takes such images.
     images : tensor (N, C, H, W)
         Pixels, float in [0, 1] or uint8, at their own scale.
     factors : sequence of float, optional
@@ -76,8 +76,8 @@ def measure(
     batch : int, optional
         Images per forward pass; default: as many as measured memory allows.
     device : torch.device, optional
-        Where to compute; default: where the network is. The network is left where and as it was: its tensors, their
-        devices and types, the mode of every module, ``requires_grad``, hooks, and the random states too.
+        Default: that of the network, which is restored: its tensors, their devices and types, the mode of every
+        module, ``requires_grad``, hooks, and the random states.
 
     Returns
     -------
@@ -99,18 +99,18 @@ def measure(
     """
     import pandas as pd
 
-    wanted: dict[str, Any] = {"factors": factors, "metric": metric, "background": background, "batch": batch}
-    wanted |= {"border": border, "per": tuple(per), "protocol": protocol}
+    given: dict[str, Any] = {"factors": factors, "metric": metric, "background": background, "batch": batch}
+    given |= {"border": border, "per": tuple(per), "protocol": protocol}
     images = checked_pixels(images)
     count = max(1, len(images))
     with ExitStack() as stack:
         if isinstance(model, nn.Module):
             device = device_of(model) if device is None else device
-            _given_weights(model, images)
+            _draw_lazy_weights(model, images)
             stack.enter_context(borrowed(model))
         where = torch.device("cpu" if device is None else device)
         subject, named = _under_contract(model, images, taps, fields or {}, where)
-        settings = validated(MeasureSettings, {**wanted, "taps": named, "images": count}, "measure")
+        settings = validated(MeasureSettings, {**given, "taps": named, "images": count}, "measure")
         curves = measure_curves(subject, images, settings, labels=labels, device=where)
     frame: pd.DataFrame = pd.DataFrame([row.model_dump() for row in curves.rows])
     frame.attrs["accuracy"] = [row.model_dump() for row in curves.accuracy]
@@ -118,13 +118,7 @@ def measure(
 
 
 def checked_pixels(images: Tensor) -> Tensor:
-    """Return images that can be measured on.
-
-    Raises
-    ------
-    InputError
-        When they are not (N, C, H, W), neither float nor uint8, or floats outside of [0, 1].
-    """
+    """Return the images; InputError when they are not (N, C, H, W), neither float nor uint8, or not in [0, 1]."""
     if images.ndim != 4:
         raise InputError(f"images: a tensor (N, C, H, W) is needed, not {tuple(images.shape)}")
     if images.dtype == torch.uint8:
@@ -137,7 +131,7 @@ def checked_pixels(images: Tensor) -> Tensor:
     low, high = (float(end) for end in torch.aminmax(images.detach()))
     if not (low >= -SLACK and high <= 1 + SLACK):
         hint = "; divide them by 255" if low >= 0 and 2 < high <= 255 else ""
-        if low >= -0.5 and high <= 1.5:  # what resampling leaves
+        if low >= -0.5 and high <= 1.5:  # after resampling
             hint = "; clamp them"
         raise InputError(
             f"images: pixels lie between {low:.3g} and {high:.3g}, not in [0, 1]{hint}; normalisation belongs "
@@ -146,8 +140,8 @@ def checked_pixels(images: Tensor) -> Tensor:
     return images.detach()
 
 
-def _given_weights(model: nn.Module, images: Tensor) -> None:
-    """Let lazy modules draw the weights that they have not got."""
+def _draw_lazy_weights(model: nn.Module, images: Tensor) -> None:
+    """Let lazy modules draw their weights."""
     if len(images) and any(is_lazy(weight) for weight in (*model.parameters(), *model.buffers())):
         few = images[:2].float() / (255 if images.dtype == torch.uint8 else 1)
         with random_states_kept(model):
@@ -161,7 +155,7 @@ def _under_contract(
     fields: Mapping[str, str | Field],
     device: torch.device,
 ) -> tuple[Model, Sequence[str] | None]:
-    """Return a network with declared taps, and which of these are wanted; any other module is looked over first."""
+    """Return a network with declared taps, and the requested ones; any other module is adapted."""
     if isinstance(model, Model) and not fields:
         return model, taps
     if not isinstance(model, nn.Module):

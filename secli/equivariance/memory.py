@@ -1,4 +1,4 @@
-"""How much memory a pass takes, and how much the machine has free: what a batch is chosen from."""
+"""The memory of a pass, and the free memory of the machine, which determine a batch."""
 
 from __future__ import annotations
 
@@ -16,19 +16,11 @@ MEMINFO = Path("/proc/meminfo")
 OWN_GROUPS = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
 _LARGEST_KEPT = (32 << 20) - (64 << 10)
-_UNLIMITED = 1 << 60  # what version 1 of control groups says for no limit is near 2^63
+_UNLIMITED = 1 << 60  # without a limit, version 1 of control groups has a number near 2^63
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that operators make while it is entered, each storage once.
-
-    Attributes
-    ----------
-    live
-        Bytes that are in use now.
-    peak
-        The most that were in use at once.
-    """
+    """Counts the bytes of the tensors that operators make inside, each storage once: now and at the peak."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -43,7 +35,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run an operator and count what it returns."""
+        """Run an operator and count its outputs."""
         result = func(*args, **(kwargs or {}))
         for value in tree_leaves(result):
             if isinstance(value, Tensor) and value.layout == torch.strided:
@@ -64,37 +56,30 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Return the most bytes that the tensors which some work makes take at once; it is the same every time."""
+    """Return the peak memory in bytes of the tensors that some work makes; it is the same every time."""
     with LiveBytes() as counted:
         work()
     return int(counted.peak)
 
 
 def free_bytes(device: torch.device | str) -> int | None:
-    """Return how much memory a device has free; None where the system does not tell.
+    """Return the free bytes of a device; None where the system has no such number.
 
-    On the CPU the smaller one of what the system has available and what the limit of this process's control group
-    (a container, a batch system's job) leaves.
+    On the CPU they are bounded by the system's available memory and by the limit of this process's control group
+    (a container, a batch system's job).
     """
     if torch.device(device).type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # what torch holds back from freed tensors is free for new ones
+        # memory of freed tensors that torch keeps is free for new ones
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    known = [each for each in (_available(), *_left_in_groups()) if each is not None]
-    return min(known, default=None)
-
-
-def _available() -> int | None:
-    for line in _lines(MEMINFO):
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+    available = [int(line.split()[1]) * 1024 for line in _lines(MEMINFO) if line.startswith("MemAvailable:")]
+    return min([*available, *(each for each in _left_in_groups() if each is not None)], default=None)
 
 
 def _left_in_groups() -> Iterator[int | None]:
-    """Return what is left below the limits of the control groups above this process, of version 1 and 2."""
+    """Yield the memory left below the limits of this process's control groups, of version 1 and 2."""
     for line in _lines(OWN_GROUPS):
-        _, controllers, place = line.split(":", 2)
+        _, controllers, path = line.split(":", 2)
         if controllers == "":
             names, root = ("memory.max", "memory.current", "inactive_file"), GROUPS
         elif "memory" in controllers.split(","):
@@ -103,7 +88,7 @@ def _left_in_groups() -> Iterator[int | None]:
         else:
             continue
         # inside a container the group's own path is not mounted, but its root is the container's group
-        group = Path(place.lstrip("/"))
+        group = Path(path.lstrip("/"))
         for folder in dict.fromkeys((root / group, *(root / above for above in group.parents))):
             yield _left(folder, *names)
 
@@ -132,9 +117,9 @@ def _lines(file: Path) -> list[str]:
 def keep_freed_memory(device: torch.device | str) -> None:
     """Let the C library keep freed memory for the next tensor.
 
-    GNU's gives a large block back to the system when it is freed, and every new one then costs a page fault for
-    each of its pages: up to twice the time of the operators that fill it. What it takes for large grows with the
-    largest block that it has given back so far, up to 32 MiB: one such block, never touched, is given back here.
+    GNU's returns a large block to the system when it is freed, and every new one then costs a page fault for
+    each of its pages: up to twice the time of the operators that fill it. Its threshold for large grows with the
+    largest block that it has returned so far, up to 32 MiB: one such block, never touched, is returned here.
     """
     if torch.device(device).type == "cpu":
         torch.empty(_LARGEST_KEPT, dtype=torch.uint8)

@@ -13,17 +13,9 @@ from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord
 
 
 def pool(records: Sequence[EquivarianceRecord]) -> EquivarianceRecord:
-    """Average the curves of several runs; the interval is the bootstrap over the runs' means.
+    """Average the curves of several runs of one network; the interval is the bootstrap over the runs' means.
 
-    Parameters
-    ----------
-    records : sequence of EquivarianceRecord
-        Of one network, measured alike; one record is returned as it is.
-
-    Returns
-    -------
-    EquivarianceRecord
-        A row is null where any run's is, with that run's reason.
+    A row is null where any run's is, with that run's reason.
 
     Raises
     ------
@@ -51,7 +43,7 @@ def pool(records: Sequence[EquivarianceRecord]) -> EquivarianceRecord:
 
 
 def _aligned(lists: Sequence[Sequence[Any]], key: Any) -> Iterable[list[Any]]:
-    """Return the rows that belong together, in the order of the first list."""
+    """Return the rows with the same key, in the order of the first list."""
     keys = [[key(row) for row in rows] for rows in lists]
     if any(other != keys[0] for other in keys[1:]):
         raise InputError(

@@ -1,4 +1,4 @@
-"""A measurement as a record: the curves with what was measured, on what, and how."""
+"""A measurement as a record: the curves with network, images and settings."""
 
 from __future__ import annotations
 
@@ -26,32 +26,18 @@ def equivariance_record(
     local: Sequence[LocalRow] = (),
     control: str | None = None,
 ) -> EquivarianceRecord:
-    """Put curves into a record.
+    """Return curves as a record.
 
     Parameters
     ----------
-    curves : Curves
-        What was measured.
-    settings : MeasureSettings
-        How.
-    data : DataInfo
-        On which images.
-    model : ModelInfo
-        Which network.
     seed : int
         Seed of the run, or of the fresh weights.
     device : str
         The device's own name.
-    threads : int
-        CPU threads.
     weights : str, optional
-        Where the weights come from, in words.
-    training : TrainingRecord, optional
-        The run that the weights come from.
-    run : str, optional
-        Its directory.
-    lie, local : sequences of rows
-        What else was measured.
+        The origin of the weights, in words.
+    training, run : optional
+        The record and the directory of the run of the weights.
     control : str, optional
         Which control this is.
     """

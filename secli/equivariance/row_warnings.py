@@ -1,4 +1,4 @@
-"""What a reader of one number must know: warnings, row by row."""
+"""Warnings of one row of a measurement."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ def warnings(
 
     Parameters
     ----------
-    row : CurveRow
-        The reading.
     cells : float, optional
         Cells of the tap that the picture covers, across.
     dark : bool
-        Whether nothing bright lies where an edge of the canvas cuts: for s < 1 the edge of the pictures, which
-        becomes a frame inside the canvas; for s > 1 the edge of the magnified pictures.
+        Whether the edge of the canvas cuts nothing bright: for s < 1 the edge of the pictures, which becomes a frame
+        inside the canvas; for s > 1 the edge of the magnified pictures.
     pointwise : mapping
-        The pointwise control's reading by factor: what sampling a nonlinearity costs by itself.
+        The pointwise control's error by factor: the cost of sampling a nonlinearity.
     """
     if row.mean is None or row.factor == 1:
         return ()

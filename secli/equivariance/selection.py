@@ -1,4 +1,4 @@
-"""Which part of a feature map is compared: all of it, one scale level, or one channel."""
+"""The part of a feature map that is compared: all of it, one scale level, or one channel."""
 
 from __future__ import annotations
 
@@ -15,15 +15,7 @@ Per = Literal["level", "channel"]
 
 
 class Selection(NamedTuple):
-    """A part of a feature map; None takes all.
-
-    Attributes
-    ----------
-    level
-        Index on the scale axis, or into a pyramid.
-    channel
-        Index of the channel.
-    """
+    """A part of a feature map: the index on the scale axis, or into a pyramid, and of the channel; None takes all."""
 
     level: int | None = None
     channel: int | None = None
@@ -45,7 +37,7 @@ class Selection(NamedTuple):
         return acted._replace(features=self.of(acted.features), masks=self.of_masks(acted.masks))
 
     def _resolutions(self, count: int) -> slice:
-        """Return which tensors of a pyramid are meant; a stack is one tensor."""
+        """Return the tensors of a pyramid that are selected; a stack is one tensor."""
         return slice(None) if count == 1 or self.level is None else slice(self.level, self.level + 1)
 
 
@@ -53,7 +45,7 @@ ALL = Selection()
 
 
 def selections(features: Features, acted: Acted, per: Sequence[Per]) -> list[Selection]:
-    """Return all of a feature map, and each of its levels and channels as wanted."""
+    """Return all of a feature map, and each of its levels or channels as in ``per``."""
     tensor = features[0] if isinstance(features, list) else features
     found = [ALL]
     if "level" in per and acted.levels_total is not None:
@@ -64,7 +56,7 @@ def selections(features: Features, acted: Acted, per: Sequence[Per]) -> list[Sel
 
 
 def _narrow(tensor: Tensor, selection: Selection) -> Tensor:
-    """Keep one index of an axis; an axis of one (a mask that holds for all) stays."""
+    """Keep one index of an axis; an axis of one (a mask for all) stays."""
     if selection.channel is not None and tensor.shape[1] > 1:
         tensor = tensor.narrow(1, selection.channel, 1)
     if selection.level is not None and tensor.ndim > 4 and tensor.shape[2] > 1:

@@ -1,4 +1,4 @@
-"""Intervals: how sure a mean over images is."""
+"""Bootstrap intervals of means over images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from jaxtyping import Float64, UInt8
 
 RESAMPLES = 2000
 LEVEL = 0.95
-
-
-BLOCK = 50  # resamples that are held in full at a time, so that memory hardly grows with the number of images
+BLOCK = 50  # resamples in memory at a time, so that it hardly grows with the number of images
 
 
 @lru_cache(maxsize=2)
@@ -28,15 +26,7 @@ def _resampling_counts(n: int) -> UInt8[np.ndarray, "resamples n"]:
 def bootstrap_interval(values: Float64[np.ndarray, "n"]) -> tuple[float, float]:
     """Return the 95 % percentile-bootstrap interval of the mean (Efron 1979), with a fixed seed.
 
-    Parameters
-    ----------
-    values : array (n,)
-        One finite number per image.
-
-    Returns
-    -------
-    low, high : float
-        Both equal the mean when all values are the same.
+    The values must be finite; both ends equal the mean when all are the same.
     """
     counts = _resampling_counts(len(values))
     starts = range(0, RESAMPLES, BLOCK)

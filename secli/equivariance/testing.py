@@ -1,4 +1,4 @@
-"""Scale equivariance in anybody's test suite: the same measure as ``secli equivariance``, as an assertion."""
+"""Scale equivariance in any test suite: the measure of ``secli equivariance`` as an assertion."""
 
 from __future__ import annotations
 
@@ -35,13 +35,11 @@ def scale_equivariance_error(
     Parameters
     ----------
     function : callable
-        Φ: maps images (N, C, H, W) to features. A module is called in eval mode and left in its own.
+        Φ: maps images (N, C, H, W) to features. A module is called in eval mode; its own is restored.
     images : tensor (N, C, H, W)
         Float pictures at their own scale.
-    factor : float
-        Scale factor s > 0.
     field : Field
-        How L_s acts on the features (``secli.action.fields``); a plane of stride 1 unless said otherwise.
+        How L_s acts on the features (``secli.action.fields``); by default a plane of stride 1.
     background : str
         ``empty`` compares Φ(·) − Φ(0); ``none`` is the bare formula.
     border : float
@@ -55,7 +53,7 @@ def scale_equivariance_error(
     Raises
     ------
     ValueError
-        When nothing can be measured (the message says why) or the factor is not positive.
+        When nothing can be measured (with the reason) or the factor is not positive.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""Anybody's network: loaded, probed, and put under the contract of a model."""
+"""External networks: loaded, probed, and wrapped as models."""

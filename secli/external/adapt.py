@@ -1,4 +1,4 @@
-"""From a foreign network and words about it to a model: taps chosen, fields checked, their place probed."""
+"""From a foreign network and its declared fields to a model: taps chosen, fields checked, geometry probed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from secli.external.batch_independence import is_coarse, mixing, shape_with_batc
 from secli.external.cell_grid import Geometry, impossible
 from secli.external.field_text import UNDECLARED, Declaration, Layout
 from secli.external.hooked_model import Code, DeclaredModel, ExternalModel, declares_taps, tried
-from secli.external.hooks import LOGITS, Visit, find_logits, matches, select, trace
-from secli.external.missing_taps import unreadable
+from secli.external.hooks import LOGITS, Visit, find_logits, matches_pattern, select, trace
+from secli.external.loaded_network import Shape
+from secli.external.missing_taps import unmeasurable
 from secli.external.probing import probe, probing
 from secli.external.restoring import fingerprint, image_dtype, in_eval_mode, on_device
-from secli.external.targets import Shape
 
 TRACED = 2
-"""Images of the pass that looks a network over: two, so that the batch axis can be told."""
+"""Images of the first pass through a network: two, so that the batch axis can be recognised."""
 
 
 def adapt(
@@ -35,30 +35,30 @@ def adapt(
     *,
     code: Code = nullcontext,
     device: torch.device | str = "cpu",
-    placed: bool = True,
+    check_taps: bool = True,
 ) -> ExternalModel:
-    """Put a network under the contract: choose its taps, check them in a few passes, probe what was not declared.
+    """Wrap a network as a model: choose its taps, check them in a few passes, probe what was not declared.
 
     A tap that is found but cannot be measured is among the model's ``missing`` ones, with the reason.
 
     Parameters
     ----------
     network : nn.Module
-        In eval mode; it is left where and as it was.
+        In eval mode; its device and state are restored.
     normalise : nn.Module
-        What pixels go through first.
+        Applied to the pixels first.
     shape : tuple
         Channels, height and width of the images.
     taps, declared
-        As ``load_external`` takes them, the fields parsed.
+        As for ``load_external``, the fields parsed.
     name : str
-        What errors call the network.
+        The network's name in errors.
     code : callable, optional
-        What stands around every run of its code.
+        The context of every run of its code.
     device : torch.device
-        Where its passes run.
-    placed : bool
-        Whether the taps are checked and placed; a list of taps does so by itself, for all of them at once.
+        Of its passes.
+    check_taps : bool
+        Whether the taps are checked and probed; a list of taps does so by itself, for all of them at once.
 
     Raises
     ------
@@ -86,21 +86,21 @@ def adapt(
     model.order, model.description = tuple(chosen), {"target": name}
     for tap, why in missing.items():
         model.drop_tap(tap, why)
-    if placed:
+    if check_taps:
         check_batch_axis(model, images, name, device)
-        _place(model, declarations, shapes, shape, device)
+        _probe_open_fields(model, declarations, shapes, shape, device)
     return model
 
 
 def materialise(network: nn.Module, normalise: nn.Module, images: Tensor, name: str) -> None:
-    """Let lazy modules draw the weights that they have not got before they see the first images."""
+    """Run lazy modules once, so that they draw their weights."""
     if any(is_lazy(weight) for weight in (*network.parameters(), *network.buffers())):
         with in_eval_mode(network), torch.no_grad():
             tried(name, images, lambda: network(normalise(images).clone()))
 
 
 def check_weights(network: nn.Module, name: str) -> None:
-    """Refuse a network whose weights have no values or are too coarse, by its name."""
+    """Refuse a network whose weights have no values or are too coarse."""
     try:
         image_dtype(network)
     except InputError as error:
@@ -108,10 +108,10 @@ def check_weights(network: nn.Module, name: str) -> None:
 
 
 def check_batch_axis(model: ExternalModel, images: Tensor, name: str, device: torch.device | str) -> None:
-    """Compare a pass with two pictures to one with the second of them alone, and keep what that shows in the model.
+    """Compare a pass with two pictures to one with the second of them alone, and record the result in the model.
 
     Taps whose shape depends on the number of pictures or whose numbers cannot be measured become missing ones; half
-    precision is remarked upon; ``model.mixes`` says whether a picture's features depend on its neighbours.
+    precision is remarked upon; ``model.mixes`` records whether a picture's features depend on its neighbours.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def check_batch_axis(model: ExternalModel, images: Tensor, name: str, device: to
             reason = shape_with_batch(one.get(tap), two.get(tap))
             if reason is not None and tap == LOGITS:
                 reason = _lost_logits(model, pixels) or reason
-            reason = reason or unreadable(two[tap])
+            reason = reason or unmeasurable(two[tap])
             if reason is not None:
                 model.drop_tap(tap, reason)
             elif is_coarse(two[tap]):
@@ -140,13 +140,13 @@ def check_batch_axis(model: ExternalModel, images: Tensor, name: str, device: to
                 model.remarks[tap] = f"coarse: the features are {dtype_name}, read as float32"
         kept = {tap: one[tap] for tap in model.taps if tap in one}
         mixes = mixing(kept, two, bool(model.remarks))
-        # a network that draws noise is another matter, which the measurement names
+        # a network that draws noise is reported by the measurement
         if mixes is not None and mixing(kept, read(pixels[1:]), bool(model.remarks)) is None:
             model.mixes = mixes
 
 
 def _lost_logits(model: ExternalModel, pixels: Tensor) -> str | None:
-    """Say why one picture, or else two, have no class scores."""
+    """Return why one picture, or else two, have no class scores."""
     for batch in (pixels[1:], pixels):
         _, reason = find_logits(model.raw(batch)[1], len(batch))
         if reason is not None:
@@ -188,7 +188,7 @@ def _adapt_declared(
 
 
 def spatial(visit: Visit) -> bool:
-    """Say whether a call gave a feature map (N, C, …, H, W) of more than one cell."""
+    """Return whether a call returned a feature map (N, C, …, H, W) of more than one cell."""
     shape = visit.shape
     return shape is not None and len(shape) >= 4 and shape[0] == TRACED and min(shape[-2:]) > 1
 
@@ -206,30 +206,28 @@ def _chosen_taps(
     everything = [name for name, _ in network.named_modules(remove_duplicate=False) if name]
     if LOGITS not in names:
         names.append(LOGITS)
-    select(names, [pattern for pattern, _ in declared if pattern != "**"], "--field", everything)
+    patterns = [pattern for pattern, _ in declared if pattern != "**"]
+    select(names, patterns, "--field", everything)
     if taps is not None:
         chosen = select(names, taps, "--taps", everything)
         if LOGITS in chosen and not has_logits and LOGITS not in everything:
             raise UnmatchedPatternError(f"--taps {LOGITS}: {reason}", "--taps", [LOGITS])
         return chosen
-    patterns = [pattern for pattern, _ in declared if pattern != "**"]
-    wanted = {name for name in names if any(matches(name, pattern) for pattern in patterns)}
-    wanted |= {
+    chosen = [
         *_outermost(network, visits),
         *(visit.name for visit in visits if visit.bare and spatial(visit)),
-    }
-    if not wanted:
+    ]
+    chosen += [name for name in names if any(matches_pattern(name, pattern) for pattern in patterns)]
+    if not chosen:
         raise InputError(
             "--taps: no module gives feature maps (N, C, H, W); name taps (--list-taps shows all) and declare "
             "their fields (--field)"
         )
-    return [name for name in names if name in wanted] + (
-        [LOGITS] if has_logits and LOGITS not in wanted else []
-    )
+    return [name for name in names if name in chosen] + [LOGITS] * (has_logits and LOGITS not in chosen)
 
 
 def _outermost(network: nn.Module, visits: Sequence[Visit]) -> list[str]:
-    """Return the outermost modules that give feature maps; a lone container of them is opened."""
+    """Return the outermost modules that return feature maps; a lone container of them is opened."""
     planes = {visit.name for visit in visits if spatial(visit)}
     level = [name for name, _ in network.named_children()]
     found = [name for name in level if name in planes]
@@ -251,12 +249,9 @@ def _declarations(
     declared: Sequence[tuple[str, Declaration]],
     taps: Sequence[str] | None,
 ) -> tuple[dict[str, Declaration], dict[str, str]]:
-    """Return what holds at the chosen taps, and why nothing does at others.
+    """Return the declarations of the chosen taps, and for others the reason why they have none.
 
-    Raises
-    ------
-    InputError
-        When a tap cannot be read that was asked for by its name, or that a field was declared for.
+    A tap that was named, or for which a field was declared, must have one.
     """
     found: dict[str, Declaration] = {}
     missing: dict[str, str] = {}
@@ -266,7 +261,7 @@ def _declarations(
         try:
             found[tap] = _declaration(tap, shapes[tap], declared)
         except InputError as error:
-            if tap in (taps or ()) or any(matches(tap, pattern) for pattern, _ in declared):
+            if tap in (taps or ()) or any(matches_pattern(tap, pattern) for pattern, _ in declared):
                 raise
             missing[tap] = str(error).removeprefix(f"--taps {tap}: ")
     return found, missing
@@ -275,7 +270,7 @@ def _declarations(
 def _declaration(
     tap: str, shape: tuple[int, ...] | None, declared: Sequence[tuple[str, Declaration]]
 ) -> Declaration:
-    """Return what holds at a tap, checked against the shape that was seen there."""
+    """Return the declaration of a tap, checked against its shape."""
     if shape is None:
         raise InputError(f"--taps {tap}: this module returns no tensor")
     size = "×".join(map(str, shape[1:]))
@@ -284,7 +279,7 @@ def _declaration(
             f"--taps {tap}: its output has the shape {tuple(shape)} for {TRACED} images: "
             "its first axis is not the batch"
         )
-    found = [each for pattern, each in declared if matches(tap, pattern)]
+    found = [each for pattern, each in declared if matches_pattern(tap, pattern)]
     if not found:
         if len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1)):
             return Declaration(Invariant())
@@ -325,21 +320,21 @@ def _hint(tap: str, shape: tuple[int, ...]) -> str:
     return f"--field '{tap}=scale:…' with its levels, or invariant"
 
 
-def _place(
+def _probe_open_fields(
     model: ExternalModel,
     declarations: Mapping[str, Declaration],
     shapes: Mapping[str, tuple[int, ...] | None],
     image: Shape,
     device: torch.device | str,
 ) -> None:
-    """Probe the strides and origins that were left out, and put them into the model's fields."""
+    """Probe the strides and origins that were not declared, and set the model's fields."""
     opened = [tap for tap, each in declarations.items() if each.open and tap in model.taps]
     if not opened:
         return
     model.geometry, model.probed = probe(model, image, opened, device), (image, fingerprint(model))
     for tap in opened:
         geometry, cells = model.geometry.get(tap), cells_of(declarations[tap].layout, shapes[tap])
-        reason = unplaced(geometry, cells, image[1:])
+        reason = why_unplaced(geometry, cells, image[1:])
         if geometry is None or reason is not None:
             model.geometry.pop(tap, None)
             model.drop_tap(
@@ -349,17 +344,17 @@ def _place(
             )
             continue
         origin = None if geometry.centred else _pair(geometry.origin)
-        model.set_field(tap, declarations[tap].placed(_pair(geometry.stride), origin))
+        model.set_field(tap, declarations[tap].with_geometry(_pair(geometry.stride), origin))
 
 
 def cells_of(layout: Layout, shape: tuple[int, ...] | None) -> tuple[int, int]:
-    """Return rows and columns of the map that features of a shape are read as."""
+    """Return rows and columns of the map of features of a shape."""
     planes = layout.to_planes(torch.empty(shape or (), device="meta"))
     return planes.shape[-2], planes.shape[-1]
 
 
-def unplaced(geometry: Geometry | None, cells: tuple[int, int], image: tuple[int, int]) -> str | None:
-    """Say why a map's cells cannot be placed in the image, from what was probed; None when they can."""
+def why_unplaced(geometry: Geometry | None, cells: tuple[int, int], image: tuple[int, int]) -> str | None:
+    """Return why a map's cells have no position in the image, from its probed geometry; None when they have."""
     if geometry is not None:
         return impossible(geometry, cells, image)
     if min(cells) < 2:

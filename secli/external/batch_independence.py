@@ -1,4 +1,4 @@
-"""What a foreign network is asked before its numbers are trusted: do they depend on how many pictures go in?"""
+"""Whether a foreign network's features of a picture depend on the other pictures of its batch."""
 
 from __future__ import annotations
 
@@ -12,26 +12,24 @@ from secli.external.missing_taps import COARSE
 from secli.models.contract import Features
 
 MIXED = 1e-3
-"""How far a picture's features may change with its neighbours: float32 rounds differently in other batches."""
+"""Allowed change of a picture's features with its neighbours: float32 rounds differently in other batches."""
 MIXED_COARSELY = 0.05
 """The same where features are computed in half precision."""
 
 ROUNDED = 1e-6
-"""A change of this small a part of the largest tap's norm is one of rounding: sums of so much may cancel to nothing."""
+"""A change below this share of the largest tap's norm is one of rounding: large terms may cancel."""
 
 FEW = 0.005
 """The share of numbers below which a change is one of rounding."""
 
 
 def mixing(alone: Mapping[str, Features], among: Mapping[str, Features], coarse: bool = False) -> str | None:
-    """Say how a picture's features depend on the others of its batch; None when they do not.
+    """Return how a picture's features depend on the others of its batch; None when they do not.
 
     Parameters
     ----------
     alone, among : mapping
         The features by tap of one picture alone, and of a batch in which it is the last.
-    coarse : bool
-        Whether the network computes in half precision.
     """
     negligible = ROUNDED * max(
         (float(_finite(part).norm()) for one in alone.values() for part in _list(one)), default=0.0
@@ -47,12 +45,9 @@ def mixing(alone: Mapping[str, Features], among: Mapping[str, Features], coarse:
 
 
 def shape_with_batch(one: Tensor | None, two: Tensor | None) -> str | None:
-    """Say how the shape of features depends on the number of pictures; None when the first axis counts them.
+    """Return how the shape of features depends on the number of pictures; None when the first axis counts them.
 
-    Parameters
-    ----------
-    one, two : tensor, optional
-        The features of one picture and of two; None where the pass did not call the module.
+    The features are those of one picture and of two; None where the pass did not call the module.
     """
     if one is None or two is None:
         return f"a pass with {'one picture' if one is None else 'two pictures'} does not call it"
@@ -65,7 +60,7 @@ def shape_with_batch(one: Tensor | None, two: Tensor | None) -> str | None:
 
 
 def is_coarse(tensor: Tensor) -> bool:
-    """Say whether numbers are in half precision."""
+    """Return whether numbers are in half precision."""
     return tensor.dtype in COARSE
 
 
@@ -83,9 +78,9 @@ def _size(tensor: Tensor) -> float:
 
 
 def _change(one: Tensor, other: Tensor, negligible: float) -> float:
-    """Return ‖a − b‖ / max(‖a‖, ‖b‖); what is not finite is left to the measurement.
+    """Return ‖a − b‖ / max(‖a‖, ‖b‖); values that are not finite are left to the measurement.
 
-    0 where next to no number changes: a maximum over directions that are all but equal may turn with the rounding.
+    0 where hardly any number changes: a maximum over almost equal directions may turn with the rounding.
     """
     if one.shape != other.shape:
         return float("inf")

@@ -1,4 +1,4 @@
-"""From positions of cells in the image to the grid that they lie on, and whether such a grid can be."""
+"""From positions of cells in the image to their grid, and whether such a grid is possible."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from jaxtyping import Float64
 PRECISION = 0.03
 """Noise of a position, in cells, at which no further measurement is needed."""
 ASYMMETRY = 0.02
-"""How far learned (or drawn) filters, never quite symmetric, move a centroid: this share of the radius."""
+"""Share of the radius by which learned (or drawn) filters, never quite symmetric, move a centroid."""
 UNEVENNESS = 1.25
 """How far a slope may be from an exact stride that fits the sizes: windows of attention pull cells together."""
 FEW = 4
-"""A map of fewer cells says next to nothing of its stride."""
+"""With fewer cells a map's stride is hardly determined."""
 MASS = 0.95
 """Share of the gradient within the receptive field's radius."""
 COVERED = (0.25, 2.5)
-"""Least and most share of the image's side that a map can cover: crops and full padding lie between."""
+"""Least and most share of the image's side that a map can cover: crops and full padding are between."""
 COVERED_BY_FRACTIONS = 0.75
 """Least share for cells closer than one pixel: a network that enlarges does not crop as well."""
 
 
 class Geometry(NamedTuple):
-    """The place of a feature map's cells in the image.
+    """The position of a feature map's cells in the image.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Geometry(NamedTuple):
 
 
 class CellAxis(NamedTuple):
-    """What was measured along one axis.
+    """The measurement along one axis.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class CellAxis(NamedTuple):
     pixels
         Of the image.
     seen
-        Between which coordinates the image is seen by any cell.
+        Range of image coordinates that influence any cell.
     """
 
     cells: Sequence[int]
@@ -77,14 +77,8 @@ class CellAxis(NamedTuple):
 def fitted(axes: Sequence[CellAxis], radius: float, uneven: float) -> Geometry:
     """Return the grid through positions along rows and columns, brought to exact values within their noise.
 
-    Parameters
-    ----------
-    axes : sequence of CellAxis
-        Rows, columns.
-    radius : float
-        Of the receptive field.
-    uneven : float
-        How far filters may move a position, as a share of the radius (see :func:`asymmetry`).
+    ``radius`` is that of the receptive field; filters may move a position by the share ``uneven`` of it (see
+    :func:`asymmetry`).
     """
     lines = [_Line.through(axis.cells, axis.positions, axis.noise) for axis in axes]
     strides = [
@@ -97,7 +91,7 @@ def fitted(axes: Sequence[CellAxis], radius: float, uneven: float) -> Geometry:
     ]
     square = axes[0].size == axes[1].size and axes[0].pixels == axes[1].pixels and strides[0] == strides[1]
     if square and abs(starts[0] - starts[1]) <= sum(noises):
-        starts = [sum(starts) / 2] * 2  # rows and columns alike: their asymmetries are noise
+        starts = [sum(starts) / 2] * 2  # equal for rows and columns: their asymmetries are noise
     slacks = [noise + (uneven - ASYMMETRY) * radius for noise in noises]
     origins = [
         _exact_origin(start, slack, stride, axis.size, axis.pixels)
@@ -111,7 +105,7 @@ def fitted(axes: Sequence[CellAxis], radius: float, uneven: float) -> Geometry:
 
 
 def asymmetry(channels: int, radius: float) -> float:
-    """Return how far filters may move a position, as a share of the radius: few weights are less even than many."""
+    """Return the share of the radius by which filters may move a position: few weights are less even than many."""
     return ASYMMETRY + 0.5 / math.sqrt(max(1, channels) * max(1.0, math.pi * radius**2))
 
 
@@ -122,14 +116,7 @@ def steepest(axis: CellAxis) -> float:
 
 
 def impossible(geometry: Geometry, cells: tuple[int, int], image: tuple[int, int]) -> str | None:
-    """Say why cells cannot lie as they were measured to; None when they can.
-
-    Parameters
-    ----------
-    geometry : Geometry
-        As measured.
-    cells, image : pair of int
-        Rows and columns of the map, height and width of the image.
+    """Return why a measured geometry is impossible for a map of some cells on an image; None when it is not.
 
     Examples
     --------
@@ -160,9 +147,9 @@ class _Line(NamedTuple):
 
     @classmethod
     def through(cls, cells: Sequence[int], positions: Float64[np.ndarray, "k"], noise: float) -> _Line:
-        places = np.array(cells, dtype=float)
-        centred = places - places.mean()
-        return cls(places, positions, float(centred @ positions / (centred @ centred)), noise)
+        indices = np.array(cells, dtype=float)
+        centred = indices - indices.mean()
+        return cls(indices, positions, float(centred @ positions / (centred @ centred)), noise)
 
     @property
     def slack(self) -> float:
@@ -172,19 +159,17 @@ class _Line(NamedTuple):
     def stride(self, count: int, pixels: int, seen: tuple[float, float], radius: float) -> float:
         """Return the likeliest stride of a map of ``count`` cells on ``pixels`` that the slope allows.
 
-        Where the image's edge cuts the outer cells' receptive fields, these look nearer to the middle than they are,
-        and the slope is only a lower bound.
+        Where the image's edge cuts the outer cells' receptive fields, their centroids move to the middle, and the
+        slope is only a lower bound.
         """
         slack = self.slack
         room = min(self.positions.min() - seen[0], seen[1] - self.positions.max())
         low, high = self.slope - slack, (self.slope if room > radius else 3 * self.slope) + slack
         ratio = pixels / count
-        if (
-            count >= FEW and slack > ratio / 2
-        ):  # cells that look anywhere: an axis that is none of the plane's
+        if count >= FEW and slack > ratio / 2:  # positions at random: an axis that is none of the plane's
             return 0.0
         powers = [2.0**k for k in range(-4, 12)]
-        # of stride s on p pixels, p/s cells are left, rounded up or down
+        # stride s on p pixels leaves p/s cells, rounded up or down
         fitting = [s for s in (*powers, *map(float, range(1, pixels + 1))) if abs(pixels / s - count) < 1]
         tiers = [
             [ratio] if ratio % 1 == 0 or (1 / ratio) % 1 == 0 else [],
@@ -207,17 +192,16 @@ class _Line(NamedTuple):
     def start(self, stride: float, seen: tuple[float, float]) -> float:
         """Return the image coordinate of cell 0, as measured.
 
-        It is reckoned from the point of the grid that lies at the picture's centre, where both edges cut a receptive
-        field alike: there lie the two cells that look next to it.
+        It is computed from the two cells next to the picture's centre, where both edges cut a receptive field equally.
         """
         centre = (seen[0] + seen[1]) / 2
         near = np.argsort(np.abs(self.positions - centre), kind="stable")[:2]
-        slope, cell, place = self.slope, self.cells[near[0]], self.positions[near[0]]
+        slope, cell, position = self.slope, self.cells[near[0]], self.positions[near[0]]
         if self.cells[near[0]] != self.cells[near[1]] and self.positions[near[0]] != self.positions[near[1]]:
-            slope = (self.positions[near[1]] - place) / (self.cells[near[1]] - cell)
+            slope = (self.positions[near[1]] - position) / (self.cells[near[1]] - cell)
         if slope <= 0:
-            return float(place - stride * cell)
-        return float(centre - stride * (cell + (centre - place) / slope))
+            return float(position - stride * cell)
+        return float(centre - stride * (cell + (centre - position) / slope))
 
 
 def _exact_origin(start: float, slack: float, stride: float, count: int, pixels: int) -> float:
@@ -236,13 +220,13 @@ def _nearest(value: float, step: float) -> float:
 
 
 def radius_of(gradient: Float64[np.ndarray, "h w"], centre: tuple[float, float]) -> float:
-    """Return the distance from the centre within which 95 % of the gradient's mass lies."""
+    """Return the distance from the centre that contains 95 % of the gradient's mass."""
     rows, columns = np.indices(gradient.shape)
     return radius_of_mass(np.hypot(rows - centre[0], columns - centre[1]).ravel(), gradient.ravel())
 
 
 def radius_of_mass(distances: Float64[np.ndarray, "k"], weights: Float64[np.ndarray, "k"]) -> float:
-    """Return the distance within which 95 % of the mass lies."""
+    """Return the distance that contains 95 % of the mass."""
     order = np.argsort(distances, kind="stable")
     mass = np.cumsum(weights[order])
     return float(distances[order][np.searchsorted(mass, MASS * mass[-1])])

@@ -1,4 +1,4 @@
-"""What is in a file of weights: safetensors or a PyTorch checkpoint, told by its content, and nothing executed."""
+"""The content of a file of weights: safetensors or a PyTorch checkpoint, recognised without executing anything."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from torch import Tensor
 from secli.errors import InputError, one_line, suggestion
 
 SHOWN = 10
-"""How many names an error lists."""
+"""Names listed by an error, at most."""
 TOP = "."
-"""What ``--state`` calls the state dict that a file is, where it holds others besides."""
+"""Name in ``--state`` of the state dict that is the file itself, where it holds others, too."""
 LONGEST_HEADER = 100_000_000
 """Bytes of a safetensors header, at most."""
 
@@ -31,12 +31,12 @@ Entries = Mapping[str, Any]
 
 
 def read_content(path: Path) -> Any:
-    """Read a safetensors file or a PyTorch checkpoint, whatever its suffix, without executing what a pickle may hold.
+    """Read a safetensors file or a PyTorch checkpoint, whatever its suffix, without executing code of a pickle.
 
     Raises
     ------
     InputError
-        When the file is missing, damaged, of another format, or wants to execute code; one line names it.
+        When the file is missing, damaged, of another format, or would execute code; one line names it.
     """
     if path.is_dir():
         raise InputError(f"--weights {path}: is a directory; give a .safetensors or .pth file")
@@ -48,7 +48,7 @@ def read_content(path: Path) -> Any:
 def state_dicts(path: Path, content: Any) -> dict[str, Entries]:
     """Return the state dicts in a file by their keys (``model``, ``ema.module``); the file itself is ``.``.
 
-    A mapping is one when it holds tensors by name; what an optimiser keeps is none.
+    A mapping is one when it holds tensors by name; an optimiser's state is none.
 
     Raises
     ------
@@ -78,8 +78,8 @@ def _collect(entries: Mapping[Any, Any], name: str, found: dict[str, Entries]) -
 def chosen(path: Path, found: Mapping[str, Entries], state: str) -> tuple[str, Entries]:
     """Return the state dict that ``--state`` names, and its full key.
 
-    It is named by its key, by the last part of it where that is enough, or, inside one state dict, by what the names
-    of its tensors begin with.
+    It is named by its key, by the last part of it where that is enough, or, inside one state dict, by a prefix of
+    tensor names.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def few(keys: Iterable[str]) -> str:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Say whether a file begins as safetensors do: the length of a header in JSON, eight bytes, and the header."""
+    """Return whether a file begins like safetensors: the length of a header in JSON, eight bytes, and the header."""
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_HEADER
@@ -145,7 +145,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_checkpoint(path: Path) -> Any:
     try:
-        # as an open file: of a path torch would believe the suffix
+        # as an open file: of a path torch would trust the suffix
         with path.open("rb") as file, warnings.catch_warnings(), _with_plain_values():
             warnings.simplefilter("ignore")  # on pickles of newer protocols, which are refused below
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -156,9 +156,8 @@ def _read_checkpoint(path: Path) -> Any:
 
 
 def _with_plain_values() -> AbstractContextManager[object]:
-    """Let a checkpoint hold, besides tensors, what training scripts put there and what executes nothing.
-
-    The options of ``argparse``, paths, and single numbers of numpy.
+    """Allow values of training scripts that execute nothing: options of ``argparse``, paths, single numbers
+    of numpy.
     """
     allow = getattr(torch.serialization, "safe_globals", None)  # torch 2.5
     if allow is None:
@@ -173,11 +172,11 @@ def _with_plain_values() -> AbstractContextManager[object]:
 
 
 def _refusal(path: Path, message: str) -> InputError:
-    """Return the error for a pickle that cannot be opened without executing something, or at all."""
+    """Return the error for a pickle that cannot be opened without executing code, or at all."""
     if "eights only load failed" not in message or not _is_pickle(path):
         return InputError(f"--weights {path}: damaged, or neither safetensors nor a PyTorch checkpoint")
-    wanted = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"(?:class|global) ([\w.]+)", message)
-    what = f"opening it would execute '{wanted[1]}'" if wanted else "opening it may execute code"
+    code = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"(?:class|global) ([\w.]+)", message)
+    what = f"opening it would execute '{code[1]}'" if code else "opening it may execute code"
     return InputError(f"--weights {path}: refused: {what}; save the state dict alone, best as safetensors")
 
 
@@ -192,7 +191,7 @@ def _why_not(path: Path, message: str) -> str:
 
 
 def _is_pickle(path: Path) -> bool:
-    """Say whether a file is a pickle or an archive that holds one."""
+    """Return whether a file is a pickle or an archive that holds one."""
     if zipfile.is_zipfile(path):
         return True
     with path.open("rb") as file:

@@ -16,17 +16,17 @@ from typing import Any
 from torch import nn
 
 from secli.errors import InputError, UnknownNameError
-from secli.external.foreign_code import ForeignCode, telling_where
+from secli.external.foreign_code import ForeignCode, one_line_errors
 from secli.external.private_modules import OF_A_FILE
 
 
-def code_of_factory(target: str, place: str, seed: int) -> ForeignCode:
-    """Return the code that a target names: it finds what lies next to its file, or in the current directory."""
-    directory = Path(place).resolve().parent if place.endswith(".py") else Path.cwd()
+def code_of_factory(target: str, location: str, seed: int) -> ForeignCode:
+    """Return the code of a target, which can import modules next to its file, or in the current directory."""
+    directory = Path(location).resolve().parent if location.endswith(".py") else Path.cwd()
     return ForeignCode(target, directory, seed)
 
 
-def from_factory(target: str, place: str, name: str) -> nn.Module:
+def from_factory(target: str, location: str, name: str) -> nn.Module:
     """Call a factory of the user's own code, inside that code.
 
     Raises
@@ -34,8 +34,10 @@ def from_factory(target: str, place: str, name: str) -> nn.Module:
     InputError
         When there is no such factory, it fails, or it returns no network; one line with file and line number.
     """
-    with telling_where(target):
-        module = _file_module(target, place) if place.endswith(".py") else _package_module(target, place)
+    with one_line_errors(target):
+        module = (
+            _file_module(target, location) if location.endswith(".py") else _package_module(target, location)
+        )
         factory = _attribute(target, module, name)
         if isinstance(factory, nn.Module) or not callable(factory):
             built = isinstance(factory, nn.Module)
@@ -51,10 +53,10 @@ def from_factory(target: str, place: str, name: str) -> nn.Module:
     return network
 
 
-def _file_module(target: str, place: str) -> ModuleType:
-    path = Path(place).resolve()
+def _file_module(target: str, location: str) -> ModuleType:
+    path = Path(location).resolve()
     if not path.is_file():
-        raise InputError(f"{target}: no such file: {place}")
+        raise InputError(f"{target}: no such file: {location}")
     name = f"{_package_around(path)}.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # a .py file always has a loader
@@ -68,7 +70,7 @@ def _file_module(target: str, place: str) -> ModuleType:
 def _package_around(path: Path) -> str:
     """Make packages for the directory of a file and those above it that are packages, for its relative imports.
 
-    Their own ``__init__.py`` is not run: a file may be usable where its package, with all that imports, is not.
+    Their own ``__init__.py`` is not run: a file may be usable where its package, with all its imports, is not.
     """
     directories = [path.parent]
     while (directories[0] / "__init__.py").is_file() and directories[0].parent != directories[0]:
@@ -82,13 +84,15 @@ def _package_around(path: Path) -> str:
     return name
 
 
-def _package_module(target: str, place: str) -> ModuleType:
-    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", place):
-        raise InputError(f"{target}: '{place}' is neither torchvision, timm, a Python module nor a .py file")
+def _package_module(target: str, location: str) -> ModuleType:
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", location):
+        raise InputError(
+            f"{target}: '{location}' is neither torchvision, timm, a Python module nor a .py file"
+        )
     try:
-        return importlib.import_module(place)
+        return importlib.import_module(location)
     except ModuleNotFoundError as error:
-        if error.name is not None and (place == error.name or place.startswith(f"{error.name}.")):
+        if error.name is not None and (location == error.name or location.startswith(f"{error.name}.")):
             raise InputError(
                 f"{target}: no module named '{error.name}'; for a file write path/file.py:name"
             ) from None
@@ -108,7 +112,7 @@ def _attribute(target: str, module: ModuleType, name: str) -> Any:
 
 
 def _required(factory: Callable[..., Any]) -> list[str]:
-    """Return the names of the arguments that a factory cannot do without."""
+    """Return the names of a factory's arguments without default."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):  # a builtin without a signature

@@ -1,4 +1,6 @@
-"""How a user declares in words how scale acts at a tap: ``scale:1,2,4,8,blur=0.5``, ``tokens:14x14+1``."""
+"""The text form of fields by which users declare how scale acts at a tap: ``scale:1,2,4,8,blur=0.5``,
+``tokens:14x14+1``.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +28,16 @@ GEOMETRY = ("stride", "origin")
 
 
 class Layout(ABC):
-    """In which order a tap's axes lie; a measure wants (N, C, …, H, W)."""
+    """The order of a tap's axes; a measure needs (N, C, …, H, W)."""
 
     @abstractmethod
     def to_planes(self, features: Tensor) -> Tensor:
-        """Return the features as (N, C, …, H, W).
-
-        Raises
-        ------
-        ValueError
-            When the features do not have this layout.
-        """
+        """Return the features as (N, C, …, H, W); ValueError when they do not have this layout."""
 
 
 @dataclass(frozen=True)
 class AsIs(Layout):
-    """Channels first, as they come."""
+    """Channels first."""
 
     def to_planes(self, features: Tensor) -> Tensor:
         """Return the features themselves."""
@@ -57,7 +53,7 @@ class TokenGrid(Layout):
     prefix: int = 0
 
     def to_planes(self, features: Tensor) -> Float[Tensor, "n c h w"]:
-        """Leave the prefix out and put every other token at its place."""
+        """Drop the prefix and arrange the other tokens on the grid."""
         count = self.prefix + self.rows * self.columns
         if features.ndim != 3 or features.shape[1] != count:
             raise ValueError(f"{self.reads_as()} are (N, {count}, C), not {tuple(features.shape)}")
@@ -65,7 +61,7 @@ class TokenGrid(Layout):
         return tokens.reshape(*tokens.shape[:2], self.rows, self.columns)
 
     def reads_as(self) -> str:
-        """Say the grid as it is declared."""
+        """Describe the grid as declared."""
         return f"tokens {self.rows}×{self.columns}" + f"+{self.prefix}" * bool(self.prefix)
 
 
@@ -82,12 +78,12 @@ class ChannelsLast(Layout):
 
 @dataclass(frozen=True)
 class TokenPlane(Plane):
-    """A plane that was made from tokens."""
+    """A plane made from tokens."""
 
     grid: TokenGrid = TokenGrid(1, 1)
 
     def reads_as(self) -> str:
-        """Say in a few words what the field is."""
+        """Describe the field in a few words."""
         return f"{self.grid.reads_as()}, {super().reads_as().removeprefix('plane, ')}"
 
 
@@ -96,29 +92,22 @@ class ChannelsLastPlane(Plane):
     """A plane whose channels were the last axis."""
 
     def reads_as(self) -> str:
-        """Say in a few words what the field is."""
+        """Describe the field in a few words."""
         return f"channels-last {super().reads_as()}"
 
 
 class Declaration(NamedTuple):
-    """A field as declared, and what was left out.
+    """A field as declared, its layout, and which of ``stride`` and ``origin`` are ``open``, to be probed.
 
-    Attributes
-    ----------
-    field
-        The field, with stride 1 and its origin at the centre where they were left out.
-    layout
-        The order of the axes.
-    open
-        Which of ``stride`` and ``origin`` were left out, to be probed.
+    Open ones are 1 and the centre in the field.
     """
 
     field: Field
     layout: Layout = AsIs()
     open: tuple[str, ...] = ()
 
-    def placed(self, stride: Pair, origin: Pair | None) -> Field:
-        """Return the field with what was left out in its place."""
+    def with_geometry(self, stride: Pair, origin: Pair | None) -> Field:
+        """Return the field with the open values filled in."""
         found = {"stride": stride, "origin": origin}
         if isinstance(self.field, (Plane, ScaleSpace)) and self.open:
             return replace(self.field, **{key: found[key] for key in self.open})  # type: ignore[arg-type]
@@ -126,7 +115,7 @@ class Declaration(NamedTuple):
 
 
 UNDECLARED = Declaration(Plane(), open=GEOMETRY)
-"""A feature map (N, C, H, W) of which nothing was said."""
+"""A feature map (N, C, H, W) without a declaration."""
 
 
 def parse_field(text: str) -> Field:
@@ -142,19 +131,13 @@ def parse_field(text: str) -> Field:
     Raises
     ------
     InputError
-        When it declares none; the message says what is expected.
+        When it declares none; with the expected form.
     """
     return parse_declaration(text).field
 
 
 def parse_declaration(text: str) -> Declaration:
-    """Return the field that a text declares, its layout, and what it leaves to be probed.
-
-    Raises
-    ------
-    InputError
-        When it declares none; the message says what is expected.
-    """
+    """Return the declaration in a text; InputError, with the expected form, when there is none."""
     head, *rest = [part.strip() for part in text.split(",")]
     kind, colon, first = head.partition(":")
     if kind not in FORMS:
@@ -173,7 +156,7 @@ def parse_declaration(text: str) -> Declaration:
 
 
 def parse_fields(texts: Sequence[str]) -> list[tuple[str, Declaration]]:
-    """Return pairs of a pattern of tap names and what holds there; a text without a pattern holds everywhere.
+    """Return pairs of a pattern of tap names and its declaration; a text without a pattern is for all taps.
 
     Examples
     --------
@@ -202,28 +185,28 @@ def parse_fields(texts: Sequence[str]) -> list[tuple[str, Declaration]]:
 def _declared(text: str, kind: str, values: list[str], options: Mapping[str, float | Pair]) -> Declaration:
     """Return the declaration of one kind, its options read."""
     opened = tuple(key for key in GEOMETRY if key not in options)
-    place = {key: options[key] for key in GEOMETRY if key in options}
+    geometry = {key: options[key] for key in GEOMETRY if key in options}
     if kind == "invariant":
         return Declaration(Invariant())
     if kind == "plane":
-        return Declaration(Plane(**place), open=opened)
+        return Declaration(Plane(**geometry), open=opened)
     if kind == "channels-last":
-        return Declaration(ChannelsLastPlane(**place), ChannelsLast(), opened)
+        return Declaration(ChannelsLastPlane(**geometry), ChannelsLast(), opened)
     if kind == "tokens":
         match = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)(?:\+(\d+))?", values[0].strip())
         if match is None:
             raise _malformed(text, kind)
         grid = TokenGrid(int(match[1]), int(match[2]), int(match[3] or 0))
-        return Declaration(TokenPlane(**place, grid=grid), grid, opened)
+        return Declaration(TokenPlane(**geometry, grid=grid), grid, opened)
     scales = tuple(_number(text, "scale", value) for value in values)
     blur, truncated = options.get("blur", 0.0), options.get("truncated", 0.0)
     assert isinstance(blur, float)
     assert isinstance(truncated, float)
-    return Declaration(ScaleSpace(scales, blur, **place, truncated=int(truncated)), open=opened)
+    return Declaration(ScaleSpace(scales, blur, **geometry, truncated=int(truncated)), open=opened)
 
 
 def _options(text: str, kind: str, parts: Sequence[str]) -> dict[str, float | Pair]:
-    """Read ``key=value`` parts; each key belongs to the kind and comes once."""
+    """Read ``key=value`` parts; each key is one of the kind's and occurs once."""
     known = {"invariant": (), "scale": (*GEOMETRY, "blur", "truncated")}.get(kind, GEOMETRY)
     options: dict[str, float | Pair] = {}
     for part in parts:

@@ -1,4 +1,4 @@
-"""Code that is not ours, and the one way into it: what it changes in the process stays its own."""
+"""Foreign code, and the only way to run it: its changes to the process stay its own."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from secli.external.standard_output import StdoutToStderr
 
 
 class ForeignCode:
-    """The code of one network. ``with code():`` stands around whatever runs it: import, construction, every pass.
+    """The code of one network. It runs only inside ``with code():``: import, construction, every pass.
 
     Inside, the code finds its own modules, search path, environment, default dtype and device, warning filters and
-    random numbers as it left them; nothing that another network's code did. Outside, the process is as it was before.
-    What it prints goes to standard error, and its ``sys.exit`` is an error of ours. One of these inside itself does
-    nothing.
+    random numbers as it left them, unchanged by another network's code. Outside, the process is as it was before.
+    Its output goes to standard error, and its ``sys.exit`` is an error of ours. Nested contexts do nothing.
 
     Parameters
     ----------
     name : str
-        What an error calls it.
+        The network's name in errors.
     directory : Path, optional
-        Where its files lie: what stands next to them can be imported, first of all.
+        Of its files: modules there can be imported, before all others.
     seed : int
         Of its random numbers.
     """
@@ -44,7 +43,7 @@ class ForeignCode:
         self._depth = 0
 
     def __call__(self) -> AbstractContextManager[None]:
-        """Return the context that the code runs in."""
+        """Return the context in which the code runs."""
         return contextlib.nullcontext() if self._depth else _Inside(self)
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> ForeignCode:
@@ -60,7 +59,7 @@ class _Inside:
 
     def __enter__(self) -> None:
         code = self.code
-        self.random = Random.read()  # first, and put back last: checks of types draw numbers, too
+        self.random = Random.read()  # first, and restored last: checks of types draw numbers, too
         self.output = StdoutToStderr()
         self.ours, self.own = read(OURS), read(OWN)
         self.output.__enter__()
@@ -88,28 +87,28 @@ class _Inside:
         code._depth -= 1
         self.output.__exit__()
         self.random.write()
-        # SystemExit, and whatever else is meant to end a process without being an error
+        # SystemExit, and others that end a process without being an error
         if error is not None and not isinstance(error, (Exception, KeyboardInterrupt, GeneratorExit)):
-            raise InputError(f"{code.name}: {told(error)}") from None
+            raise InputError(f"{code.name}: {error_line(error)}") from None
 
 
 @contextlib.contextmanager
-def telling_where(name: str) -> Iterator[None]:
+def one_line_errors(name: str) -> Iterator[None]:
     """Turn an error in foreign code into one line with its file and line number."""
     try:
         yield
     except (SecliError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
-        raise InputError(f"{name}: {told(error)}") from None
+        raise InputError(f"{name}: {error_line(error)}") from None
 
 
-def told(error: BaseException) -> str:
-    """Return an error in one line: where it arose, its kind, and its message."""
-    return f"{where(error)}: {type(error).__name__}: {one_line(error)}"
+def error_line(error: BaseException) -> str:
+    """Return an error in one line: file and line, kind, and message."""
+    return f"{source_line(error)}: {type(error).__name__}: {one_line(error)}"
 
 
-def where(error: BaseException) -> str:
+def source_line(error: BaseException) -> str:
     """Return ``file:line`` of the innermost frame of an error that is not of an installed library, else of any."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_short(error.filename)}:{error.lineno}"

@@ -1,4 +1,4 @@
-"""A foreign network under the contract: its taps are read by hooks, normalisation stands before it."""
+"""A foreign network as a model: its taps are read by hooks, normalisation precedes it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from secli.action.fields import Field
 from secli.errors import InputError, SecliError, one_line
 from secli.external.cell_grid import Geometry
 from secli.external.field_text import Layout
-from secli.external.foreign_code import ForeignCode, told, where
+from secli.external.foreign_code import ForeignCode, error_line, source_line
 from secli.external.hooks import LOGITS, capture, find_logits
-from secli.external.missing_taps import readable
+from secli.external.missing_taps import at_least_float32
 from secli.models.building import count_parameters
 from secli.models.contract import Features
 
@@ -26,15 +26,13 @@ Code = ForeignCode | Callable[[], AbstractContextManager[None]]
 
 
 class ExternalModel(nn.Module):
-    """A network that knows nothing of secli, with taps by module name.
+    """A network from outside the registry, with taps by module name.
 
     It takes pixels in [0, 1]; normalisation is inside. The taps are in the order of the forward pass. ``features``
-    gives every tap, and under ``"logits"``, last, the class scores where the network has such an output; one pass.
+    returns every tap, and under ``"logits"``, last, the class scores where the network has such an output; one pass.
 
     Attributes
     ----------
-    network
-        The network itself.
     taps
         Fields by tap; ``"logits"`` is among them when taps were not chosen by name, or it was chosen.
     stages
@@ -42,23 +40,21 @@ class ExternalModel(nn.Module):
     logits_reason
         Why there are no class scores; None when there are.
     geometry
-        What was probed, by tap.
+        The probed geometry by tap.
     probed
-        On images of which shape, and the fingerprint of the weights (``secli.external.restoring``); None before.
+        The image shape of the probe, and the fingerprint of the weights (``secli.external.restoring``); None before.
     missing
         Taps that cannot be measured, with the reasons.
     remarks
-        What a reader of the numbers of some taps must know, by tap.
+        Remarks on the numbers of some taps.
     order
         All taps, the missing ones too, in the order of the forward pass.
     mixes
         How a picture's features depend on the other pictures of its batch; None when they do not.
     description
-        What a record says of it: target, weights, sha256 of their file, input shape, normalisation.
-    parameters_learned
-        Number of learned parameters.
+        Its entry in a record: target, weights, sha256 of their file, input shape, normalisation.
     code
-        What stands around every run of the network's code; of a module that its caller built, nothing.
+        The context of every run of the network's code; for a module that its caller built, none.
     """
 
     def __init__(
@@ -92,7 +88,7 @@ class ExternalModel(nn.Module):
 
     @property
     def stages(self) -> list[tuple[str, nn.Module]]:
-        """Nothing: a foreign network does not say what lies between its taps."""
+        """Empty: the modules between a foreign network's taps are not known."""
         return []
 
     @property
@@ -101,11 +97,11 @@ class ExternalModel(nn.Module):
         return dict(self._layouts)
 
     def set_field(self, tap: str, field: Field) -> None:
-        """Say how scale acts at a tap."""
+        """Set how scale acts at a tap."""
         self._fields[tap] = field
 
     def drop_tap(self, tap: str, reason: str) -> None:
-        """Read a tap no more; its null rows carry the reason."""
+        """Stop reading a tap; its null rows carry the reason."""
         self._fields.pop(tap, None)
         self._layouts.pop(tap, None)
         self.missing[tap] = reason
@@ -125,14 +121,14 @@ class ExternalModel(nn.Module):
         for tap in inner:
             if tap not in found:
                 raise SecliError(f"tap '{tap}': this forward pass did not call it")
-            features[tap] = self._layouts[tap].to_planes(readable(found[tap]))
+            features[tap] = self._layouts[tap].to_planes(at_least_float32(found[tap]))
         logits, _ = find_logits(output, len(images))
         if logits is not None and LOGITS not in self.missing:
-            features[LOGITS] = readable(logits)
+            features[LOGITS] = at_least_float32(logits)
         return features
 
     def raw(self, images: Float[Tensor, "n c h w"]) -> tuple[dict[str, Tensor], Any]:
-        """Return the taps as the network's modules give them, and its output."""
+        """Return the taps as the network's modules return them, and its output."""
         inner = [tap for tap in self._fields if tap != LOGITS]
         with self.code():
             return capture(self.network, inner, lambda: self.network(self._pixels(images)))
@@ -143,13 +139,7 @@ class ExternalModel(nn.Module):
         return normalised.clone() if normalised is images else normalised
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        """Return the logits.
-
-        Raises
-        ------
-        SecliError
-            When the network has no such output.
-        """
+        """Return the logits; SecliError when the network has no such output."""
         with self.code():
             output = self.network(self._pixels(images))
         logits, reason = find_logits(output, len(images))
@@ -158,24 +148,24 @@ class ExternalModel(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode, which a network may have code for."""
+        """Set the mode inside the network's code, which may override it."""
         with self.code():
             return super().train(mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or convert the tensors, which a network may have code for."""
+        """Move or convert the tensors inside the network's code, which may override it."""
         with self.code():
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
 
 def code_of(model: object) -> AbstractContextManager[None]:
-    """Return what stands around a run of single modules of a network; of our own networks, nothing."""
+    """Return the context for a run of single modules of a network; for our own networks, none."""
     return model.code() if isinstance(model, ExternalModel) else nullcontext()
 
 
 class DeclaredModel(ExternalModel):
-    """A foreign network that declares its own taps (``taps`` and ``features`` as secli's contract has them)."""
+    """A foreign network that declares its own taps (``taps`` and ``features`` of secli's contract)."""
 
     def __init__(
         self,
@@ -189,24 +179,26 @@ class DeclaredModel(ExternalModel):
 
     @property
     def stages(self) -> list[tuple[str, nn.Module]]:
-        """Its own stages where it has any and nothing stands before them."""
+        """Its own stages where it has any and no normalisation precedes them."""
         if not isinstance(self.normalise, nn.Identity):
             return []
         return list(getattr(self.network, "stages", []))
 
     def features(self, images: Float[Tensor, "n c h w"]) -> dict[str, Features]:
-        """Return the network's own features at the chosen taps, and its logits where it gives them."""
+        """Return the network's own features at the chosen taps, and its logits where it returns them."""
         with self.code():
             own: dict[str, Features] = self.network.features(self._pixels(images))  # type: ignore[operator]
         return {
-            tap: [readable(level) for level in value] if isinstance(value, list) else readable(value)
+            tap: [at_least_float32(level) for level in value]
+            if isinstance(value, list)
+            else at_least_float32(value)
             for tap, value in own.items()
             if tap in self._fields or tap == LOGITS
         }
 
 
 def declares_taps(network: nn.Module) -> bool:
-    """Say whether a network brings taps and features of secli's contract itself."""
+    """Return whether a network has taps and features of secli's contract itself."""
     taps = getattr(network, "taps", None)
     if not isinstance(taps, Mapping) or not callable(getattr(network, "features", None)):
         return False
@@ -214,15 +206,15 @@ def declares_taps(network: nn.Module) -> bool:
 
 
 def tried(name: str, images: Tensor, run: Callable[[], Any]) -> Any:
-    """Run foreign code; its failure becomes one line that names the place and the images."""
+    """Run foreign code; its failure becomes one line with file, line and image size."""
     try:
         return run()
     except SecliError:
         raise
     except SystemExit as error:
-        raise InputError(f"{name}: {told(error)}") from None
+        raise InputError(f"{name}: {error_line(error)}") from None
     except Exception as error:
         size = "×".join(map(str, images.shape[1:]))
         raise InputError(
-            f"{name}: fails on images of {size} ({where(error)}: {one_line(error)}); give another --input?"
+            f"{name}: fails on images of {size} ({source_line(error)}: {one_line(error)}); give another --input?"
         ) from None

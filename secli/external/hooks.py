@@ -1,4 +1,4 @@
-"""Taps by module name: what a foreign network computes inside, read by forward hooks in one pass."""
+"""Taps by module name: inner outputs of a foreign network, read by forward hooks in one pass."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Visit(NamedTuple):
     ----------
     name
         The module's name; ``name@k`` for the k-th call (from 1) of a module that is called again later; or the key of
-        a tensor in what the network returns (see :func:`named_outputs`).
+        a tensor in the network's output (see :func:`named_outputs`).
     kind
-        Its class; ``output`` for what the network returns.
+        Its class; ``output`` for the network's output.
     shape
         Of the first tensor that it returned, with the batch axis; None when it returned none.
     bare
-        Whether it is a tensor that the network returns and that no module gave.
+        Whether it is a tensor of the network's output that no module returned.
     """
 
     name: str
@@ -44,17 +44,17 @@ def trace(network: nn.Module, run: Callable[[], Any]) -> tuple[list[Visit], Any]
     """Run a network once and return every call of its modules, in the order of their ends, and the output."""
     calls: list[tuple[str, int, str, tuple[int, ...] | None]] = []
     counts: Counter[str] = Counter()
-    given: list[weakref.ref[Tensor]] = []
+    by_modules: list[weakref.ref[Tensor]] = []
 
-    def heed(name: str, module: nn.Module, output: Any) -> None:
+    def on_call(name: str, module: nn.Module, output: Any) -> None:
         counts[name] += 1
         tensor = first_tensor(output)
         shape = None if tensor is None else tuple(tensor.shape)
         if tensor is not None:
-            given.append(weakref.ref(tensor))
+            by_modules.append(weakref.ref(tensor))
         calls.append((name, counts[name], type(module).__name__, shape))
 
-    with listening(_named(network), heed):
+    with listening(_named(network), on_call):
         output = run()
     visits = [
         Visit(name if turn == counts[name] else f"{name}@{turn}", kind, shape)
@@ -62,7 +62,7 @@ def trace(network: nn.Module, run: Callable[[], Any]) -> tuple[list[Visit], Any]
     ]
     taken = {visit.name for visit in visits} | _named(network).keys()
     returned = [
-        Visit(name, OUTPUT, tuple(tensor.shape), all(one() is not tensor for one in given))
+        Visit(name, OUTPUT, tuple(tensor.shape), all(one() is not tensor for one in by_modules))
         for name, tensor in named_outputs(output, taken).items()
     ]
     return visits + returned, output
@@ -71,51 +71,34 @@ def trace(network: nn.Module, run: Callable[[], Any]) -> tuple[list[Visit], Any]
 def capture(
     network: nn.Module, names: Iterable[str], run: Callable[[], Any]
 ) -> tuple[dict[str, Tensor], Any]:
-    """Run a network once and return a copy of what the named calls returned, and the output.
+    """Run a network once and return a copy of the named calls' outputs, and the network's output.
 
-    Copies, because an operation in place that follows (``ReLU(inplace=True)``, ``x += y``) would otherwise change
-    what was seen.
-
-    Parameters
-    ----------
-    network : nn.Module
-        The network.
-    names : iterable of str
-        Names of visits.
-    run : callable
-        Runs the network.
+    Copies, because an operation in place that follows (``ReLU(inplace=True)``, ``x += y``) would change them.
     """
-    wanted = set(names)
-    modules = {name.partition("@")[0] for name in wanted}
+    requested = set(names)
+    modules = {name.partition("@")[0] for name in requested}
     counts: Counter[str] = Counter()
     found: dict[str, Tensor] = {}
 
-    def heed(name: str, module: nn.Module, output: Any) -> None:
+    def on_call(name: str, module: nn.Module, output: Any) -> None:
         counts[name] += 1
         for key in (name, f"{name}@{counts[name]}"):
-            if key in wanted and (tensor := first_tensor(output)) is not None:
+            if key in requested and (tensor := first_tensor(output)) is not None:
                 found[key] = tensor.clone()
 
     named = _named(network)
-    with listening({name: module for name, module in named.items() if name in modules}, heed):
+    with listening({name: module for name, module in named.items() if name in modules}, on_call):
         output = run()
-    returned = named_outputs(output, named.keys()) if wanted - found.keys() else {}
-    found |= {name: tensor for name, tensor in returned.items() if name in wanted}
+    returned = named_outputs(output, named.keys()) if requested - found.keys() else {}
+    found |= {name: tensor for name, tensor in returned.items() if name in requested}
     return found, output
 
 
 def named_outputs(output: Any, taken: Collection[str] = ()) -> dict[str, Tensor]:
-    """Return the tensors in what a network returns, by their keys: of mappings, data classes and tuples in them.
+    """Return the tensors in a network's output, by their keys: of mappings, data classes and tuples in them.
 
-    A key that is a module's name, or ``logits``, is written ``output.KEY``, and so are the numbers of a tuple. A tensor
-    alone has no key.
-
-    Parameters
-    ----------
-    output
-        Whatever the network returned.
-    taken : collection of str
-        Names of modules.
+    A key that is a module's name (``taken``), or ``logits``, is written ``output.KEY``, and so are the numbers of a
+    tuple. A tensor alone has no key.
 
     Examples
     --------
@@ -150,14 +133,14 @@ def _parts(output: Any) -> list[tuple[Any, Any]]:
 
 @contextmanager
 def listening(
-    modules: Mapping[str, nn.Module], heed: Callable[[str, nn.Module, Any], None]
+    modules: Mapping[str, nn.Module], on_call: Callable[[str, nn.Module, Any], None]
 ) -> Iterator[None]:
-    """Call ``heed(name, module, output)`` after every call of the modules inside; leave no hook behind."""
+    """Call ``on_call(name, module, output)`` after every call of the modules inside; remove the hooks after."""
     handles = []
 
     def hook_of(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
-            heed(name, module, output)
+            on_call(name, module, output)
 
         return hook
 
@@ -184,17 +167,10 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 def find_logits(output: Any, images: int) -> tuple[Tensor | None, str | None]:
-    """Return the class scores (N, classes) in what a network returns, or None and the reason.
+    """Return the class scores (N, classes) in a network's output for so many images, or None and the reason.
 
-    They are the tensor itself, what is called ``logits`` or ``out`` in a mapping or object, or the first tensor.
-    Trailing axes of length 1 are dropped.
-
-    Parameters
-    ----------
-    output
-        Whatever the network returned.
-    images : int
-        Number of images that it was given.
+    They are the tensor itself, ``logits`` or ``out`` in a mapping or object, or the first tensor. Trailing axes of
+    length 1 are dropped.
     """
     found = first_tensor(output)
     for key in LOGIT_KEYS:
@@ -213,13 +189,15 @@ def find_logits(output: Any, images: int) -> tuple[Tensor | None, str | None]:
     return tensor, None
 
 
-def matches(name: str, pattern: str) -> bool:
-    """Say whether a module's name matches a shell glob; ``*`` stays within one part of the name, ``**`` does not.
+def matches_pattern(name: str, pattern: str) -> bool:
+    """Return whether a module's name matches a shell glob; ``*`` stays within one part of the name, ``**`` does not.
 
     Examples
     --------
-    >>> matches("blocks.3", "blocks.*"), matches("blocks.3.attn", "blocks.*"), matches("blocks.3.attn", "**.attn")
-    (True, False, True)
+    >>> matches_pattern("blocks.3", "blocks.*"), matches_pattern("blocks.3.attn", "blocks.*")
+    (True, False)
+    >>> matches_pattern("blocks.3.attn", "**.attn")
+    True
     """
 
     def within(parts: Sequence[str], globs: Sequence[str]) -> bool:
@@ -235,36 +213,27 @@ def matches(name: str, pattern: str) -> bool:
 def select(
     names: Sequence[str], patterns: Sequence[str], option: str, known: Iterable[str] = ()
 ) -> list[str]:
-    """Return the names that match any of the patterns, in their own order.
+    """Return the names that match any of the patterns (names, or shell globs), in their own order.
 
-    Parameters
-    ----------
-    names : sequence of str
-        What can be chosen.
-    patterns : sequence of str
-        Names, or shell globs.
-    option : str
-        The option that an error names.
-    known : iterable of str
-        Names that exist but cannot be chosen, because the forward pass never calls them.
+    ``known`` are names that exist but cannot be chosen, because the forward pass never calls them.
 
     Raises
     ------
     UnmatchedPatternError
-        When a pattern matches nothing; the message suggests the near miss of the first.
+        When a pattern matches nothing; the message names the option and suggests the closest name.
     """
     silent = set(known) - set(names)
-    unmatched = [pattern for pattern in patterns if not any(matches(name, pattern) for name in names)]
+    unmatched = [pattern for pattern in patterns if not any(matches_pattern(name, pattern) for name in names)]
     for pattern in unmatched:
         reason = "the forward pass never calls this module; --list-taps shows which"
-        if not any(matches(name, pattern) for name in silent):
+        if not any(matches_pattern(name, pattern) for name in silent):
             near = suggestion(pattern, names) if len(names) <= 12 else suggestion_near(pattern, names)
             reason = f"no tap matches{near}"
         raise UnmatchedPatternError(f"{option} {pattern}: {reason}", option, unmatched)
-    return [name for name in names if any(matches(name, pattern) for pattern in patterns)]
+    return [name for name in names if any(matches_pattern(name, pattern) for pattern in patterns)]
 
 
 def suggestion_near(name: str, known: Sequence[str]) -> str:
-    """Suggest the near miss; where there is none and too much is known to list it, say how to list it."""
+    """Suggest the closest name; where there is none and too many are known, the option that lists them."""
     near = suggestion(name, known)
     return near if "did you mean" in near else "; --list-taps shows all"

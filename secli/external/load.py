@@ -1,4 +1,4 @@
-"""Anybody's network, by what the user calls it: ``torchvision:resnet18``, ``timm:…``, ``file.py:factory``."""
+"""External networks by the user's target: ``torchvision:resnet18``, ``timm:…``, ``file.py:factory``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,9 @@ from secli.errors import InputError
 from secli.external.adapt import adapt
 from secli.external.field_text import parse_fields
 from secli.external.hooked_model import DeclaredModel, ExternalModel
+from secli.external.loaded_network import Loaded, Shape, WeightsOrigin
 from secli.external.tap_list import ListedTap, list_taps
-from secli.external.targets import (
-    Loaded,
-    Shape,
-    WeightsOrigin,
-    is_external,
-    load_target,
-    own_name,
-    same_network,
-    suggested_input,
-)
+from secli.external.targets import is_external, load_target, own_name, same_network, suggested_input
 from secli.models.entrance import Normalise
 
 __all__ = [
@@ -51,9 +43,9 @@ def load_external(
     state: str | None = None,
     offline: bool = False,
     seed: int = 0,
-    placed: bool = True,
+    check_taps: bool = True,
 ) -> ExternalModel:
-    """Load a network outside the registry and find out where its taps lie.
+    """Load a network outside the registry, in eval mode, on the CPU, and probe the geometry of its taps.
 
     Parameters
     ----------
@@ -63,30 +55,18 @@ def load_external(
     taps : sequence of str, optional
         Module names or shell globs (``*`` within a part of a name, ``**`` across), ``name@k`` for the k-th of
         several calls, ``logits``. Default: the modules that a field was declared for, and the outermost ones that
-        give feature maps.
+        return feature maps.
     fields : sequence of str
-        ``PATTERN=FIELD`` or ``FIELD``; the last one that matches a tap holds. Undeclared maps (N, C, H, W) are
+        ``PATTERN=FIELD`` or ``FIELD``; the last one that matches a tap is used. Undeclared maps (N, C, H, W) are
         planes, (N, D) and (N, C, 1, 1) are invariant; a stride or origin that was not declared is probed.
-    input_shape : tuple, optional
-        Channels, height and width of the images; default: those that the weights, or the usual weights of the
-        network, were made for.
-    mean, std : float or sequence, optional
-        Normalisation; default: that of the published weights, else none (0 and 1).
+    input_shape, mean, std, state, offline
+        As for ``secli.load_model``.
     weights : str, optional
         A file, or the name of published weights (``DEFAULT`` for the usual ones); default: freshly drawn.
-    state : str, optional
-        Which state dict, where the file holds several that fit.
-    offline : bool
-        Never download.
     seed : int
-        Seed of freshly drawn weights. The state of the process is left as it was.
-    placed : bool
-        Whether its taps are checked and placed; ``list_taps`` does so for all at once.
-
-    Returns
-    -------
-    ExternalModel
-        In eval mode, on the CPU.
+        Seed of freshly drawn weights. The state of the process is restored.
+    check_taps : bool
+        Whether its taps are checked and probed; ``list_taps`` does so for all at once.
 
     Raises
     ------
@@ -104,18 +84,20 @@ def load_external(
     normalise, normalisation = _normalisation(loaded, shape[0], mean, std)
     with loaded.code():
         loaded.network.eval()
-    model = adapt(loaded.network, normalise, shape, taps, declared, target, code=loaded.code, placed=placed)
+    model = adapt(
+        loaded.network, normalise, shape, taps, declared, target, code=loaded.code, check_taps=check_taps
+    )
     model.description = {
         "target": target,
-        **weights_told(loaded.origin),
+        **weights_record(loaded.origin),
         "input": list(shape),
         **normalisation,
     }
     return model.eval()
 
 
-def weights_told(origin: WeightsOrigin | None) -> dict[str, Any]:
-    """Return what a record says of where weights come from."""
+def weights_record(origin: WeightsOrigin | None) -> dict[str, Any]:
+    """Return the origin of weights as entries of a record."""
     if origin is None:
         return {"weights": None, "weights_sha256": None}
     more = {
@@ -130,7 +112,7 @@ def weights_told(origin: WeightsOrigin | None) -> dict[str, Any]:
 def _normalisation(
     loaded: Loaded, channels: int, mean: Numbers | None, std: Numbers | None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the module that normalises pixels and what a record says of it; flags win over the weights' own."""
+    """Return the module that normalises pixels and its entries in a record; flags win over the weights' own."""
     values: dict[str, tuple[float, ...]] = {}
     for key, given, own, usual in (("mean", mean, loaded.mean, 0.0), ("std", std, loaded.std, 1.0)):
         chosen: Numbers = given if given is not None else own if own is not None else usual
@@ -138,7 +120,7 @@ def _normalisation(
         if len(numbers) == 1:
             numbers *= channels
         elif len(numbers) != channels and given is None:
-            numbers = (sum(numbers) / len(numbers),) * channels  # published for colour, asked for in grey
+            numbers = (sum(numbers) / len(numbers),) * channels  # published for colour, used in grey
         if len(numbers) != channels:
             raise InputError(
                 f"--{key}: {len(numbers)} values for images of {channels} channel{'s' * (channels > 1)}; give "
@@ -149,7 +131,7 @@ def _normalisation(
         if key == "std" and min(numbers) <= 0:
             raise InputError("--std: the values must be greater than 0")
         values[key] = numbers
-    said = {key: list(numbers) for key, numbers in values.items()}
+    entries = {key: list(numbers) for key, numbers in values.items()}
     if values == {"mean": (0.0,) * channels, "std": (1.0,) * channels}:
-        return nn.Identity(), said
-    return Normalise(channels, values["mean"], values["std"]), said
+        return nn.Identity(), entries
+    return Normalise(channels, values["mean"], values["std"]), entries

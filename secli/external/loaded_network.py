@@ -1,4 +1,4 @@
-"""A network as its maker gives it, and where its weights come from."""
+"""A network as its builder returns it, and the origin of its weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Shape = tuple[int, int, int]
 
 
 class WeightsOrigin(NamedTuple):
-    """Where weights come from.
+    """The origin of weights.
 
     Attributes
     ----------
@@ -21,9 +21,9 @@ class WeightsOrigin(NamedTuple):
     digest
         sha256 of the file; None where there is none.
     state
-        Which of the state dicts in the file; None when it holds one alone.
+        Which of the state dicts in the file; None when it holds only one.
     prefix
-        What was stripped from the front of every key; empty: nothing.
+        Stripped from the front of every key.
     left_out
         Entries of the file that are no weights of the network (counters).
     file
@@ -39,20 +39,16 @@ class WeightsOrigin(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A network as its maker gives it.
+    """A network as its builder returns it, in training mode, with the context of every run of it (``code``).
 
     Attributes
     ----------
-    network
-        The network, in training mode.
-    code
-        What stands around every run of it.
     input_shape
-        Channels, height and width that its weights were made for, or that it insists on; None: it does not say.
+        Channels, height and width that its weights were made for, or that it requires; None: unknown.
     mean, std
-        The normalisation that its weights were made for; None: it does not say.
+        The normalisation that its weights were made for; None: unknown.
     origin
-        Where its weights come from; None: freshly drawn.
+        Of its weights; None: freshly drawn.
     """
 
     network: nn.Module

@@ -1,4 +1,4 @@
-"""What a factory may leave open: tensors without values, without a size, or that no gradient may pass."""
+"""Tensors that a factory may leave unfinished: without values, without a size, or closed to gradients."""
 
 from __future__ import annotations
 
@@ -9,23 +9,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from secli.errors import InputError
-from secli.external.foreign_code import telling_where
+from secli.external.foreign_code import one_line_errors
 
 IMAGES = 2
 """Images of the pass that gives lazy modules their sizes."""
 
 
 def complete(network: nn.Module, shape: tuple[int, int, int] | None, name: str) -> None:
-    """Give lazy modules their sizes by a pass in eval mode, and tensors of inference mode back to normal use.
-
-    Parameters
-    ----------
-    network : nn.Module
-        As its factory returned it; its mode stays.
-    shape : tuple, optional
-        Channels, height and width of the images.
-    name : str
-        What an error calls the network.
+    """Give lazy modules their sizes by a pass in eval mode, and replace tensors made in inference mode.
 
     Raises
     ------
@@ -35,7 +26,7 @@ def complete(network: nn.Module, shape: tuple[int, int, int] | None, name: str) 
     if shape is not None and any(is_lazy(tensor) for _, tensor in _tensors(network)):
         training = network.training
         weights = next((t for _, t in _tensors(network) if t.is_floating_point()), torch.empty(0))
-        with telling_where(name), torch.no_grad():
+        with one_line_errors(name), torch.no_grad():
             network.eval()(torch.zeros(IMAGES, *shape, dtype=weights.dtype, device=weights.device))
         network.train(training)
     lazy = [key for key, tensor in _tensors(network) if is_lazy(tensor)]
@@ -46,13 +37,7 @@ def complete(network: nn.Module, shape: tuple[int, int, int] | None, name: str) 
 
 
 def check_values(network: nn.Module, name: str) -> None:
-    """Check that every weight has a value.
-
-    Raises
-    ------
-    InputError
-        When some are on the meta device.
-    """
+    """Refuse a network with weights on the meta device."""
     empty = [key for key, tensor in _tensors(network) if tensor.is_meta]
     if empty:
         more = f" and {len(empty) - 1} more" * (len(empty) > 1)
@@ -68,7 +53,7 @@ def _tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _normalise_tensors(network: nn.Module) -> None:
-    """Replace tensors that were made in inference mode, which no gradient may pass, by equal ones."""
+    """Replace tensors made in inference mode, which are closed to gradients, by equal ones."""
     copies: dict[int, Tensor] = {}
     for module in network.modules():
         for key, parameter in module._parameters.items():

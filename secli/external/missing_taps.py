@@ -1,4 +1,4 @@
-"""Taps that a network has and that cannot be measured: each has a reason, which its null rows carry."""
+"""Taps of a network that cannot be measured, and their reasons, which null rows carry."""
 
 from __future__ import annotations
 
@@ -9,21 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-UNPLACED = "unknown"
-"""What a null row says of the field of a tap that has none."""
+UNKNOWN_FIELD = "unknown"
+"""The field in a null row of a tap that has none."""
 COARSE = (torch.float16, torch.bfloat16)
-"""What autocast and mixed precision compute in: read as float32, rounded as it is."""
+"""The types of autocast and mixed precision: read as float32, rounded as they are."""
 
 
 def missing_taps(model: Any, names: Sequence[str] | None = None) -> dict[str, str]:
-    """Return the taps of a model that cannot be measured, with the reasons; of the named ones where any are named.
+    """Return the taps of an external model that cannot be measured, with the reasons; only those named (globs), if any.
 
-    Parameters
-    ----------
-    model : Model
-        A network; only one from outside the registry has such taps.
-    names : sequence of str, optional
-        Names, or shell globs.
+    A model of the registry has none.
     """
     missing: dict[str, str] = dict(getattr(model, "missing", {}))
     if names is None:
@@ -32,7 +27,7 @@ def missing_taps(model: Any, names: Sequence[str] | None = None) -> dict[str, st
 
 
 def tap_remarks(model: Any) -> dict[str, str]:
-    """Return what a reader of the numbers of some taps must know, by tap."""
+    """Return the remarks on the numbers of some taps."""
     return dict(getattr(model, "remarks", {}))
 
 
@@ -43,8 +38,8 @@ def in_order(model: Any, *groups: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(names), key=lambda tap: order.get(tap, len(order)))
 
 
-def unreadable(tensor: Tensor) -> str | None:
-    """Say why numbers of a type cannot be measured; None when they can."""
+def unmeasurable(tensor: Tensor) -> str | None:
+    """Return why numbers of a type cannot be measured; None when they can."""
     if tensor.is_floating_point():
         return None
     name = str(tensor.dtype).removeprefix("torch.")
@@ -56,6 +51,6 @@ def unreadable(tensor: Tensor) -> str | None:
     return f"its features are {name}, not real numbers"
 
 
-def readable(tensor: Tensor) -> Tensor:
-    """Return features in a type that norms can be taken in: half precision as float32."""
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return features in a type fine enough for norms: half precision as float32."""
     return tensor.float() if tensor.dtype in COARSE else tensor

@@ -13,11 +13,11 @@ SHARED = frozenset((*sys.stdlib_module_names, "secli", "torch", "torchvision", "
 """Top-level names that are never a network's own."""
 
 OF_A_FILE = "secli_user_"
-"""How the names of the packages begin that are made for the file of a factory."""
+"""Prefix of the packages that are made for the file of a factory."""
 
 
 def _installed() -> frozenset[str]:
-    """Return the directories that installed libraries are imported from."""
+    """Return the directories of installed libraries."""
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     paths += [*getattr(site, "getsitepackages", list)(), site.getusersitepackages()]
     return frozenset({*paths, *(str(Path(path).resolve()) for path in paths)})
@@ -27,15 +27,10 @@ INSTALLED = _installed()
 
 
 class PrivateModules:
-    """The modules that the code of one network imported from a user's directories, put away while it does not run.
+    """The modules that one network's code imported from a user's directories, removed while it does not run.
 
-    Two files in two directories may both import ``layers``: each finds the one that lies next to it. What is
-    installed is shared, for a library cannot always be imported twice.
-
-    Parameters
-    ----------
-    directory : Path, optional
-        Where the code lies.
+    Two files in two directories may both import ``layers``: each finds the one next to it. Installed modules are
+    shared, for a library cannot always be imported twice. ``directory`` is that of the code.
     """
 
     def __init__(self, directory: Path | None) -> None:
@@ -47,7 +42,7 @@ class PrivateModules:
         self._displaced: set[str] = set()
 
     def bring(self) -> None:
-        """Put the network's own modules into ``sys.modules``, in front of all of the same names."""
+        """Put the network's own modules into ``sys.modules``, hiding others of the same names."""
         self._before = dict(sys.modules)
         tops = [name for name in self._neighbours if name in self._before and self._hides(name)]
         below = tuple(f"{name}." for name in tops)
@@ -59,7 +54,7 @@ class PrivateModules:
         self._inside = dict(sys.modules) if self._displaced else self._before
 
     def put_away(self) -> None:
-        """Take them out again, those that were imported since too; what is installed stays."""
+        """Remove them again, with those imported since; installed ones stay."""
         if sys.modules != self._inside:  # by identity first, so that this is quick
             found = dict(sys.modules)
             new = [name for name, module in found.items() if self._before.get(name) is not module]
@@ -73,7 +68,7 @@ class PrivateModules:
         self._before = self._inside = {}
 
     def _hides(self, name: str) -> bool:
-        """Say whether a module that is loaded gives way to the neighbour of its name, as it would in a new process."""
+        """Return whether a loaded module gives way to the neighbour of its name, as it would in a new process."""
         root = _root(self._before[name])
         if name in self.modules or root == self.directory:
             return False
@@ -86,13 +81,13 @@ class PrivateModules:
         if top.startswith(OF_A_FILE):
             return True
         root = _root(modules[top]) if top in modules else None
-        if root is None:  # made by code: it belongs to whoever made its package
+        if root is None:  # made by code, like its package
             return top not in self._before
         return root == self.directory or not _is_installed(root)
 
 
 def _neighbours(directory: Path) -> dict[str, bool]:
-    """Return what can be imported from a directory, by name: whether it is more than a directory of files."""
+    """Return the importable names of a directory, and whether each is more than a directory of files."""
     if _is_installed(str(directory)):
         return {}
     found: dict[str, bool] = {}
@@ -108,7 +103,7 @@ def _neighbours(directory: Path) -> dict[str, bool]:
 
 
 def _root(module: ModuleType) -> str | None:
-    """Return the directory of ``sys.path`` that a top-level module was found in; None: it has no file."""
+    """Return the directory of ``sys.path`` in which a top-level module was found; None without a file."""
     file = getattr(module, "__file__", None)
     if isinstance(file, str):
         path = Path(file)

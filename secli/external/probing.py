@@ -1,8 +1,8 @@
-"""Where the cells of a feature map lie in the image, and how far they see: measured, for any network.
+"""The position of a feature map's cells in the image, and their receptive field: measured, for any network.
 
-The gradient of one cell with respect to the image is spread about the place that the cell looks at (its effective
+The gradient of one cell with respect to the image is spread about the cell's position (its effective
 receptive field: Luo et al., *Understanding the Effective Receptive Field in Deep CNNs*, NeurIPS 2016, section 2).
-Its centroid over random images is the cell's position; positions of several cells give stride and origin.
+Its centroid over random images is that position; positions of several cells give stride and origin.
 """
 
 from __future__ import annotations
@@ -43,45 +43,43 @@ def probe(
 
     Per tap, cells on the diagonal of the inner half of the map; per cell the mean over random images of |∂F/∂f|,
     F a random mixture of the cell's channels (and levels), each image's gradient brought to the same mass. A cell's
-    position is the centroid in the widest window about itself that the image holds, so that neither the image's edge
-    nor an even spread over the whole image (attention) pulls it aside. A line through the positions gives stride and
+    position is the centroid in the widest window about itself inside the image, so that neither the image's edge
+    nor an even spread over the whole image (attention) moves it. A line through the positions gives stride and
     origin, which are brought to exact values (multiples of 1/4, the ratio of the sizes, a centred grid) within their
     noise.
 
     Parameters
     ----------
     model : Model
-        A network with ``features``; it is measured in eval mode, and left as it was.
+        A network with ``features``; it is measured in eval mode, and restored.
     input_shape : tuple
         Channels, height and width of the images.
     taps : sequence of str, optional
-        Which taps; default: all of them.
-    device : torch.device
-        Where to compute.
+        Default: all of them.
     on_progress : callable, optional
         Called with (taps that are settled, taps in all).
 
     Returns
     -------
     dict
-        By tap. Left out: taps without a plane (fewer than two cells along a side), and those that the image does
-        not move. A tap that no gradient leaves is placed by its responses to noise (``responses``). On maps of fewer
+        By tap, without those that have no plane (fewer than two cells along a side) or that the image does not
+        change. A tap without a gradient is measured by its responses to noise (:func:`respond`). On maps of fewer
         than four cells the image's edge cuts every receptive field and the values are rough.
 
     Raises
     ------
     UnknownNameError
-        When a wanted tap is not declared.
+        When a requested tap is not declared.
     """
     with probing(model, device) as dtype:
         known = _known(model, input_shape, device, dtype)
         for name in taps or ():
             if name not in known:
                 raise UnknownNameError("tap", name, known)
-        wanted = {name: _plane(known[name]) for name in known if taps is None or name in taps}
+        requested = {name: _plane(known[name]) for name in known if taps is None or name in taps}
         samples = {
             name: _Samples(plane, input_shape[1:])
-            for name, plane in wanted.items()
+            for name, plane in requested.items()
             if plane is not None and min(plane.shape[-2:]) > 1
         }
         _follow_gradients(model, samples, input_shape, device, dtype, on_progress)
@@ -89,13 +87,12 @@ def probe(
         silent = {name: samples[name].map for name, geometry in found.items() if geometry is None}
         if silent:
             coarse = bool(tap_remarks(model))
-            responses = respond(reading(model), input_shape, silent, device, dtype, coarse=coarse)
-            found.update(responses)
+            found.update(respond(run_of_taps(model), input_shape, silent, device, dtype, coarse=coarse))
     return {name: geometry for name, geometry in found.items() if geometry is not None}
 
 
-def reading(model: nn.Module) -> Run:
-    """Return a run of a model that gives the plane of each of its taps, as :func:`respond` takes it."""
+def run_of_taps(model: nn.Module) -> Run:
+    """Return a run of a model that passes on the plane of each of its taps, for :func:`respond`."""
     read: FeatureReader = model.features  # type: ignore[assignment]
 
     def run(batch: Tensor, take: Take) -> None:
@@ -124,11 +121,11 @@ def _follow_gradients(
     dtype: torch.dtype,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Give the samples the gradients of their cells, round by round, until all are settled or have none."""
+    """Add the gradients of their cells to the samples, round by round, until all are settled or have none."""
     generator = torch.Generator().manual_seed(0)
     torch.rand(
         CELLS, *shape, generator=generator
-    )  # keeps what is drawn, and so what was measured before, the same
+    )  # keeps the following draws, and earlier measurements, the same
     count, unsettled = len(samples), dict(samples)
     for turn in range(ROUNDS[1]):
         images = torch.rand(CELLS, *shape, generator=generator).to(device, dtype)
@@ -138,7 +135,7 @@ def _follow_gradients(
             gradients = _Gradients(model, images)
         except torch.cuda.OutOfMemoryError:
             raise
-        except Exception:  # tensors of inference mode, operators that work in place: nothing to follow
+        except Exception:  # tensors of inference mode, operators that work in place: no gradients
             return
         for name, each in list(unsettled.items()):
             if turn == 0:
@@ -152,13 +149,7 @@ def _follow_gradients(
 
 @contextmanager
 def probing(model: nn.Module, device: torch.device | str) -> Iterator[torch.dtype]:
-    """Put a network on a device in eval mode, its weights without gradients; restore all of it after.
-
-    Yields
-    ------
-    torch.dtype
-        The type of the network's weights, which the images must take.
-    """
+    """Put a network on a device in eval mode, its weights without gradients; yield the dtype of its images."""
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with on_device(model, device), in_eval_mode(model):
         try:
@@ -174,10 +165,10 @@ def probing(model: nn.Module, device: torch.device | str) -> Iterator[torch.dtyp
 def windowed_centroids(
     profiles: Float64[np.ndarray, "m n"], low: float, high: float
 ) -> Float64[np.ndarray, "m"]:
-    """Return the centroid of each profile in the widest window about itself that lies between two ends.
+    """Return the centroid of each profile in the widest window about itself between two ends.
 
     The fixed point of c ← Σ x p(x) / Σ p(x) over |x − c| ≤ w, w the distance from c to the nearer end. Where one end
-    of a symmetric profile is cut off, the plain centroid is pulled to the other side and this one is not; nor does a
+    of a symmetric profile is cut off, the plain centroid moves to the other side and this one does not; nor does a
     constant added to the profile move it.
 
     Parameters
@@ -187,14 +178,14 @@ def windowed_centroids(
     low, high : float
         The ends, as coordinates: −0.5 and n − 0.5 for the whole axis.
     """
-    places = np.arange(profiles.shape[1])
-    centres: Float64[np.ndarray, "m"] = profiles @ places / profiles.sum(1)
+    coordinates = np.arange(profiles.shape[1])
+    centres: Float64[np.ndarray, "m"] = profiles @ coordinates / profiles.sum(1)
     for _ in range(200):
         reach = np.minimum(centres - low, high - centres)
-        # a pixel at the window's end counts by the part of it that lies inside
-        inside = np.clip(reach[:, None] + 0.5 - np.abs(places - centres[:, None]), 0, 1) * profiles
+        # a pixel at the window's end counts by the part of it inside
+        inside = np.clip(reach[:, None] + 0.5 - np.abs(coordinates - centres[:, None]), 0, 1) * profiles
         mass = inside.sum(1)
-        moved = np.where(mass > 0, inside @ places / np.where(mass > 0, mass, 1), centres)
+        moved = np.where(mass > 0, inside @ coordinates / np.where(mass > 0, mass, 1), centres)
         settled = np.abs(moved - centres).max() < 1e-5
         centres = moved
         if settled:
@@ -214,7 +205,7 @@ class _Samples:
         self.seen = tuple((-0.5, pixels - 0.5) for pixels in image)
 
     def see(self, gradient: Float64[np.ndarray, "one h w"] | None) -> None:
-        """Take in the gradient of all cells: margins that no cell sees do not belong to the picture."""
+        """Add the gradient of all cells: margins that no cell sees are not part of the picture."""
         if gradient is None:
             return
         lit = [np.flatnonzero(gradient[0].sum(1)), np.flatnonzero(gradient[0].sum(0))]
@@ -224,7 +215,7 @@ class _Samples:
         )
 
     def add(self, gradients: Float64[np.ndarray, "cells h w"] | None) -> None:
-        """Take in one round: one image per cell."""
+        """Add one round: one image per cell."""
         if gradients is None:
             return
         mass = gradients.sum((1, 2), keepdims=True)
@@ -240,12 +231,12 @@ class _Samples:
         total = rounds.sum(0)
         count = len(rounds)
         every = np.concatenate([total[None], total - rounds]).reshape(-1, rounds.shape[-1])
-        places = windowed_centroids(every, *self.seen[axis]).reshape(count + 1, -1)
-        spread = places[1:].std(0) * math.sqrt(count - 1)
-        return places[0], float(np.sqrt((spread**2).mean()))
+        positions = windowed_centroids(every, *self.seen[axis]).reshape(count + 1, -1)
+        spread = positions[1:].std(0) * math.sqrt(count - 1)
+        return positions[0], float(np.sqrt((spread**2).mean()))
 
     def settled(self) -> bool:
-        """Say whether the noise is small enough that no further round is needed."""
+        """Return whether the noise is small enough that no further round is needed."""
         if len(self.profiles) < ROUNDS[0]:
             return False
         found = [self.positions(axis) for axis in range(2)]
@@ -257,7 +248,7 @@ class _Samples:
         )
 
     def geometry(self) -> Geometry | None:
-        """Return what the gradients say; None when there were too few of them."""
+        """Return the geometry from the gradients; None when there were too few of them."""
         if len(self.profiles) < ROUNDS[0]:
             return None
         found = [self.positions(axis) for axis in range(2)]
@@ -275,7 +266,7 @@ def _inner_cells(count: int) -> list[int]:
     low, high = (count - 1) / 4, 3 * (count - 1) / 4
     if count <= 4:
         low, high = (count - 1) // 2, (count - 1) // 2 + 1
-    return [round(float(place)) for place in np.linspace(low, high, CELLS)]
+    return [round(float(position)) for position in np.linspace(low, high, CELLS)]
 
 
 def _plane(features: Features) -> Tensor | None:
@@ -285,9 +276,9 @@ def _plane(features: Features) -> Tensor | None:
 
 
 class _Gradients:
-    """The features of a few images with the graph behind them, and the gradients of cells of these.
+    """The features of a few images with their graph, and the gradients of their cells.
 
-    A network that mixes the pictures of a batch is given each image together with a fixed one.
+    In a network that mixes the pictures of a batch each image goes together with a fixed one.
     """
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
@@ -322,7 +313,7 @@ class _Gradients:
     def _gradient(
         self, parts: Sequence[Sequence[Tensor]], generator: torch.Generator
     ) -> Float64[np.ndarray, "n h w"] | None:
-        """Return |∂/∂f| of random mixtures of the parts behind each leaf, summed over the image's channels."""
+        """Return |∂/∂f| of random mixtures of each leaf's parts, summed over the image's channels."""
         found = []
         for leaf, group in zip(self.leaves, parts, strict=True):
             weights = [torch.randn(part.shape, generator=generator).to(part) for part in group]
@@ -331,7 +322,7 @@ class _Gradients:
                 return None
             try:
                 grads = torch.autograd.grad(mixture, leaf, retain_graph=True, allow_unused=True)
-            except RuntimeError:  # an operator that has no derivative, or one that worked in place
+            except RuntimeError:  # an operator without derivative, or one that worked in place
                 return None
             gradient = cast("Tensor | None", grads[0])
             if gradient is None:

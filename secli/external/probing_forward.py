@@ -1,10 +1,10 @@
-"""Where the cells of every feature map lie, from a few forward passes: for many taps at once, and without gradients.
+"""The position of every feature map's cells, from a few forward passes: for many taps at once, without gradients.
 
 The response of a cell to noise ε on the image is J·ε, J its derivative. Let ε have independent entries of variance 1
 and let x be the image coordinate; then E[(J·ε)²] = Σ J_p² and E[(J·ε)(J·(x∘ε))] = Σ J_p² x_p, so that the second by
 the first is the centroid of J². One pass with ε, x∘ε and y∘ε as pictures of a batch gives these products at every cell
-of every tap; the mean over channels and over the cells of a row or column stands for the expectation. A derivative is
-not needed: J·ε is the change of the features when ε is added, so that what no gradient passes is placed as well.
+of every tap; the mean over channels and over the cells of a row or column estimates the expectation. A derivative is
+not needed: J·ε is the change of the features when ε is added, so that taps without a gradient are measured, too.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ DRAWS = (2, 8)
 AMPLITUDES = {False: 0.002, True: 0.25}
 """Of the noise: small, so that few creases of ReLU are crossed; larger where features are rounded to half precision."""
 PIXELS = 2
-"""Single pixels per draw that are changed by HALF: what they reach shows how far cells see."""
+"""Single pixels per draw that are changed by HALF: the cells that they reach show the receptive field."""
 HALF = 0.5
 NOISE = 0.05
 """Of a position, in cells, at which no further draw is needed: lines go through many positions."""
 NUMBERS = 60_000
-"""Numbers of a map that are looked at: channels are left out of larger ones."""
+"""Numbers of a map that are used, at most: larger ones lose channels."""
 ROUNDING = 64
 """A change of so many times the rounding of the largest number of a map is none."""
 
 Take = Callable[[str, Tensor], None]
 Run = Callable[[Tensor, Take], None]
-"""Runs a network on a batch and gives each tap's features (N, C, …, H, W) to the second argument."""
+"""Runs a network on a batch and passes each tap's features (N, C, …, H, W) to the second argument."""
 
 
 def respond(
@@ -60,20 +60,8 @@ def respond(
 ) -> dict[str, Geometry]:
     """Return the geometry of taps from their responses to noise; those that do not respond are left out.
 
-    Parameters
-    ----------
-    run : callable
-        The network, in eval mode; see ``Run``.
-    image_shape : tuple
-        Channels, height and width of the images.
-    taps : mapping
-        Rows and columns of each tap's map, at least two of both.
-    device, dtype
-        Of the images.
-    coarse : bool
-        Whether features are rounded to half precision.
-    on_progress : callable, optional
-        Called with (taps that are settled, taps in all).
+    ``taps`` has rows and columns of each map, at least two of both; ``coarse`` features are rounded to half precision;
+    ``on_progress`` is called with (taps that are settled, taps in all).
     """
     generator = torch.Generator().manual_seed(0)
     samples = {name: _Moments(cells, image_shape[1:]) for name, cells in taps.items()}
@@ -81,7 +69,7 @@ def respond(
     for draw in range(DRAWS[1]):
         batch, pixels = _batch(image_shape, AMPLITUDES[coarse], generator)
         with torch.no_grad():
-            run(batch.to(device, dtype), _giving(unsettled, pixels))
+            run(batch.to(device, dtype), _collect_into(unsettled, pixels))
         if draw + 1 >= DRAWS[0]:
             unsettled = {name: each for name, each in unsettled.items() if not each.settled()}
         if on_progress:
@@ -91,7 +79,7 @@ def respond(
     return {name: found for name, each in samples.items() if (found := each.geometry()) is not None}
 
 
-def _giving(samples: Mapping[str, _Moments], pixels: list[tuple[int, int]]) -> Take:
+def _collect_into(samples: Mapping[str, _Moments], pixels: list[tuple[int, int]]) -> Take:
     def take(name: str, plane: Tensor) -> None:
         if name in samples:
             samples[name].add(plane, pixels)
@@ -110,7 +98,7 @@ def _batch(
     moved = [image, *(image + amplitude * signs * profile for profile in (torch.ones(1, 1), x, y[:, None]))]
     pixels = []
     for _ in range(PIXELS):
-        # of the inner half, so that few of the cells that see it lie outside of the map
+        # of the inner half, so that few of the cells that see it are outside of the map
         row, column = (
             int(torch.randint(n // 4, max(n // 4 + 1, n - n // 4), (), generator=generator))
             for n in (height, width)
@@ -146,7 +134,7 @@ class _Moments:
         self.channels = 0
 
     def add(self, plane: Tensor, pixels: list[tuple[int, int]]) -> None:
-        """Take in the features of one batch (see ``_batch``)."""
+        """Add the features of one batch (see ``_batch``)."""
         values = plane.detach().flatten(1, -3)
         most = max(1, NUMBERS // (self.cells[0] * self.cells[1]))
         values = values[:, :: -(-values.shape[1] // most)].float()
@@ -160,14 +148,14 @@ class _Moments:
         if not all(bool(pair.isfinite().all()) for pair in pairs):
             return
         for axis, pair in enumerate(pairs):
-            # halves across the axis: how far they differ is the noise
+            # halves across the axis: their difference is the noise
             for half in pair.tensor_split(2, dim=2 - axis):
                 self.groups[axis].append(half.sum(2 - axis).cpu().numpy())
         sizes = changes[3:].square().mean(1).sqrt().double().cpu().numpy()
         self.reached += zip(pixels, np.where(sizes > floor, sizes, 0.0), strict=True)
 
     def axis(self, axis: int) -> CellAxis | None:
-        """Return what was measured along one axis; None where fewer than two cells respond."""
+        """Return the measurement along one axis; None where fewer than two cells respond."""
         groups = np.stack(self.groups[axis])
         total = groups.sum(0)
         inner = [k for k in _inner(self.cells[axis]) if total[0, k] > 0 and math.isfinite(total[0, k])]
@@ -177,13 +165,13 @@ class _Moments:
         every = np.concatenate([total[None], total - groups])[:, :, inner]
         mass = every[:, 0]
         shares = np.divide(every[:, 1], mass, out=np.zeros_like(mass), where=mass > 0)
-        places = shares * pixels / 2 + (pixels - 1) / 2
-        spread = places[1:].std(0) * math.sqrt(count - 1)
+        positions = shares * pixels / 2 + (pixels - 1) / 2
+        spread = positions[1:].std(0) * math.sqrt(count - 1)
         noise = float(np.sqrt((spread**2).mean()))
-        return CellAxis(inner, places[0], noise, self.cells[axis], pixels, (-0.5, pixels - 0.5))
+        return CellAxis(inner, positions[0], noise, self.cells[axis], pixels, (-0.5, pixels - 0.5))
 
     def radius(self, geometry: Geometry) -> float:
-        """Return the radius of the disc that holds 95 % of what single pixels reach."""
+        """Return the radius of the disc that holds 95 % of the responses to single pixels."""
         distances, weights = [], []
         for pixel, size in self.reached:
             away = [
@@ -195,14 +183,18 @@ class _Moments:
         mass = np.concatenate(weights)
         return radius_of_mass(np.concatenate(distances), mass) if mass.sum() > 0 else 0.0
 
-    def geometry(self) -> Geometry | None:
-        """Return what the responses say; None when there are none."""
+    def axes(self) -> list[CellAxis] | None:
+        """Return the measurements along both axes; None without responses."""
         if not self.groups[0]:
             return None
         axes = [self.axis(k) for k in range(2)]
-        if axes[0] is None or axes[1] is None:
+        return None if None in axes else cast("list[CellAxis]", axes)
+
+    def geometry(self) -> Geometry | None:
+        """Return the geometry from the responses; None when there are none."""
+        known = self.axes()
+        if known is None:
             return None
-        known = cast("list[CellAxis]", axes)
         radius = self.radius(self._spanning())
         geometry = fitted(known, radius, asymmetry(self.channels, radius))
         return geometry._replace(radius=self.radius(geometry))
@@ -214,14 +206,9 @@ class _Moments:
         return Geometry((strides[0], strides[1]), (origins[0], origins[1]), 0.0, True)
 
     def settled(self) -> bool:
-        """Say whether the noise is small enough, or the positions are such that no further draw will place them."""
-        if not self.groups[0]:
-            return True
-        axes = [self.axis(k) for k in range(2)]
-        if axes[0] is None or axes[1] is None:
-            return True
-        known = cast("list[CellAxis]", axes)
-        if any(steepest(axis) < COVERED[0] * axis.pixels / axis.size for axis in known):
+        """Return whether the noise is small enough, or no further draw can determine the positions."""
+        known = self.axes()
+        if known is None or any(steepest(axis) < COVERED[0] * axis.pixels / axis.size for axis in known):
             return True
         radius = self.radius(self._spanning())
         return all(

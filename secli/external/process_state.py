@@ -1,7 +1,7 @@
-"""The state of the process that code can change behind its caller's back: read, compared and put back.
+"""The state of the process that foreign code can change: read, compared and restored.
 
-What code draws from or looks up again when it runs later (random numbers, default dtype, environment, search path) is
-its own and comes back with it; how secli computes (gradients, threads, precision) is never the code's to decide.
+State that code reads again when it runs later (random numbers, default dtype, environment, search path) is its own and
+is restored with it; how secli computes (gradients, threads, precision) is never the code's to decide.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _write_list(found: list[Any]) -> Callable[[list[Any]], None]:
     return write
 
 
-# as the system has it: decoding each name and value for a comparison takes a hundred times as long
+# undecoded: decoding each name and value for a comparison takes a hundred times as long
 _ENVIRONMENT: dict[Any, Any] = vars(os.environ)["_data"]
 
 
@@ -49,7 +49,7 @@ def _write_environment(value: dict[Any, Any]) -> None:
 def _read_directory() -> str | None:
     try:
         return os.getcwd()  # noqa: PTH109 (a string compares faster than a path)
-    except FileNotFoundError:  # deleted under our feet
+    except FileNotFoundError:  # deleted meanwhile
         return None
 
 
@@ -106,7 +106,7 @@ OWN = (
     Setting(np.geterr, lambda value: np.seterr(**value)),
     Setting(lambda: [dict(hooks) for hooks in _HOOKS], _write_hooks),
 )
-"""What code finds again when it runs later."""
+"""The code's own state, restored when it runs later."""
 
 
 def _backend(module: Any, name: str) -> Setting:
@@ -139,7 +139,7 @@ OURS = (
     ),
     _backend(torch.backends.mkldnn, "enabled"),
 )
-"""How secli computes: code finds it as secli has set it, and cannot leave it otherwise."""
+"""How secli computes: code finds secli's values, and cannot change them for others."""
 
 
 def read(settings: tuple[Setting, ...]) -> list[Any]:
@@ -169,7 +169,7 @@ class Random(NamedTuple):
         return cls(torch.default_generator.get_state(), cuda, np.random.get_state(), random.getstate())  # noqa: NPY002
 
     def write(self) -> None:
-        """Make it the present state."""
+        """Restore this state."""
         torch.default_generator.set_state(self.torch)
         if self.cuda is not None:
             torch.cuda.set_rng_state_all(self.cuda)

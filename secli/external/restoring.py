@@ -1,4 +1,4 @@
-"""A network is borrowed: what happens to it while it is probed or measured is undone after."""
+"""Undo the changes of probing or measuring a network."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ FINE = (torch.float32, torch.float64)
 
 @contextmanager
 def on_device(module: nn.Module, device: torch.device | str) -> Iterator[None]:
-    """Put a module on a device inside; after that its own tensors are back, the very same ones."""
+    """Put a module on a device inside; afterwards it has its own tensors again, the very same ones."""
     target = torch.empty(0, device=device).device
     own = itertools.chain(module.parameters(), module.buffers())
     if all(tensor.device == target for tensor in own):
         yield
         return
-    with _tensors_put_back(module):
+    with _tensors_restored(module):
         module.to(device)
         yield
 
 
 @contextmanager
 def in_eval_mode(module: nn.Module) -> Iterator[None]:
-    """Put a module in eval mode inside; after that each of its modules is in its own mode again."""
+    """Put a module in eval mode inside; afterwards each of its modules is in its own mode again."""
     modes = {part: part.training for part in module.modules()}
     try:
         module.eval()
@@ -43,14 +43,14 @@ def in_eval_mode(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def borrowed(module: nn.Module) -> Iterator[None]:
-    """Leave a module as it was found: its tensors and where they lie, modes, ``requires_grad``, and random states.
+    """Restore a module's tensors and their devices, modes, ``requires_grad``, and random states.
 
-    A network may change buffers even in eval mode (statistics that it always follows); they get their values back.
+    A network may change buffers even in eval mode (running statistics); they get their values back.
     """
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
     learned = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     try:
-        with random_states_kept(module), _tensors_put_back(module), in_eval_mode(module):
+        with random_states_kept(module), _tensors_restored(module), in_eval_mode(module):
             yield
     finally:
         for parameter, requires in learned:
@@ -63,7 +63,7 @@ def borrowed(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def random_states_kept(module: nn.Module) -> Iterator[None]:
-    """Put the random states of torch, NumPy and Python back after what a network may draw from them."""
+    """Restore the random states of torch, NumPy and Python after a network's draws."""
     tensors = itertools.chain(module.parameters(), module.buffers())
     chips = {tensor.device for tensor in tensors if tensor.device.type == "cuda"}
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the state that foreign code uses)
@@ -76,8 +76,8 @@ def random_states_kept(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _tensors_put_back(module: nn.Module) -> Iterator[None]:
-    """Put each tensor back where it lay, whatever moves the module inside: the very same tensors."""
+def _tensors_restored(module: nn.Module) -> Iterator[None]:
+    """Restore the very same tensors, on their devices, whatever moves the module inside."""
     weights = [(parameter, parameter.data, parameter.grad) for parameter in module.parameters()]
     buffers = [(part, dict(part._buffers)) for part in module.modules()]
     try:
@@ -92,7 +92,7 @@ def _tensors_put_back(module: nn.Module) -> Iterator[None]:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Return where a module's first tensor lies; the CPU for one without any."""
+    """Return the device of a module's first tensor; the CPU for one without any."""
     tensor = next(itertools.chain(module.parameters(), module.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
 

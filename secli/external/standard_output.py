@@ -1,4 +1,4 @@
-"""Standard output belongs to results: inside, whatever is printed goes to standard error."""
+"""Standard output is for results: inside, all other output goes to standard error."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 
 class _ToStderr(io.TextIOBase):
-    """A stream for code that asks for ``sys.stdout``: it writes to standard error, and closing it closes nothing."""
+    """The ``sys.stdout`` of foreign code: it writes to standard error, and closing it closes nothing."""
 
     def write(self, text: str) -> int:
-        """Write to whatever standard error is now."""
+        """Write to the present standard error."""
         return 0 if sys.stderr is None else sys.stderr.write(text)
 
     def flush(self) -> None:
-        """Write out what is held back."""
+        """Flush standard error."""
         if sys.stderr is not None:
             with contextlib.suppress(OSError, ValueError):
                 sys.stderr.flush()
@@ -28,11 +28,11 @@ class _ToStderr(io.TextIOBase):
         """Leave standard error open."""
 
     def writable(self) -> bool:
-        """Say that it can be written to."""
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
-        """Say whether a person reads along."""
+        """Return whether standard error is a terminal."""
         return sys.stderr is not None and sys.stderr.isatty()
 
     def fileno(self) -> int:
@@ -54,7 +54,7 @@ STDERR_FOR_STDOUT = _ToStderr()
 
 
 def _flush_of_c() -> Callable[[None], object]:
-    """Return what writes out the buffers of C code; nothing where the system does not give it."""
+    """Return the function that flushes the buffers of C code; one without effect where there is none."""
     try:
         return ctypes.CDLL(None).fflush
     except (OSError, TypeError, AttributeError):
@@ -65,10 +65,10 @@ _flush_c = _flush_of_c()
 
 
 class StdoutToStderr:
-    """Send to standard error what is printed inside: by Python, by C code, and by programs that are started."""
+    """Redirect output inside to standard error: of Python, of C code, and of child processes."""
 
     def __enter__(self) -> None:
-        """Turn standard output round."""
+        """Redirect standard output."""
         self._streams = sys.stdin, sys.stdout, sys.stderr
         _flush(sys.stdout, sys.__stdout__)
         sys.stdout = STDERR_FOR_STDOUT
@@ -77,7 +77,7 @@ class StdoutToStderr:
             _send(2, 1)
 
     def __exit__(self, *_error: object) -> None:
-        """Turn it back, after all that was printed is out."""
+        """Flush, and restore it."""
         _flush(sys.stdout, sys.__stdout__)
         _flush_c(None)
         if self._saved is not None:
@@ -87,14 +87,14 @@ class StdoutToStderr:
 
 
 def no_more_results() -> None:
-    """Send to standard error what is still printed while the interpreter ends."""
+    """Redirect output to standard error while the interpreter ends."""
     _flush(sys.stdout)
     _send(2, 1)
 
 
 def _flush(*streams: Any) -> None:
     for stream in streams:
-        # None, closed, or its reader has gone: whoever writes to it next is told
+        # None, closed, or its reader has gone: the next writer gets the error
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
 
@@ -107,7 +107,7 @@ def _duplicate(descriptor: int) -> int | None:
 
 
 def _send(source: int, target: int) -> None:
-    """Let a descriptor lead where another one leads, or nowhere."""
+    """Redirect a descriptor to another one's target, or to none."""
     try:
         os.dup2(source, target)
     except OSError:

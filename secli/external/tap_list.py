@@ -1,4 +1,4 @@
-"""What can be tapped in a network, and where it lies in the image: for ``--list-taps``."""
+"""The possible taps of a network, and their geometry in the image: for ``--list-taps``."""
 
 from __future__ import annotations
 
@@ -17,26 +17,22 @@ from secli.external.cell_grid import Geometry, impossible
 from secli.external.field_text import AsIs, Layout
 from secli.external.hooked_model import DeclaredModel, ExternalModel, declares_taps, tried
 from secli.external.hooks import Visit, first_tensor, listening, named_outputs, select, trace
-from secli.external.missing_taps import unreadable
+from secli.external.loaded_network import Shape
+from secli.external.missing_taps import unmeasurable
 from secli.external.probing import probe, probing
 from secli.external.probing_forward import Run, Take, one_by_one, respond
-from secli.external.targets import Shape
 
 SKETCHED = 4096
-"""Numbers of a map that are kept to compare two passes."""
+"""Numbers of a map that are compared between two passes."""
 
 
 class ListedTap(NamedTuple):
-    """A module's call that a tap can stand at.
+    """A module's call that can be a tap, by the name that ``--taps`` takes, with the module's class.
 
     Attributes
     ----------
-    name
-        As ``--taps`` takes it.
-    kind
-        The module's class.
     shape
-        Of its output, without the batch axis; None when it gives no tensor.
+        Of its output, without the batch axis; None when it returns no tensor.
     stride, origin, radius
         As probed, in image pixels; None without a plane (or when none is declared).
     """
@@ -56,14 +52,12 @@ def list_taps(
     taps: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[ListedTap]:
-    """Return every call of a module that a tap can stand at, in the order of the forward pass.
+    """Return every call of a module that can be a tap, in the order of the forward pass.
 
     Parameters
     ----------
     model : nn.Module
-        Any network, or an ``ExternalModel``, whose declared layouts then count.
-    input_shape : tuple
-        Channels, height and width of the images.
+        Any network; the declared layouts of an ``ExternalModel`` are used.
     taps : sequence of str, optional
         Names or shell globs; default: all.
     on_progress : callable, optional
@@ -88,8 +82,8 @@ def list_taps(
         batch = normalise(images).to(dtype)
         visits, _ = tried("network", images, lambda: trace(network, lambda: network(batch.clone())))
         if taps is not None:
-            wanted = set(select([visit.name for visit in visits], taps, "--taps"))
-            visits = [visit for visit in visits if visit.name in wanted]
+            selected = set(select([visit.name for visit in visits], taps, "--taps"))
+            visits = [visit for visit in visits if visit.name in selected]
         planar = {
             visit.name: layouts.get(visit.name, AsIs())
             for visit in visits
@@ -106,7 +100,7 @@ def list_taps(
 
 
 def _streaming(network: nn.Module, normalise: nn.Module, layouts: Mapping[str, Layout]) -> Run:
-    """Return a run of a network that gives every planar call's features as soon as they are there, and keeps none."""
+    """Return a run of a network that passes on every planar call's features at once, and keeps none."""
     named = {name: module for name, module in network.named_modules(remove_duplicate=False) if name}
     called = {name.partition("@")[0] for name in layouts}
     modules = {name: module for name, module in named.items() if name in called}
@@ -123,7 +117,7 @@ def _streaming(network: nn.Module, normalise: nn.Module, layouts: Mapping[str, L
                 give(tap, tensor)
 
         def give(tap: str, tensor: Tensor) -> None:
-            if tap in layouts and unreadable(tensor) is None:
+            if tap in layouts and unmeasurable(tensor) is None:
                 take(tap, layouts[tap].to_planes(tensor))
 
         with listening(modules, listen):
@@ -135,7 +129,7 @@ def _streaming(network: nn.Module, normalise: nn.Module, layouts: Mapping[str, L
 
 
 def _mixes(run: Run, images: Tensor) -> bool:
-    """Say whether features of a picture depend on its neighbours; of large maps a part is compared."""
+    """Return whether features of a picture depend on its neighbours; of large maps a part is compared."""
 
     def sketch(batch: Tensor) -> tuple[dict[str, Tensor], bool]:
         found: dict[str, Tensor] = {}

@@ -14,14 +14,14 @@ from typing import Any
 from secli.errors import InputError, SecliError, UnknownNameError, one_line
 from secli.external.foreign_code import ForeignCode
 from secli.external.loaded_network import Loaded, Shape, WeightsOrigin
-from secli.external.weights import fetch, load_weights
+from secli.external.weights import fetch, load_foreign_weights
 from secli.provenance import sha256_file
 
 
 def known_input(library: str, name: str, published: str | None) -> Shape | None:
     """Return the image shape that a network's published weights, by default its usual ones, were made for.
 
-    Nothing is built or downloaded; None where the library does not say.
+    Nothing is built or downloaded; None where the library has no such information.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def _usual_weights(name: str) -> Any:
 
 
 def from_torchvision(name: str, published: str | None, offline: bool, code: ForeignCode) -> Loaded:
-    """Build a network of torchvision, with published weights where they are asked for."""
+    """Build a network of torchvision, with published weights where requested."""
     import torchvision.models as zoo
 
     _check_torchvision(name)
@@ -63,7 +63,7 @@ def from_torchvision(name: str, published: str | None, offline: bool, code: Fore
     if chosen is None:
         return Loaded(network, code)
     path = fetch(chosen.url, offline)
-    load_weights(network, path, option=f"--weights {published} ({path})")
+    load_foreign_weights(network, path, option=f"--weights {published} ({path})")
     shape, mean, std = _torchvision_preset(chosen)
     return Loaded(network, code, shape, mean, std, WeightsOrigin(chosen.name, sha256_file(path)))
 
@@ -134,7 +134,7 @@ def _timm_config(name: str, published: str | None) -> Any:
 def from_timm(
     name: str, shape: Shape | None, published: str | None, offline: bool, code: ForeignCode
 ) -> Loaded:
-    """Build a network of timm, with published weights where they are asked for."""
+    """Build a network of timm, with published weights where requested."""
     timm = _timm()
     full = _timm_name(name, published)
     options: dict[str, Any] = {"pretrained": published is not None}
@@ -176,7 +176,7 @@ def _timm_failure(name: str, full: str, offline: bool, error: Exception) -> Secl
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep libraries from remarks (on initialisation, on retried downloads) that nobody here can heed."""
+    """Silence the libraries' remarks on initialisation and on retried downloads."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -189,7 +189,7 @@ def _silent() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hub_offline(offline: bool) -> Iterator[None]:
-    """Keep the library that timm downloads with from the network."""
+    """Keep timm's download library off the network."""
     if not offline:
         yield
         return

@@ -16,15 +16,7 @@ COUNTER = "num_batches_tracked"
 
 
 class Slots(NamedTuple):
-    """Where the weights of a network go.
-
-    Attributes
-    ----------
-    own
-        The network's own, by name.
-    tied
-        By name, all names of the same tensor.
-    """
+    """A network's own weights by name, and by name all names of the same tensor."""
 
     own: dict[str, Any]
     tied: dict[str, tuple[str, ...]]
@@ -47,11 +39,11 @@ class WeightMatch(NamedTuple):
     state
         By the network's names.
     prefix
-        What was stripped from the front of every name.
+        Stripped from the front of every name.
     left_out
         Entries that are no weights: numbers, and counters that the network does not have.
     problems
-        What does not fit, in words; empty: all does.
+        Misfits, in words; empty when all fits.
     matching
         How many names are the network's.
     """
@@ -64,7 +56,7 @@ class WeightMatch(NamedTuple):
 
 
 def fit(entries: Entries, slots: Slots) -> WeightMatch:
-    """Return how a state dict fits, after the shortest common prefix with which it does, if any, is stripped."""
+    """Return how a state dict fits, stripped of the shortest common prefix with which it does, if any."""
     left_out = tuple(
         key
         for key, value in entries.items()
@@ -99,7 +91,7 @@ def _fit(state: Mapping[str, Any], prefix: str, left_out: tuple[str, ...], slots
 
 
 def _prefixes(keys: list[str]) -> list[str]:
-    """Return what all names begin with, part by part, shortest first.
+    """Return the prefixes that all names share, part by part, shortest first.
 
     Examples
     --------
@@ -116,14 +108,14 @@ def _prefixes(keys: list[str]) -> list[str]:
 
 
 def _is_weight(key: str, value: Any) -> bool:
-    """Say whether an entry can be a weight: a tensor, and not a single whole number that counts updates."""
+    """Return whether an entry can be a weight: a tensor, and not a single whole number that counts updates."""
     if not isinstance(value, Tensor):
         return False
     return "." in key or value.numel() != 1 or value.is_floating_point() or value.is_complex()
 
 
 def converted(state: Mapping[str, Any], slots: Slots, option: str) -> dict[str, Any]:
-    """Return weights in the network's own types, after checking that nothing of them is lost.
+    """Return weights in the network's own types; no value may be lost.
 
     Raises
     ------
@@ -185,14 +177,14 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _is_finite(value: Tensor, own: Tensor) -> bool:
-    """Say whether values are finite, but for those that the network itself sets to infinity, as masks are."""
+    """Return whether values are finite, except those that the network itself sets to infinity, such as masks."""
     if _kind(value) == "integer" or bool(value.isfinite().all()):
         return True
     return not own.is_meta and bool((value.isfinite() | (value == own.detach().to(value.device))).all())
 
 
 def _identity(value: Any) -> Any:
-    """Return a key that two names share when they are of one tensor."""
+    """Return a key that all names of one tensor share."""
     if isinstance(value, Tensor) and not value.is_meta and value.layout == torch.strided and value.data_ptr():
         return value.data_ptr(), tuple(value.shape), value.stride(), value.dtype
     return id(value)

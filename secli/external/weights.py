@@ -1,4 +1,4 @@
-"""Weights from a file, opened without executing anything, and fitted onto a network only when they fit."""
+"""Weights from a file, opened without executing anything, and loaded into a network only when they fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from secli.errors import InputError, SecliError, one_line
 from secli.external.checkpoints import TOP, Entries, chosen, few, read_content, state_dicts, under
-from secli.external.foreign_code import telling_where
+from secli.external.foreign_code import one_line_errors
 from secli.external.loaded_network import WeightsOrigin
 from secli.external.weight_matching import Slots, WeightMatch, converted, fit
 from secli.provenance import sha256_file
@@ -21,30 +21,14 @@ from secli.storage.writing import scratch_folder, sync_file, sync_folder
 STATE_ALONE = "--state {}: chooses among the state dicts of a file; give the file by --weights FILE"
 
 
-def load_weights(
+def load_foreign_weights(
     network: nn.Module, path: Path, state: str | None = None, *, option: str | None = None
 ) -> WeightsOrigin:
-    """Put the weights of a file into a network; nothing is changed unless all of them fit.
+    """Load the weights of a file (safetensors or a PyTorch checkpoint); nothing is changed unless all of them fit.
 
     Of several state dicts in a file the one that fits is taken; where several do, ``state`` has to choose. A prefix
     that all names share is stripped where the network does not have it. Buffers that the network has only in eval
-    mode are loaded in eval mode.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Where they go; its mode stays.
-    path : Path
-        safetensors or a PyTorch checkpoint.
-    state : str, optional
-        Which state dict of the file.
-    option : str, optional
-        What an error calls the file.
-
-    Returns
-    -------
-    WeightsOrigin
-        What was taken.
+    mode are loaded in eval mode; the mode stays. ``option`` is the file's name in errors.
 
     Raises
     ------
@@ -60,7 +44,7 @@ def load_weights(
         fits = _fits(network, candidates)
         if not fits.good:
             fits = _fits(network.train(not training), candidates, fits)
-        name = _one(fits, candidates, option)
+        name = _only_fit(fits, candidates, option)
         taken = fits.each[name]
         weights = converted(taken.state, fits.slots, option)
         _load(network, weights, fits.slots, _versions(candidates[name], taken.prefix, network), option)
@@ -87,14 +71,8 @@ def _fits(network: nn.Module, candidates: Mapping[str, Entries], otherwise: _Fit
     return fits if fits.good or otherwise is None else otherwise
 
 
-def _one(fits: _Fits, candidates: Mapping[str, Entries], option: str) -> str:
-    """Return the name of the one state dict that fits.
-
-    Raises
-    ------
-    InputError
-        When none does, or several.
-    """
+def _only_fit(fits: _Fits, candidates: Mapping[str, Entries], option: str) -> str:
+    """Return the name of the one state dict that fits; InputError when none does, or several."""
     if len(fits.good) == 1:
         return fits.good[0]
     if fits.good:
@@ -127,12 +105,12 @@ def _load(
         if same:
             state.setdefault(key, weights[same[0]])
     state._metadata = versions  # type: ignore[attr-defined]
-    with telling_where(option):
+    with one_line_errors(option):
         network.load_state_dict(state, strict=False, assign=empty)
 
 
 def _versions(entries: Entries, prefix: str, network: nn.Module) -> dict[str, Any]:
-    """Return the versions of the modules that wrote a state dict; of the present ones where it does not say."""
+    """Return the versions of the modules that wrote a state dict; of the present ones where it has none."""
     written: dict[str, Any] | None = getattr(entries, "_metadata", None)
     if written is None:
         own: dict[str, Any] = getattr(network.state_dict(), "_metadata", {})
@@ -153,7 +131,7 @@ def fetch(url: str, offline: bool) -> Path:
     InputError
         When the file is not in the cache and may not be downloaded.
     SecliError
-        When the download fails; the message says what, from where, and where to put it.
+        When the download fails; the message names the file, its address and its folder.
     """
     from http.client import HTTPException
     from urllib.error import HTTPError
@@ -161,25 +139,23 @@ def fetch(url: str, offline: bool) -> Path:
     from torch.hub import download_url_to_file, get_dir
 
     name = url.rsplit("/", 1)[-1]
-    place = Path(get_dir()) / "checkpoints" / name
-    if place.is_file():
-        return place
+    path = Path(get_dir()) / "checkpoints" / name
+    if path.is_file():
+        return path
     if offline:
-        raise InputError(f"--weights: {place} is missing; put {url} there, or leave --offline out")
-    match = re.search(
-        r"-([a-f0-9]{8,})\.", name
-    )  # torch.hub's convention: the name carries its sha256's start
+        raise InputError(f"--weights: {path} is missing; put {url} there, or leave --offline out")
+    match = re.search(r"-([a-f0-9]{8,})\.", name)  # torch.hub's convention: the name has its sha256's start
     try:
-        with scratch_folder(place) as folder:
+        with scratch_folder(path) as folder:
             download_url_to_file(url, str(folder / name), match[1] if match else None, progress=False)
             sync_file(folder / name)
-            (folder / name).replace(place)
-            sync_folder(place.parent)
+            (folder / name).replace(path)
+            sync_folder(path.parent)
     except (OSError, HTTPException, RuntimeError, ValueError) as error:  # RuntimeError: another checksum
         if isinstance(error, HTTPError):
             error.close()  # it holds the connection
         reason = one_line(error)
         raise SecliError(
-            f"--weights: cannot download {name} from {url} ({reason}); put it at {place}"
+            f"--weights: cannot download {name} from {url} ({reason}); put it at {path}"
         ) from None
-    return place
+    return path

@@ -1,4 +1,4 @@
-"""Fixed arrays that cost something to compute: kept on disk under a hash of what they depend on."""
+"""Fixed arrays that are costly to compute: cached on disk under a hash of their parameters."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Array = NDArray[np.float64]
 
 
 def cached_array(name: str, parameters: Mapping[str, Any], compute: Callable[[], Array]) -> Array:
-    """Return what ``compute`` gives, read from the cache when an earlier call left it there whole.
+    """Return the array of ``compute``, read from the cache when an earlier call left it there whole.
 
-    The file holds the SHA-256 of its parameters and content, then the array. One that is damaged, or belongs to
-    other parameters, is computed anew; a cache that cannot be read or written changes nothing but the time.
+    The file holds the SHA-256 of its parameters and content, then the array. One that is damaged, or of other
+    parameters, is computed anew; a cache that cannot be read or written changes nothing but the time.
 
     Parameters
     ----------
     name : str
         Folder in the cache (``SECLI_CACHE``, else the user's).
     parameters : mapping
-        All that the array depends on, a version of the computation among it; whatever JSON can hold.
+        All that the array depends on, including a version of the computation; JSON types.
     compute : callable
-        Gives the array, float64.
+        Returns the array, float64.
     """
     text = json.dumps(parameters, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home to keep a cache in
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: the user has no home folder
         path = cache_directory() / name / f"{key}.npy"
         kept = _read(path, text)
         if kept is not None:
@@ -48,7 +48,7 @@ def cached_array(name: str, parameters: Mapping[str, Any], compute: Callable[[],
 
 
 def _read(path: Path, parameters: str) -> Array | None:
-    """Return the array of a file, or None when there is none that belongs to the parameters."""
+    """Return the array of a file, or None when there is none of these parameters."""
     if not path.is_file():
         return None
     digest, _, content = path.read_bytes().partition(b"\n")

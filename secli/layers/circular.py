@@ -30,7 +30,7 @@ class CircularHarmonics:
     size
         Side K of the grid.
     rings
-        The pair (j, k) of each coefficient; a pair with k > 0 stands twice, for Re w_jk and Im w_jk.
+        The pair (j, k) of each coefficient; a pair with k > 0 occurs twice, for Re w_jk and Im w_jk.
     functions
         float64 (N, b, K, K): at angle 2πn/N and coefficient b, the function that the coefficient multiplies.
     """
@@ -48,9 +48,8 @@ class CircularHarmonics:
 def highest_frequency(ring: int) -> int:
     """Return the band limit K_j = 2j of the ring of radius j.
 
-    The shortest wave on the ring is then 2πj/K_j = π pixels long. The grid carries two pixels per wave, but few
-    pixels lie on a ring, at uneven angles: with K_j = 3j (2.1 pixels) filters turned by 45° are two to four times
-    as far off.
+    The shortest wave on the ring is then π pixels long. The grid carries two pixels per wave, but few pixels are on a
+    ring, at uneven angles: with K_j = 3j (2.1 pixels) filters turned by 45° are two to four times as far off.
     """
     return 2 * ring
 

@@ -8,8 +8,8 @@ Source: Xu, Xiao, Zhang, Yang, Zhang, "Scale-Invariant Convolutional Neural Netw
 with D_s the resizing of the kernel by s, its L1 norm restored. A column sees what the column of scale 1 would see in
 a picture resized by 1/s, so that the columns are the levels of a scale space, although no convolution mixes them.
 
-The resizing is linear and separable: one fixed matrix per scale, whose rows outside the resized kernel are left out.
-The smallest of seven columns of a 7×7 kernel then costs 9 taps, not the 529 of its zero-padded form.
+The resizing is linear and separable: one fixed matrix per scale, without the rows outside the resized kernel. The
+smallest of seven columns of a 7×7 kernel then costs 9 taps, not the 529 of its zero-padded form.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from secli.layers.ses import check_levels, cropped_conv2d
 
 
 def column_side(size: int, scales: Sequence[float]) -> int:
-    """Return P = K + 2⌈(⌊K·max s⌋ − K)/2⌉, the side that holds the kernel at every scale; 1 for a 1×1 kernel.
+    """Return P = K + 2⌈(⌊K·max s⌋ − K)/2⌉, the side that contains the kernel at every scale; 1 for a 1×1 kernel.
 
     Examples
     --------
@@ -38,24 +38,10 @@ def column_side(size: int, scales: Sequence[float]) -> int:
 
 
 def column_matrix(size: int, side: int, scale: float) -> Float[Tensor, "side k"]:
-    """Return the matrix that pads an axis of K taps to P, resizes it by s and brings it back to P.
+    """Return the matrix (P, K) that pads an axis of K taps to P, resizes it by s and crops or pads it to P again.
 
     s < 1: bilinear with aligned corners, to ⌊P·s⌋ taps; s > 1: the nearest tap, tap i reading ⌊i/s⌋. Then
-    (P − m)//2 zeros to the left of m taps, or as many taps cut off.
-
-    Parameters
-    ----------
-    size : int
-        K, odd.
-    side : int
-        P ≥ K, odd.
-    scale : float
-        s > 0.
-
-    Returns
-    -------
-    Tensor
-        float64 (P, K); the identity for K = 1.
+    (P − m)//2 zeros to the left of m taps, or as many taps cut off. float64; K and P odd; the identity for K = 1.
 
     Examples
     --------
@@ -69,9 +55,8 @@ def column_matrix(size: int, side: int, scale: float) -> Float[Tensor, "side k"]
     cells = resized(side, scale)
     if scale < 1:
         return canvas_matrix(side, cells) @ padding
-    place = torch.arange(side) - (side - cells) // 2  # never outside: the resized axis covers the canvas
-    source = (place / scale + 1e-9).floor().long()
-    return padding[source]
+    index = torch.arange(side) - (side - cells) // 2  # never outside: the resized axis covers the canvas
+    return padding[(index / scale + 1e-9).floor().long()]
 
 
 class ColumnKernels(nn.Module):
@@ -79,8 +64,6 @@ class ColumnKernels(nn.Module):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels of one column.
     size : int
         Side K of the learned kernel, odd; a 1×1 kernel is the same in every column.
     scales : sequence of float
@@ -120,9 +103,8 @@ class ColumnKernels(nn.Module):
         for k, scale in enumerate(self.scales):
             if scale == 1 or self.side == 1:
                 continue
-            with torch.device(
-                "cpu"
-            ):  # its values are read, also where the module is built on the meta device
+            # its values are read, also where the module is built on the meta device
+            with torch.device("cpu"):
                 matrix = _cropped(column_matrix(size, self.side, scale))
             # a single tap would be the corner's
             if resized(self.side, scale) < 2 or not matrix.any():
@@ -150,7 +132,7 @@ class ColumnKernels(nn.Module):
         return kernels
 
     def extra_repr(self) -> str:
-        """Say the scales and the side that holds them."""
+        """Show the scales and the side."""
         return f"scales={self.scales}, side={self.side}, stride={self.stride}, padding={self.padding}"
 
 
@@ -159,14 +141,7 @@ class ColumnLift(ColumnKernels):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels of the image, and of each column.
     size, scales, stride, padding, device, dtype
-        As for :class:`ColumnKernels`.
-
-    Raises
-    ------
-    ValueError
         As for :class:`ColumnKernels`.
 
     Notes
@@ -175,8 +150,6 @@ class ColumnLift(ColumnKernels):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import ColumnLift
     >>> ColumnLift(1, 8, 7, (0.67, 1, 1.49))(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 8, 3, 28, 28])
     """
@@ -194,8 +167,6 @@ class ColumnConv(ColumnKernels):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels of each column.
     size, scales, stride, padding, device, dtype
         As for :class:`ColumnKernels`.
 
@@ -210,8 +181,6 @@ class ColumnConv(ColumnKernels):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import ColumnConv
     >>> ColumnConv(8, 16, 3, (0.67, 1, 1.5), stride=2)(torch.rand(2, 8, 3, 28, 28)).shape
     torch.Size([2, 16, 3, 14, 14])
     """
@@ -229,16 +198,12 @@ class ColumnConv(ColumnKernels):
 
 
 class ColumnNorm(nn.BatchNorm2d):
-    """Batch normalisation of every column's channels by themselves.
+    """Batch normalisation of each of S columns' channels by themselves.
 
     Parameters
     ----------
     channels : int
         Channels C of each column.
-    columns : int
-        S.
-    device, dtype
-        As for any torch module.
 
     Notes
     -----
@@ -247,8 +212,6 @@ class ColumnNorm(nn.BatchNorm2d):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import ColumnNorm
     >>> ColumnNorm(8, 3)(torch.rand(2, 8, 3, 14, 14)).shape
     torch.Size([2, 8, 3, 14, 14])
     """
@@ -271,7 +234,7 @@ class ColumnNorm(nn.BatchNorm2d):
 
 
 def _cropped(matrix: Float[Tensor, "side k"]) -> Float[Tensor, "p k"]:
-    """Leave out the zero rows at both ends, as many at one as at the other, so that the middle stays."""
+    """Remove the zero rows at both ends, equally many, so that the middle stays."""
     middle = matrix.shape[0] // 2
     used = matrix.any(dim=1).nonzero().flatten()
     reach = int((used - middle).abs().max()) if len(used) else 0

@@ -10,8 +10,7 @@ dilation of level k and Δ_k predicted from level k by one branch for all levels
     offsets=scaled     m_k = d_k,  Δ_k = D_{d_k} v ⋆ x_k
 
 Shrinking a picture by d_k⁻¹ moves its content from level k to level 0. There ``scaled`` predicts the same Δ from the
-same content and moves the taps by d_k times less, which is L_s of the offsets; ``absolute`` moves a small picture's
-taps as many pixels as a large one's.
+same content and moves the taps d_k times less, which is L_s of the offsets; ``absolute`` moves them equally far.
 """
 
 from __future__ import annotations
@@ -45,19 +44,17 @@ class DeformableDSSConv(DSSConv):
     Parameters
     ----------
     in_channels, out_channels, size, base, levels, interaction, dilation, drop_top
-        As for ``DSSConv``. A fractional dilation (``exact``) needs no splatting here: the taps are read where they
-        lie, bilinearly. That is the adjoint of splatting the kernel, and the same function while nothing is moved.
+        As for ``DSSConv``. A fractional dilation (``exact``) needs no splatting here: the taps are read bilinearly.
+        That is the adjoint of splatting the kernel, and the same function while nothing is moved.
     groups : int
         Deformable groups: the input channels of one group share their offsets.
     offsets : "absolute" or "scaled"
         Offsets in pixels from an undilated branch, as published for single-scale networks; or in units of the
-        level's dilation from a branch dilated likewise, which is what scale equivariance asks for.
+        level's dilation from a branch dilated likewise, as scale equivariance requires.
     stride, padding : int
         In space, as for ``DSSConv``; the branch has the same.
     bias : bool
         Whether a bias per output channel is learned (the branch always has one).
-    device, dtype
-        As for any torch module.
     out_levels : int, optional
         As for ``DSSConv``.
 
@@ -70,8 +67,8 @@ class DeformableDSSConv(DSSConv):
     -----
     Weights: ``weight`` (out, in, I, K, K), He-normal, and the branch's ``offset.weight`` (2·groups·K², in, 1, K, K)
     and ``offset.bias``, zero; it predicts row and column in turn, tap by tap, group by group. With interaction the
-    taps of all I terms move together, as level k, the lowest one, says: an offset belongs to a place and scale of
-    the output, and the level that is always there needs no truncation. Places are computed in float32 or better.
+    taps of all I terms move by the offsets of level k, the lowest one: an offset is a function of position and scale
+    of the output, and this level needs no truncation. Positions are computed in float32 or better.
     Maps (N, C, S, H, W) to (N, C', S', H', W'), S' the levels kept.
 
     Examples
@@ -148,7 +145,7 @@ class DeformableDSSConv(DSSConv):
     def _moved(
         self, x: Float[Tensor, "n c s h w"], predicted: Float[Tensor, "n shifts y x"], k: int
     ) -> Float[Tensor, "n o y x"]:
-        """Read level k and the ones mixed with it where its taps have moved."""
+        """Convolve level k and the ones mixed with it at the moved taps."""
         joined, kernel = join_levels(x, self.weight, k)
         dtype = torch.promote_types(x.dtype, torch.float32)
         spacing = self.dilations[k]
@@ -156,17 +153,19 @@ class DeformableDSSConv(DSSConv):
         if self.offsets == "scaled":
             shifts = shifts * spacing
         if spacing != 1:
-            # a dilated kernel is an undilated one whose taps rest elsewhere; whole or fractional, it is all one
-            shifts = shifts + self._rest(spacing, dtype, x.device)
+            # a dilated kernel, by an integer or not, is an undilated one with moved taps
+            shifts = shifts + self._dilation_shifts(spacing, dtype, x.device)
         return deformed_conv2d(joined, shifts, kernel, None, self.stride, self.padding, 1, None)
 
-    def _rest(self, spacing: float, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "shifts 1 1"]:
-        """Return how far each tap of the dilated kernel lies from that of the undilated one."""
+    def _dilation_shifts(
+        self, spacing: float, dtype: torch.dtype, device: torch.device
+    ) -> Float[Tensor, "shifts 1 1"]:
+        """Return the distance of each tap of the dilated kernel from that of the undilated one."""
         radius = self.size // 2
         away = torch.arange(-radius, radius + 1, device=device, dtype=dtype) * (spacing - 1)
         taps = torch.stack([away.repeat_interleave(self.size), away.repeat(self.size)], dim=1)
         return taps.flatten().repeat(self.groups).view(-1, 1, 1)
 
     def extra_repr(self) -> str:
-        """Say dilations, groups and how offsets scale."""
+        """Show dilations, groups and how offsets scale."""
         return f"{super().extra_repr()}, groups={self.groups}, offsets={self.offsets}"

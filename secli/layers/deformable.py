@@ -24,10 +24,6 @@ class DeformConv(nn.Module):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels.
-    size : int
-        Side K of the kernel.
     stride, padding, dilation : int
         In space, also of the branch that predicts the offsets.
     groups : int
@@ -36,8 +32,6 @@ class DeformConv(nn.Module):
         v2: whether the branch also predicts a mask per tap.
     bias : bool
         Whether a bias per output channel is learned (the branch always has one).
-    device, dtype
-        As for any torch module.
 
     Raises
     ------
@@ -51,8 +45,6 @@ class DeformConv(nn.Module):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import DeformConv
     >>> DeformConv(8, 16, 3, stride=2, padding=1, modulated=True)(torch.rand(2, 8, 28, 28)).shape
     torch.Size([2, 16, 14, 14])
     """
@@ -98,7 +90,7 @@ class DeformConv(nn.Module):
             nn.init.zeros_(self.offset.bias)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o y x"]:
-        """Return the convolution at the predicted places."""
+        """Return the convolution at the predicted positions."""
         predicted = self.offset(x)
         shifts, masks = predicted[:, : self.shifts], predicted[:, self.shifts :]
         mask = masks.sigmoid() if self.modulated else None
@@ -140,8 +132,8 @@ def sampled_deform_conv2d(
 ) -> Float[Tensor, "n o y x"]:
     """Compute ``torchvision.ops.deform_conv2d`` from bilinear samples and one matrix product.
 
-    The same function with the same gradients, and with a forward-mode derivative, of which torchvision's own has
-    none; off the GPU torchvision's own is also an order of magnitude slower in the backward pass.
+    The same function with the same gradients, and with a forward-mode derivative, which torchvision's lacks; off the
+    GPU torchvision's is also an order of magnitude slower in the backward pass.
     """
     taps = weight.shape[2] * weight.shape[3]
     groups = shifts.shape[1] // (2 * taps)
@@ -166,7 +158,7 @@ def sampled_deform_conv2d(
 def _positions(
     shifts: Float[Tensor, "n shifts y x"], kernel: tuple[int, int], stride: int, padding: int, dilation: int
 ) -> tuple[Float[Tensor, "n g k l y x"], Float[Tensor, "n g k l y x"]]:
-    """Return the row and the column that each tap of the kernel is read at."""
+    """Return the row and the column at which each tap of the kernel is read."""
     n, _, rows, columns = shifts.shape
     offsets = shifts.reshape(n, -1, kernel[0], kernel[1], 2, rows, columns)
 

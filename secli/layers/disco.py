@@ -4,8 +4,8 @@ Source: Sosnovik, Moskalev, Smeulders, "DISCO: accurate Discrete Scale Convoluti
 
     ψ_b^s = Σ_p W_bp κ_p^s
 
-W holds Hermite–Gauss functions on a small grid, p runs over the cells of that grid, and κ_p^s is what the unit
-impulse at p becomes at scale s: itself on a dilated grid where s is an integer, a fitted kernel elsewhere.
+W holds Hermite–Gauss functions on a small grid, p runs over the cells of that grid, and κ_p^s is the unit impulse
+at p at scale s: itself on a dilated grid where s is an integer, a fitted kernel elsewhere.
 """
 
 from __future__ import annotations
@@ -74,15 +74,13 @@ def disco_basis(
 
     Notes
     -----
-    The proxies κ depend on the size, the scales, e and the pictures alone. They are fitted once, then kept in
-    memory and on disk (in the folder ``disco`` of ``SECLI_CACHE``, else of the user's cache), the file named after
-    the hash of what they depend on. Each scale is cropped to its support: e at scale 1, (e − 1)·s + 1 at an integer
-    scale.
-    Under ``torch.device("meta")`` nothing is fitted: the functions are zeros of the right shapes.
+    The proxies κ depend only on the size, the scales, e and the pictures. They are fitted once, then cached in
+    memory and on disk (in the folder ``disco`` of ``SECLI_CACHE``, else of the user's cache) under a hash of these.
+    Each scale is cropped to its support: e at scale 1, (e − 1)·s + 1 at an integer scale. Under
+    ``torch.device("meta")`` nothing is fitted: the functions are zeros of the right shapes.
 
     Examples
     --------
-    >>> import torch
     >>> from secli.layers import SESLift, disco_basis
     >>> basis = disco_basis(5, (1.0, 1.41, 2.0), 3, sigma=0.9)
     >>> SESLift(3, 8, basis, padding=2)(torch.rand(2, 3, 16, 16)).shape
@@ -97,7 +95,7 @@ def disco_basis(
     # the functions at scale 1 are W itself, which is divided by its norms already
     mixing = grid.functions[0].reshape(grid.count, -1)
     steps = tuple(float(scale) for scale in scales)
-    if torch.get_default_device().type == "meta":  # only shapes are asked for: a fit takes seconds to minutes
+    if torch.get_default_device().type == "meta":  # only shapes are needed: a fit takes seconds to minutes
         kernels = np.zeros((len(steps), effective_size**2, size, size))
     else:
         kernels = proxies(size, steps, effective_size, images)
@@ -110,18 +108,7 @@ def disco_basis(
 
 @lru_cache(maxsize=32)
 def proxies(size: int, scales: tuple[float, ...], effective_size: int, images: Images = "noise") -> Array:
-    """Return the kernels κ_p^s that stand for the e² unit impulses, (scale, e², K, K), fitted once.
-
-    Parameters
-    ----------
-    size, scales, effective_size, images
-        As for :func:`disco_basis`.
-
-    Returns
-    -------
-    array
-        float64, read-only.
-    """
+    """Return the kernels κ_p^s of the e² unit impulses, float64 (scale, e², K, K), read-only; fitted once."""
     parameters = {
         "version": FIT_VERSION,
         "size": size,
@@ -149,7 +136,7 @@ def _check(size: int, scales: Sequence[float], effective_size: int) -> None:
 
 
 def _cropped(functions: Array, scale: float, effective_size: int) -> Array:
-    """Leave out the zeros around a dilated grid."""
+    """Remove the zeros around a dilated grid."""
     if not is_integer(scale):
         return functions
     middle, reach = functions.shape[-1] // 2, effective_size // 2 * round(scale)

@@ -34,13 +34,13 @@ NOISE_SIDE = 96
 """Side, in pixels, of a picture of noise: it decides how much a pair weighs that shrinks it more."""
 
 KEYS = -0.75
-"""a of cubic convolution, as torch's bicubic interpolation has it."""
+"""a of cubic convolution, as in torch's bicubic interpolation."""
 
 MOST_STEPS = 1000
 CONVERGED = 1e-13
 """The change of a tap from step to step below which a sum of norms is least."""
 EXACT = 1e-7
-"""A norm that is zero but for rounding, per impulse."""
+"""A norm that is zero up to rounding, per impulse."""
 
 CELLS = 64
 """Side of the grid on which R_ij(x) is compared; the more cells, the more phases between the two grids."""
@@ -55,11 +55,11 @@ def impulses(size: int, effective_size: int, scale: int) -> Array:
         When the dilated grid is wider than the kernel.
     """
     reach = effective_size // 2
-    places = size // 2 + scale * np.arange(-reach, reach + 1)
-    if places[0] < 0:
+    cells = size // 2 + scale * np.arange(-reach, reach + 1)
+    if cells[0] < 0:
         raise ValueError(f"{effective_size} taps at scale {scale} do not fit in a kernel of size {size}")
     kernels = np.zeros((effective_size**2, size, size))
-    for p, (row, column) in enumerate(itertools.product(places, places)):
+    for p, (row, column) in enumerate(itertools.product(cells, cells)):
         kernels[p, row, column] = 1.0
     return kernels
 
@@ -72,7 +72,7 @@ def fit_proxies(
     blur: float = PICTURE_BLUR,
     cells: int = CELLS,
 ) -> Array:
-    """Return the K×K kernels κ_p^s that stand for the impulses at every scale.
+    """Return the K×K kernels κ_p^s of the impulses at every scale, float64 (scale, e², K, K).
 
     Minimises Σ_{i<j} ‖R_ij(x ⋆ κ_j) − R_ij(x) ⋆ κ_i‖ over the kernels at non-integer scales, those at integer
     scales held fixed (Sosnovik et al. 2021, section 4).
@@ -91,23 +91,17 @@ def fit_proxies(
         a margin of K//2 + 1. blurred: x is white noise of mean zero behind a Gaussian; R_ij reads the
         interpolating cubic spline; mean squares are added up.
     blur : float
-        Standard deviation of that Gaussian in pixels. The smoother the pictures are, the better a kernel can do
-        on them, and the less they say about the fine detail that others have.
+        Standard deviation of that Gaussian in pixels. The smoother the pictures are, the better a kernel fits
+        them, and the less it is determined by fine detail.
     cells : int
         Side of the grid on which second moments are taken.
 
-    Returns
-    -------
-    array (scale, e², K, K)
-        float64.
-
     Notes
     -----
-    The kernels enter linearly, and the mean over all pictures, which a sample of random ones would only
-    approach, is known in closed form: there is no seed. It is a product over the two axes, so that each
-    block of the normal equations is a Kronecker product of two small matrices. All free scales are solved for
-    together, because each pair of them is a term. The condition number of the matrix grows with the blur
-    (5·10³ for K = 15 at 0.8), far from needing a ridge.
+    The kernels enter linearly, and the mean over all pictures is known in closed form: there is no seed. It is a
+    product over the two axes, so that each block of the normal equations is a Kronecker product of two small
+    matrices. All free scales are solved for together, because each pair of them is a term. The condition number of
+    the matrix grows with the blur (5·10³ for K = 15 at 0.8), far from needing a ridge.
 
     A sum of norms is least where the sum of squares is, each divided by its own norm (Weiszfeld 1937).
     """
@@ -136,7 +130,7 @@ def fit_proxies(
     problem = _Problem(pairs, {k: n for n, k in enumerate(free)}, size**2, effective_size**2)
     solution = problem.least_norms() if images == "noise" else problem.least_squares([1.0] * len(pairs))
     for k in free:
-        kernels[k] = solution[problem.place(k)].T.reshape(-1, size, size)
+        kernels[k] = solution[problem.rows(k)].T.reshape(-1, size, size)
     return kernels
 
 
@@ -156,7 +150,7 @@ class _Pair:
     def __init__(self, i: int, j: int, line: Array, split: int, mean: float, side: float) -> None:
         first, last, between = line[:split, :split], line[split:, split:], line[:split, split:]
         self.i, self.j, self.side = i, j, side
-        # the mean of the pixels is read alike wherever a tap stands
+        # the mean of the pixels is the same at every tap
         self.after, self.before = np.kron(first, first) + mean, np.kron(last, last) + mean
         self.cross = np.kron(between, between) + mean
 
@@ -166,10 +160,8 @@ class _Problem(NamedTuple):
 
     Attributes
     ----------
-    pairs
-        The terms.
     order
-        The place of each free scale among the unknowns.
+        The index of each free scale among the unknowns.
     taps, impulses
         K² and e².
     """
@@ -179,7 +171,7 @@ class _Problem(NamedTuple):
     taps: int
     impulses: int
 
-    def place(self, k: int) -> slice:
+    def rows(self, k: int) -> slice:
         """Return the rows of a free scale's kernels."""
         return slice(self.taps * self.order[k], self.taps * (self.order[k] + 1))
 
@@ -190,16 +182,16 @@ class _Problem(NamedTuple):
         for pair, weight in zip(self.pairs, weights, strict=True):
             i, j, cross = pair.i, pair.j, weight * pair.cross
             if j in self.order:
-                normal[self.place(j), self.place(j)] += weight * pair.after
+                normal[self.rows(j), self.rows(j)] += weight * pair.after
             if i in self.order:
-                normal[self.place(i), self.place(i)] += weight * pair.before
+                normal[self.rows(i), self.rows(i)] += weight * pair.before
             if i in self.order and j in self.order:
-                normal[self.place(j), self.place(i)] -= cross
-                normal[self.place(i), self.place(j)] -= cross.T
+                normal[self.rows(j), self.rows(i)] -= cross
+                normal[self.rows(i), self.rows(j)] -= cross.T
             elif j in self.order:
-                target[self.place(j)] += cross
+                target[self.rows(j)] += cross
             else:
-                target[self.place(i)] += cross.T
+                target[self.rows(i)] += cross.T
         return np.asarray(np.linalg.solve(normal, target))
 
     def least_norms(self) -> Array:
@@ -209,11 +201,9 @@ class _Problem(NamedTuple):
             norms = self.norms(solution)
             if min(norms) <= EXACT * self.impulses:
                 return solution  # a pair that commutes exactly: one with a single impulse, say
-            before, solution = (
-                solution,
-                self.least_squares(
-                    [pair.side**2 / norm for pair, norm in zip(self.pairs, norms, strict=True)]
-                ),
+            before = solution
+            solution = self.least_squares(
+                [pair.side**2 / norm for pair, norm in zip(self.pairs, norms, strict=True)]
             )
             if np.abs(solution - before).max() < CONVERGED:
                 return solution
@@ -224,8 +214,7 @@ class _Problem(NamedTuple):
         found = []
         for pair in self.pairs:
             i, j = (
-                solution[self.place(k)] if k in self.order else np.eye(self.impulses)
-                for k in (pair.i, pair.j)
+                solution[self.rows(k)] if k in self.order else np.eye(self.impulses) for k in (pair.i, pair.j)
             )
             square = (j * (pair.after @ j)).sum() + (i * (pair.before @ i)).sum()
             square -= 2 * (j * (pair.cross @ i)).sum()
@@ -234,21 +223,11 @@ class _Problem(NamedTuple):
 
 
 def second_moments(offsets: Array, ratio: float, blur: float | None, cells: int) -> Array:
-    """Return E[x(u + a) x(u + b)] for all pairs of offsets, averaged over the positions u that R reads.
+    """Return E[x(u + a) x(u + b)] for all pairs of offsets a, b in pixels, averaged over the positions u that R reads.
 
-    Along one axis, u = ratio·(k − (cells − 1)/2) about the middle of a line x of white noise: blurred by a Gaussian,
-    between its pixels the interpolating cubic spline; or as it is, read by cubic convolution.
-
-    Parameters
-    ----------
-    offsets : array
-        a, b in pixels.
-    ratio : float
-        Pixels between two positions.
-    blur : float or None
-        Standard deviation of the Gaussian in pixels; None: the noise as it is, of variance 1.
-    cells : int
-        Number of positions.
+    Along one axis, u = ratio·(k − (cells − 1)/2) about the middle of a line x of white noise of variance 1: blurred
+    by a Gaussian of standard deviation ``blur`` in pixels and read by the interpolating cubic spline; or, without
+    ``blur``, as it is, read by cubic convolution.
     """
     reach = ratio * (cells - 1) / 2 + float(np.abs(offsets).max())
     half = int(np.ceil(reach)) + SPLINE_MARGIN
@@ -278,11 +257,11 @@ def cubic_convolution(x: Array) -> Array:
 
 
 def is_integer(scale: float) -> bool:
-    """Say whether a scale dilates the grid of impulses onto the grid of pixels."""
+    """Return whether a scale dilates the grid of impulses onto the grid of pixels."""
     return float(scale).is_integer()
 
 
 def _offsets(size: int, scale: float, effective_size: int, free: bool) -> Array:
-    """Return where the kernels at a scale may be other than zero, along one axis, in pixels."""
+    """Return the positions at which the kernels at a scale may be other than zero, along one axis, in pixels."""
     count, step = (size, 1.0) if free else (effective_size, scale)
     return step * (np.arange(count, dtype=np.float64) - count // 2)

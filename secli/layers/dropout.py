@@ -14,11 +14,8 @@ from torch.nn import functional
 class Streams:
     """The random numbers of several replicas, each drawn from a seed of its own.
 
-    Notes
-    -----
     The default generator of the features' device, the CPU or a CUDA device, is set to each replica's state in turn
-    and left at the last one's. So a replica draws the very numbers that ``torch.nn.Dropout`` would draw there after
-    ``manual_seed``.
+    and left at the last one's, so that a replica draws the very numbers of ``torch.nn.Dropout`` after ``manual_seed``.
     """
 
     def __init__(self) -> None:
@@ -61,13 +58,13 @@ class Dropout(nn.Dropout):
     p : float
         Probability that a value is dropped, 0 to 1.
     inplace : bool
-        Whether the input is changed in its place (not with streams).
+        Whether the input is overwritten (not with streams).
 
     Attributes
     ----------
     streams : Streams or None
-        Where the masks come from when ``torch.vmap`` runs the module for several replicas; None: one network, which
-        draws from torch's default generator.
+        Source of the masks when ``torch.vmap`` runs the module for several replicas; None: one network, which draws
+        from torch's default generator.
 
     Raises
     ------

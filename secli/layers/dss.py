@@ -48,15 +48,10 @@ def dilations(base: float, levels: int, how: Dilation = "floor") -> tuple[float,
 
 
 def splatting(size: int, dilation: float) -> Float[Tensor, "p k"]:
-    """Return the matrix that spreads K taps, ``dilation`` apart, onto the integer grid that holds them.
+    """Return the matrix (2⌈r·d⌉ + 1, K) that spreads K taps, d apart, onto the integer grid that contains them.
 
-    Tap i lies at (i − r)·d, r = (K − 1)/2; its weight goes to the two neighbouring cells in proportion to their
-    nearness. Sums and first moments of the kernel are kept.
-
-    Returns
-    -------
-    Tensor
-        float64, (2⌈r·d⌉ + 1, K).
+    Tap i is at (i − r)·d, r = (K − 1)/2; its weight goes to the two neighbouring cells in proportion to their
+    nearness. Sums and first moments of the kernel are kept. float64.
     """
     radius = (size - 1) // 2
     reach = math.ceil(radius * dilation - _TINY)
@@ -70,27 +65,15 @@ class DSSConv(nn.Module):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels.
-    size : int
-        Side K of the kernel, odd.
     base : float
         b > 1, the ratio of neighbouring scales.
-    levels : int
-        Number S of levels of the input.
-    interaction : int
-        I, the number of neighbouring levels that are mixed.
     dilation : "floor", "round" or "exact"
         How b^k becomes a dilation; ``exact`` splats the kernel bilinearly.
     drop_top : bool
-        Whether the I − 1 levels at the top, which have fewer terms, are left out.
+        Whether the I − 1 levels at the top, which have fewer terms, are dropped.
     stride, padding : int
         In space. The padding is that of the undilated kernel (default K//2: the size is kept); a dilated kernel
-        is padded by as much more as it reaches further, so that all levels keep one grid.
-    bias : bool
-        Whether a bias per output channel is learned.
-    device, dtype
-        As for any torch module.
+        is padded by its additional reach, too, so that all levels keep one grid.
     out_levels : int, optional
         How many levels are kept, from the lowest; S, or S − I + 1 with ``drop_top``, by default.
 
@@ -106,7 +89,6 @@ class DSSConv(nn.Module):
 
     Examples
     --------
-    >>> import torch
     >>> from secli.layers import DSSConv, ScaleSpaceLift
     >>> lift, conv = ScaleSpaceLift(1.5, 0.5, 4), DSSConv(1, 8, 3, 1.5, 4, interaction=2, dilation="exact")
     >>> conv(lift(torch.rand(2, 1, 28, 28))).shape
@@ -178,5 +160,5 @@ class DSSConv(nn.Module):
         return functional.conv2d(joined, kernel, stride=self.stride, padding=padding, dilation=step)
 
     def extra_repr(self) -> str:
-        """Say the dilations."""
+        """Show the dilations."""
         return f"dilations={self.dilations}, interaction={self.interaction}, levels={self.levels}"

@@ -21,12 +21,7 @@ from secli.action import images as scaling
 
 
 def discrete_gaussian(variance: float) -> NDArray[np.float64]:
-    """Return T(n, t) for |n| ≤ 4⌈√t⌉, normalised to sum 1.
-
-    Parameters
-    ----------
-    variance : float
-        t ≥ 0 in squared pixels; 0 gives the unit impulse.
+    """Return T(n, t) for |n| ≤ 4⌈√t⌉, normalised to sum 1; t ≥ 0 in squared pixels, 0 gives the unit impulse.
 
     Raises
     ------
@@ -41,7 +36,7 @@ def discrete_gaussian(variance: float) -> NDArray[np.float64]:
     if not (math.isfinite(variance) and variance >= 0):
         raise ValueError(f"a variance must be finite and not negative, not {variance:g}")
     radius = 4 * math.ceil(math.sqrt(variance))
-    kernel = scaling.discrete_gaussian(variance, radius)
+    kernel = scaling.bessel_kernel(variance, radius)
     return np.asarray(kernel / kernel.sum(), dtype=np.float64)
 
 
@@ -70,9 +65,7 @@ class ScaleSpaceLift(nn.Module):
     base : float
         b > 1, the ratio of neighbouring scales.
     z : float
-        Blur that the image is taken to have, as a standard deviation in pixels.
-    levels : int
-        Number S of levels.
+        Assumed blur of the image, as a standard deviation in pixels.
     device, dtype
         As for any torch module; the kernels are computed in float64 and rounded once.
 
@@ -83,8 +76,6 @@ class ScaleSpaceLift(nn.Module):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import ScaleSpaceLift
     >>> ScaleSpaceLift(2.0, 0.5, 4)(torch.rand(2, 3, 28, 28)).shape
     torch.Size([2, 3, 4, 28, 28])
     """
@@ -111,7 +102,7 @@ class ScaleSpaceLift(nn.Module):
         return torch.cat(levels, dim=1).reshape(x.shape[0], x.shape[1], self.levels, *x.shape[2:])
 
     def extra_repr(self) -> str:
-        """Say base, blur and levels."""
+        """Show base, blur and levels."""
         return f"base={self.base:g}, z={self.z:g}, levels={self.levels}"
 
 

@@ -76,7 +76,6 @@ def basis_a(size: int, scales: Sequence[float], effective_size: int) -> Basis:
 
     Examples
     --------
-    >>> from secli.layers import basis_a
     >>> basis_a(7, (0.9, 1.27, 1.79), 3).padded().shape  # functions, scales, rows, columns
     (9, 3, 7, 7)
     """
@@ -105,7 +104,6 @@ def basis_b(
 
     Examples
     --------
-    >>> from secli.layers import basis_b
     >>> basis = basis_b(13, (1.5, 2.6, 4.5), 7, mult=1.5)
     >>> basis.count, basis.sides  # the smaller scales need fewer cells
     (49, (5, 7, 13))

@@ -1,6 +1,6 @@
 """The steerable layers as their formulas are written: every kernel on the largest support, one group per scale.
 
-Only tests and ``secli bench`` use them: they are what the fast layers must equal, and what they are measured against.
+Only tests and ``secli bench`` use them, as the reference of the fast layers' values and times.
 
 Source: Sosnovik, Szmaja, Smeulders, "Scale-Equivariant Steerable Networks", ICLR 2020, section 4::
 
@@ -25,7 +25,7 @@ from secli.layers.ses import SESConv, SESLift, SteerableFilters
 
 
 class _Literal(nn.Module):
-    """What both share: the parameters of a fast layer, and its basis with the zeros around each support."""
+    """The parameters of a fast layer, shared, and its basis with the zeros around each support."""
 
     full: Tensor
 
@@ -42,13 +42,7 @@ class _Literal(nn.Module):
 
 
 class LiteralLift(_Literal):
-    """:class:`secli.layers.SESLift` as one convolution with all kernels on the full support.
-
-    Parameters
-    ----------
-    layer : SESLift
-        Whose parameters are used (they are shared, not copied).
-    """
+    """:class:`secli.layers.SESLift` as one convolution with all kernels on the full support; parameters are shared."""
 
     def __init__(self, layer: SESLift) -> None:
         super().__init__(layer, layer.stride, layer.padding)
@@ -62,13 +56,7 @@ class LiteralLift(_Literal):
 
 
 class LiteralConv(_Literal):
-    """:class:`secli.layers.SESConv` as one convolution with a group per scale, all kernels on the full support.
-
-    Parameters
-    ----------
-    layer : SESConv
-        Whose parameters are used (they are shared, not copied).
-    """
+    """:class:`secli.layers.SESConv` as one convolution with a group per scale, all kernels on the full support."""
 
     def __init__(self, layer: SESConv) -> None:
         super().__init__(layer, layer.stride, layer.padding)
@@ -101,10 +89,7 @@ class LiteralScalePool(nn.Module):
 def literal_twin(model: nn.Module) -> nn.Module | None:
     """Return the same network with every steerable layer in its literal form; None where it has none.
 
-    Parameters
-    ----------
-    model : Module
-        Left as it is. The twin shares its parameters; buffers (statistics of batch norms) are copies.
+    The model is unchanged. The twin shares its parameters; buffers (statistics of batch norms) are copies.
     """
     shared = {id(parameter): parameter for parameter in model.parameters()}
     twin = copy.deepcopy(model, shared)
@@ -124,7 +109,7 @@ def literal_twin(model: nn.Module) -> nn.Module | None:
 
 
 def _literal(module: nn.Module) -> nn.Module | None:
-    """Return what stands for one module in the twin; None where it stays."""
+    """Return the literal form of a module; None where it stays."""
     if isinstance(module, SESLift):
         return LiteralLift(module).train(module.training)
     if isinstance(module, SESConv):

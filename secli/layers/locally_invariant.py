@@ -28,18 +28,10 @@ class SIConv(nn.Module):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels.
-    size : int
-        Side K of the kernel, odd.
     scales : sequence of float
-        Factors s > 0 by which the input is resized, 1 among them if the input itself is to be seen.
+        Factors s > 0 by which the input is resized; with 1 among them, the input itself is used, too.
     stride, padding : int
         In space, as for a K×K convolution (default K//2: the size is kept).
-    bias : bool
-        Whether a bias per output channel is learned.
-    device, dtype
-        As for any torch module.
 
     Raises
     ------
@@ -50,7 +42,7 @@ class SIConv(nn.Module):
     -----
     Weight (out, in, K, K), shared by all scales. Maps (N, C, H, W) to (N, C', H', W').
 
-    T_s resizes n cells to ⌊n·s⌋ (bilinear, corners aligned) and puts them back with (n − m)//2 cells to their left;
+    T_s resizes n cells to m = ⌊n·s⌋ (bilinear, corners aligned) and places them with (n − m)//2 cells to their left;
     T_{1/s} does so with ⌊n'/s⌋, n' the cells of the response. s = 1 changes nothing. Away from a shrunk picture its
     canvas is zero, and away from a shrunk response so is the response: there the others decide.
 
@@ -59,8 +51,6 @@ class SIConv(nn.Module):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import SIConv
     >>> conv = SIConv(1, 8, 7, (0.45, 0.67, 1, 1.49, 2.23), stride=2)
     >>> conv(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 8, 14, 14])
@@ -99,24 +89,23 @@ class SIConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o y x"]:
         """Return the largest response over the scales."""
-        pictures = torch.cat([resize(x, scale) for scale in self.scales])
+        pictures = torch.cat([resize_on_canvas(x, scale) for scale in self.scales])
         y = functional.conv2d(pictures, self.weight, self.bias, self.stride, self.padding)
         responses = y.chunk(len(self.scales))
-        back = [resize(r, 1 / scale) for r, scale in zip(responses, self.scales, strict=True)]
+        back = [resize_on_canvas(r, 1 / scale) for r, scale in zip(responses, self.scales, strict=True)]
         return scale_pool(torch.stack(back, dim=2))
 
     def extra_repr(self) -> str:
-        """Say the scales."""
+        """Show the scales."""
         return f"scales={self.scales}, stride={self.stride}, padding={self.padding}"
 
 
-def resize(x: Float[Tensor, "n c h w"], scale: float) -> Float[Tensor, "n c h w"]:
-    """Return T_s x: the planes resized by s, back in the middle of their own canvas.
+def resize_on_canvas(x: Float[Tensor, "n c h w"], scale: float) -> Float[Tensor, "n c h w"]:
+    """Return T_s x: the planes resized by s, in the middle of their own canvas.
 
     Examples
     --------
-    >>> import torch
-    >>> resize(torch.ones(1, 1, 4, 4), 0.5)[0, 0, 1].tolist()
+    >>> resize_on_canvas(torch.ones(1, 1, 4, 4), 0.5)[0, 0, 1].tolist()
     [0.0, 1.0, 1.0, 0.0]
     """
     if scale == 1:

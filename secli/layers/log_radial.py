@@ -28,7 +28,7 @@ def log_radial_filters(
     sigma_phi: float = math.pi / 16,
     phase: float = -math.pi / 4,
 ) -> ComplexArray:
-    """Return the filters S_kj sampled on a K×K grid.
+    """Return the filters S_kj sampled on a K×K grid, complex128 (order, angle, K, K).
 
     The centre, where r = 0, counts as r = 1 and φ = 0; φ = atan2(−(column − centre), row − centre). Nothing is
     beyond the radius (K − 1)/2. Real and imaginary part are each divided by their own L2 norm, as published; since
@@ -47,11 +47,6 @@ def log_radial_filters(
         σ_φ > 0 in radians.
     phase : float
         β in radians.
-
-    Returns
-    -------
-    array
-        complex128, (order, angle, K, K).
 
     Raises
     ------
@@ -84,15 +79,7 @@ def log_radial_filters(
 
 
 def radial_frequencies(size: int, orders: Sequence[float]) -> tuple[float, ...]:
-    """Return k' = 2πk / ln r_max of each order, r_max the distance from the centre of the grid to its corner.
-
-    Parameters
-    ----------
-    size : int
-        Side K of the grid in pixels, odd, at least 3.
-    orders : sequence of float
-        k.
-    """
+    """Return k' = 2πk / ln r_max of each order, r_max the distance from the centre of the K×K grid to its corner."""
     largest = math.log(math.hypot(size // 2, size // 2))
     return tuple(2 * math.pi * order / largest for order in orders)
 
@@ -100,23 +87,7 @@ def radial_frequencies(size: int, orders: Sequence[float]) -> tuple[float, ...]:
 def turned_filters(
     filters: ComplexArray, frequencies: Sequence[float], size: int, scale: float
 ) -> ComplexArray:
-    """Return the filters for one scale s: e^{−ik' ln s} S_kj, cropped to their central pixels, not renormalised.
-
-    Parameters
-    ----------
-    filters : array
-        complex, (order, angle, K, K), from :func:`log_radial_filters`.
-    frequencies : sequence of float
-        k' of each order.
-    size : int
-        Side of the crop in pixels, odd, at most K.
-    scale : float
-        s > 0.
-
-    Returns
-    -------
-    array
-        complex, (order, angle, size, size).
+    """Return the filters for one scale s: e^{−ik' ln s} S_kj, cropped to size×size pixels, not renormalised.
 
     Examples
     --------

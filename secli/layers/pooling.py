@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.layers.fast.levels import as_planes, as_space, levels_lead
+from secli.layers.fast.levels import as_planes, as_space, levels_first
 from secli.layers.fast.running_max import neighbour_max, runs_here
 
 ScalePooling = Literal["max", "mean"]
@@ -30,7 +30,6 @@ class ScalePool(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from secli.layers import ScalePool
     >>> ScalePool("max")(torch.rand(2, 8, 4, 28, 28)).shape
     torch.Size([2, 8, 28, 28])
     """
@@ -44,7 +43,7 @@ class ScalePool(nn.Module):
         return scale_pool(x, self.how)
 
     def extra_repr(self) -> str:
-        """Say which pooling."""
+        """Show which pooling."""
         return self.how
 
 
@@ -57,13 +56,10 @@ class SpatialPool(nn.Module):
         Side of the window and its step, in cells.
     padding : int
         Cells added on each side; they never win a maximum and count in no average.
-    how : "max" or "mean"
-        What is taken over the window.
 
     Examples
     --------
     >>> import torch
-    >>> from secli.layers import SpatialPool
     >>> SpatialPool(2)(torch.rand(2, 8, 4, 28, 28)).shape
     torch.Size([2, 8, 4, 14, 14])
     """
@@ -74,10 +70,11 @@ class SpatialPool(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c *s h w"]) -> Float[Tensor, "n c *s y x"]:
         """Return the pooled features."""
-        if self.how == "max" and not self.padding and _divides(self.kernel, x) and runs_here(x):
+        divides = x.shape[-2] % self.kernel == 0 and x.shape[-1] % self.kernel == 0
+        if self.how == "max" and not self.padding and divides and runs_here(x):
             rows = neighbour_max(x, x.dim() - 2, self.kernel)
             return neighbour_max(rows, x.dim() - 1, self.kernel)
-        if levels_lead(x):
+        if levels_first(x):
             return as_space(self._pooled(as_planes(x)), x.shape[2])
         pooled = self._pooled(x.flatten(1, -3))  # a view: levels are further channels to a pooling window
         return pooled.reshape(*x.shape[:-2], *pooled.shape[-2:])
@@ -88,12 +85,8 @@ class SpatialPool(nn.Module):
         return functional.avg_pool2d(planes, self.kernel, padding=self.padding, count_include_pad=False)
 
     def extra_repr(self) -> str:
-        """Say kernel, padding and kind."""
+        """Show kernel, padding and kind."""
         return f"{self.how}, kernel={self.kernel}, padding={self.padding}"
-
-
-def _divides(kernel: int, x: Tensor) -> bool:
-    return x.shape[-2] % kernel == 0 and x.shape[-1] % kernel == 0
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -102,14 +95,13 @@ class BatchNorm(nn.BatchNorm2d):
     Examples
     --------
     >>> import torch
-    >>> from secli.layers import BatchNorm
     >>> BatchNorm(8)(torch.rand(2, 8, 4, 28, 28)).shape
     torch.Size([2, 8, 4, 28, 28])
     """
 
     def forward(self, input: Float[Tensor, "n c *shape"]) -> Float[Tensor, "n c *shape"]:
         """Return the normalised features."""
-        if levels_lead(input):
+        if levels_first(input):
             return as_space(super().forward(as_planes(input)), input.shape[2])
         return super().forward(input)
 

@@ -6,7 +6,7 @@ coarsely as it is wide: where the dilated kernel reads every b^k-th pixel of lev
     lift          x_k(i) = f(b^k i)                                   (bilinear, not blurred)
     convolution   y_k = Σ_{j<I} (R_j x_{k+j}) ⋆ w_j                   (R_j: bilinear enlargement by b^j)
 
-Cells of level k are exactly b^k pixels apart and lie symmetrically about the picture's centre, whatever its size:
+Cells of level k are exactly b^k pixels apart and symmetric about the picture's centre, whatever its size:
 rounded spacings (28 → 3 cells of 9.33 pixels) would have no common ratio, and cells counted from the corner no common
 centre. Outside a level there are zeros.
 """
@@ -42,22 +42,22 @@ def level_size(size: int, base: float, level: int, multiple: int = 1) -> int:
     return multiple * math.ceil(size / (multiple * base**level) - _TINY)
 
 
-def reading(n_in: int, n_out: int, step: float, like: Tensor) -> Float[Tensor, "n_out n_in"]:
-    """Return the matrix that reads n_in cells bilinearly at n_out places, ``step`` cells apart, about one centre.
+def bilinear_reading(n_in: int, n_out: int, step: float, like: Tensor) -> Float[Tensor, "n_out n_in"]:
+    """Return the matrix that reads n_in cells bilinearly at n_out positions, ``step`` cells apart, about one centre.
 
-    Zeros lie outside: a place less than one cell away from the last one reads part of it.
+    Zeros outside: a position less than one cell beyond the last one reads part of it.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
     cells = torch.arange(n_in, device=like.device, dtype=dtype) - (n_in - 1) / 2
-    places = (torch.arange(n_out, device=like.device, dtype=dtype) - (n_out - 1) / 2) * step
-    return (1 - (places[:, None] - cells).abs()).clamp(min=0).to(like.dtype)
+    positions = (torch.arange(n_out, device=like.device, dtype=dtype) - (n_out - 1) / 2) * step
+    return (1 - (positions[:, None] - cells).abs()).clamp(min=0).to(like.dtype)
 
 
-def resampled(x: Level, size: tuple[int, int], step: float) -> Level:
+def resampled_level(x: Level, size: tuple[int, int], step: float) -> Level:
     """Read planes bilinearly on another grid about the same centre; the planes themselves where nothing moves."""
     if step == 1 and tuple(x.shape[2:]) == size:
         return x
-    rows, columns = (reading(n, m, step, x) for n, m in zip(x.shape[2:], size, strict=True))
+    rows, columns = (bilinear_reading(n, m, step, x) for n, m in zip(x.shape[2:], size, strict=True))
     return apply_axes(rows, x, columns)
 
 
@@ -66,15 +66,11 @@ class PyramidLift(nn.Module):
 
     Parameters
     ----------
-    base : float
-        b > 1, the ratio of neighbouring levels.
-    levels : int
-        Number S of levels.
     multiple : int
         Sides of the levels are the next multiple of this many cells that covers the image, the rest being zeros: so
         poolings that follow cut nothing off and keep the centre. Level 0 then has a margin where the image's side is
-        no such multiple, and lies half a pixel beside it (and is that much blurred) where that side is odd and the
-        multiple even.
+        no such multiple, and is shifted by half a pixel (and blurred as much) where that side is odd and the multiple
+        even.
 
     Raises
     ------
@@ -105,7 +101,7 @@ class PyramidLift(nn.Module):
         """Return the pyramid."""
         height, width = x.shape[2:]
         return [
-            resampled(x, (self._side(height, k), self._side(width, k)), self.base**k)
+            resampled_level(x, (self._side(height, k), self._side(width, k)), self.base**k)
             for k in range(self.levels)
         ]
 
@@ -113,7 +109,7 @@ class PyramidLift(nn.Module):
         return level_size(size, self.base, level, self.multiple)
 
     def extra_repr(self) -> str:
-        """Say base, levels and multiple."""
+        """Show base, levels and multiple."""
         return f"base={self.base:g}, levels={self.levels}, multiple={self.multiple}"
 
 
@@ -122,14 +118,6 @@ class PyramidConv(nn.Module):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels.
-    size : int
-        Side K of the kernel, odd.
-    base : float
-        b > 1, the ratio of neighbouring levels.
-    levels : int
-        Number S of levels of the input.
     interaction : int
         I, the number of neighbouring levels that are mixed; coarser ones are read bilinearly on the finer grid, so
         that the same kernel spans the same part of the picture on all of them.
@@ -138,10 +126,6 @@ class PyramidConv(nn.Module):
     stride, padding : int
         In cells of each level; the default padding K//2 keeps the sizes. A stride above 1 starts at the corner:
         it keeps the levels' common centre only where (side − 1)/stride is whole on all of them; pool instead.
-    bias : bool
-        Whether a bias per output channel is learned.
-    device, dtype
-        As for any torch module.
 
     Raises
     ------
@@ -206,15 +190,15 @@ class PyramidConv(nn.Module):
     def _level(self, pyramid: list[Level], k: int) -> Mixed:
         terms = pyramid[k : k + self.interaction]
         size = (terms[0].shape[2], terms[0].shape[3])
-        # a coarser level lies at steps below one of its cells
-        joined = torch.stack([resampled(x, size, self.base**-j) for j, x in enumerate(terms)], dim=2)
+        # a coarser level is read at steps below one of its cells
+        joined = torch.stack([resampled_level(x, size, self.base**-j) for j, x in enumerate(terms)], dim=2)
         kernel = self.weight[:, :, : len(terms)].flatten(1, 2)
         return functional.conv2d(
             joined.flatten(1, 2), kernel, self.bias, stride=self.stride, padding=self.padding
         )
 
     def extra_repr(self) -> str:
-        """Say base, interaction and levels."""
+        """Show base, interaction and levels."""
         return f"base={self.base:g}, interaction={self.interaction}, levels={self.levels}"
 
 
@@ -226,8 +210,6 @@ class PyramidPool(nn.Module):
     kernel : int
         Side K of the window and its step, in cells of each level; cells keep their common centre where K divides
         the sides.
-    how : "max" or "mean"
-        What is taken over the window.
 
     Examples
     --------
@@ -269,16 +251,11 @@ class PyramidBatchNorm(nn.BatchNorm1d):
 class PyramidStack(nn.Module):
     """Max-pool all levels to the size of the coarsest one and stack them to a scale space.
 
-    Parameters
-    ----------
-    base : float
-        b, the ratio of neighbouring levels.
-
     Notes
     -----
-    Windows are those of the coarsest level's cells. A finer level that spans less of the plane than they do is first
-    surrounded by zeros, to within its own cells; so windows of all levels see the same part of the picture. Maps S
-    planes (N, C, H_k, W_k) to (N, C, S, H_{S−1}, W_{S−1}).
+    Windows are those of the coarsest level's cells. A finer level that spans less of the plane is first surrounded by
+    zeros, to within its own cells, so that windows of all levels see the same part of the picture. Maps S planes
+    (N, C, H_k, W_k) to (N, C, S, H_{S−1}, W_{S−1}).
 
     Examples
     --------
@@ -309,5 +286,5 @@ class PyramidStack(nn.Module):
         return functional.pad(level, (right, right, down, down))
 
     def extra_repr(self) -> str:
-        """Say the base."""
+        """Show the base."""
         return f"base={self.base:g}"

@@ -31,10 +31,6 @@ class SteeredFilters(nn.Module):
     ----------
     shape : tuple of int
         (out, in) or (out, in, N), the axes of the weight before its last, the coefficients.
-    size : int
-        Side K of the kernel, odd.
-    rotations : int
-        N.
     bias : bool
         Whether a bias per output channel is learned, the same at every angle.
     device, dtype
@@ -81,7 +77,7 @@ class SteeredFilters(nn.Module):
         return None if self.bias is None else self.bias.repeat_interleave(self.rotations)
 
     def extra_repr(self) -> str:
-        """Say channels, size and rotations."""
+        """Show channels, size and rotations."""
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, size={self.size}, rotations={self.rotations}"
 
 
@@ -90,18 +86,12 @@ class RotationLift(SteeredFilters):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels of the image and of the lifted features.
-    size : int
-        Side K of the kernel, odd.
     rotations : int
         N ≥ 1, the order of the group.
     stride, padding : int
         In space, as for a K×K convolution.
     bias : bool
         Whether a bias per output channel is learned, the same at every angle.
-    device, dtype
-        As for any torch module.
 
     Raises
     ------
@@ -115,7 +105,6 @@ class RotationLift(SteeredFilters):
 
     Examples
     --------
-    >>> import torch
     >>> layer = RotationLift(1, 4, size=5, rotations=8, padding=2)
     >>> tuple(layer(torch.rand(2, 1, 28, 28)).shape)
     (2, 4, 8, 28, 28)
@@ -148,22 +137,7 @@ class RotationLift(SteeredFilters):
 
 
 class RotationConv(SteeredFilters):
-    """Convolve over rotations and the plane: y_r = Σ_q x_q ⋆ rot_r W_{q−r} + bias.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        Channels.
-    size : int
-        Side K of the kernel, odd.
-    rotations : int
-        N ≥ 1, the angles of the input and of the output.
-    stride, padding : int
-        In space, as for a K×K convolution.
-    bias : bool
-        Whether a bias per output channel is learned, the same at every angle.
-    device, dtype
-        As for any torch module.
+    """Convolve over rotations and the plane: y_r = Σ_q x_q ⋆ rot_r W_{q−r} + bias; N angles in and out.
 
     Raises
     ------
@@ -176,7 +150,6 @@ class RotationConv(SteeredFilters):
 
     Examples
     --------
-    >>> import torch
     >>> layer = RotationConv(4, 6, size=5, rotations=8, padding=2)
     >>> tuple(layer(torch.rand(2, 4, 8, 28, 28)).shape)
     (2, 6, 8, 28, 28)
@@ -199,7 +172,7 @@ class RotationConv(SteeredFilters):
         super().__init__((out_channels, in_channels, rotations), size, rotations, bias, device, dtype)
         self.stride, self.padding = stride, padding
         angles = torch.arange(rotations, device=self.weight.device)
-        # the place of (q − r, r) among the pairs (index of W, angle), for every r and q
+        # the index of (q − r, r) among the pairs (index of W, angle), for every r and q
         relative = (angles - angles.unsqueeze(1)) % rotations * rotations + angles.unsqueeze(1)
         self.register_buffer("relative", relative.flatten(), persistent=False)
 
@@ -221,14 +194,8 @@ class RotationConv(SteeredFilters):
 class RotationPool(ScalePool):
     """Project features on the rotation group to a plane, which turns with the picture: y = max_r x_r, or the mean.
 
-    Parameters
-    ----------
-    how : "max" or "mean"
-        What is taken over the angles.
-
     Examples
     --------
-    >>> import torch
     >>> tuple(RotationPool()(torch.rand(2, 6, 8, 28, 28)).shape)
     (2, 6, 28, 28)
     """

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 def in_forward_mode(*tensors: Tensor) -> bool:
-    """Say whether a tensor carries a forward-mode tangent, which torchvision's own operator would silently drop."""
+    """Return whether a tensor carries a forward-mode tangent, which torchvision's own operator would silently drop."""
     if torch.compiler.is_compiling():
         return False  # a compiled graph carries no tangents
     unpacked = (forward_ad.unpack_dual(tensor) for tensor in tensors)  # type: ignore[no-untyped-call]
@@ -26,18 +26,11 @@ def in_forward_mode(*tensors: Tensor) -> bool:
 def sample_bilinear(
     images: Float[Tensor, "n c h w"], rows: Float[Tensor, "n y x"], columns: Float[Tensor, "n y x"]
 ) -> Float[Tensor, "n c y x"]:
-    """Return the images read at positions in pixels, cell (0, 0) at its own centre.
+    """Return the images (float32 or float64) read at positions in pixels, cell (0, 0) at its own centre.
 
-    ``grid_sample`` reads where no tangent is asked for; not every version of torch has a forward-mode derivative of
-    it, so there four gathers and their products stand for it. Both take the cell ahead at a whole pixel, where the
-    derivative by the position has a kink.
-
-    Parameters
-    ----------
-    images : tensor (N, C, H, W)
-        float32 or float64.
-    rows, columns : tensor (N, Y, X)
-        Where to read, of the same type; any real numbers, outside the image zero is read.
+    ``grid_sample`` reads where there is no tangent; not every version of torch has a forward-mode derivative of it, so
+    with one four gathers and their products replace it. Both take the cell ahead at a whole pixel, where the
+    derivative by the position has a kink. Positions are any real numbers; outside the image zero is read.
     """
     if in_forward_mode(images, rows, columns):
         return _gathered(images, rows, columns)

@@ -8,7 +8,7 @@ sections 3 and 4. With the log-radial harmonics S_kj of :mod:`secli.layers.log_r
 
 As S_kj falls as 1/r and is not renormalised, κ at scale s is that at scale 1 magnified and divided by s, not by
 s²: in the continuum the response to a picture magnified by s is s times the magnified response. As published, the
-law holds nearly, not exactly: the real and imaginary filters have norms of their own, the centre counts as r = 1,
+law holds only approximately: the real and imaginary filters have norms of their own, the centre counts as r = 1,
 and the largest kernel is cut to a disk while the smaller ones are squares.
 """
 
@@ -31,8 +31,6 @@ class ScaleSteerableConv(nn.Module):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels.
     sizes : sequence of int
         Sides K of the kernels in pixels, odd, increasing; the filters are built on the grid of the largest.
     orders : sequence of float
@@ -46,8 +44,8 @@ class ScaleSteerableConv(nn.Module):
     reference_size : int
         K_ref: the size of scale s = 1.
     stride, padding : int
-        In space. The padding is that of the largest kernel (default: half of it, which keeps the size); a smaller
-        one is padded by as much less as it reaches less, so that all sizes keep one grid.
+        In space. The padding is that of the largest kernel (default: half of it, which keeps the size), less for a
+        smaller one by the difference of their reach, so that all sizes keep one grid.
     maximum : bool
         Whether the largest response over sizes is taken, or all are returned on a scale axis.
     relu : bool
@@ -138,7 +136,7 @@ class ScaleSteerableConv(nn.Module):
         return torch.relu(y) if self.relu else y
 
     def extra_repr(self) -> str:
-        """Say channels, orders, angles and sizes."""
+        """Show channels, orders, angles and sizes."""
         orders, out_channels, in_channels, angles = self.real.shape
         return f"{in_channels}, {out_channels}, sizes={self.sizes}, orders={orders}, angles={angles}"
 
@@ -159,15 +157,10 @@ def steered_basis(
     sigma_phi: float,
     phase: float,
 ) -> Float[Tensor, "b pixels"]:
-    """Return what the real and imaginary coefficients are multiplied by, for all sizes side by side.
+    """Return the factors of the real and imaginary coefficients for all sizes, float64 (2 · orders · angles, Σ K²).
 
     As Re[(a + ib)(P + iQ)] = aP − bQ, the rows are P of every order and angle, then −Q; the columns are the
     pixels of the K×K kernels, size after size.
-
-    Returns
-    -------
-    Tensor
-        float64, (2 · orders · angles, Σ K²).
     """
     filters = log_radial_filters(sizes[-1], orders, angles, sigma_phi, phase)
     frequencies = radial_frequencies(sizes[-1], orders)

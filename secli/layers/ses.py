@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secli.layers.fast.forms import in_use
-from secli.layers.fast.levels import as_planes, as_space, levels_lead, stack_levels
+from secli.layers.fast.levels import as_planes, as_space, levels_first, stack_levels
 from secli.layers.fast.size_cache import computes_at_once
 from secli.layers.fast.transforms import transformed
 from secli.layers.fast.wide_conv import Spectra, plain_conv2d
@@ -41,7 +41,7 @@ class _Kept(NamedTuple):
     def hold(self, *tensors: Tensor) -> bool:
         """Whether the sources have these types and contents.
 
-        Contents, because nothing else tells: fused optimisers and changes of ``.data`` leave ``_version`` as it is.
+        Contents, because fused optimisers and changes of ``.data`` leave ``_version`` as it is.
         """
         pairs = zip(tensors, self.sources, strict=True)
         return all(new.dtype == old.dtype and torch.equal(new, old) for new, old in pairs)
@@ -55,9 +55,7 @@ class SteerableFilters(nn.Module):
     shape : tuple of int
         (out, in) or (out, in, interaction), the axes of the weight before its last, b.
     basis : Basis
-        The fixed functions. They are kept in a buffer that no checkpoint holds.
-    bias : bool
-        Whether a bias per output channel is learned.
+        The fixed functions, in a buffer that no checkpoint holds.
     device, dtype
         As for any torch module; the basis is computed in float64 and rounded once.
     """
@@ -87,7 +85,7 @@ class SteerableFilters(nn.Module):
             nn.init.zeros_(self.bias)
 
     def set_basis(self, functions: Float[Tensor, "b s k k"] | Float[np.ndarray, "b s k k"]) -> None:
-        """Take other functions ψ_b^{σ_k} in the place of the layer's own: Σ_b w_b ψ_b^{σ_k} with the same weights.
+        """Replace the functions ψ_b^{σ_k} of the layer: Σ_b w_b ψ_b^{σ_k} with the same weights.
 
         Each level is cropped to its support: the smallest centred square beyond which all its functions are zero.
 
@@ -107,7 +105,6 @@ class SteerableFilters(nn.Module):
 
         Examples
         --------
-        >>> import torch
         >>> from secli.layers import SESLift, basis_a
         >>> lift = SESLift(1, 8, basis_a(7, (0.9, 1.27, 1.79), 3), padding=3)
         >>> lift.set_basis(torch.rand(9, 3, 7, 7))
@@ -117,9 +114,9 @@ class SteerableFilters(nn.Module):
         if isinstance(functions, np.ndarray):
             functions = np.array(functions)  # torch warns of an array that is not writable
         full = torch.as_tensor(functions).detach().to("cpu", torch.float64)
-        wanted = (self.weight.shape[-1], len(self.scales), self.size, self.size)
-        if tuple(full.shape) != wanted:
-            raise ValueError(f"the basis must have the shape {wanted}, not {tuple(full.shape)}")
+        expected = (self.weight.shape[-1], len(self.scales), self.size, self.size)
+        if tuple(full.shape) != expected:
+            raise ValueError(f"the basis must have the shape {expected}, not {tuple(full.shape)}")
         if not torch.isfinite(full).all():
             raise ValueError("the basis has values that are not finite")
         self._take([_support(level) for level in full.unbind(1)])
@@ -131,7 +128,7 @@ class SteerableFilters(nn.Module):
         """
         if torch.compiler.is_compiling():
             return self._expanded()
-        if self.training or torch.is_grad_enabled() or not self._may_keep():
+        if self.training or torch.is_grad_enabled() or not self._can_keep():
             self._kept = None
             return self._expanded()
         kept = self._kept
@@ -143,22 +140,24 @@ class SteerableFilters(nn.Module):
         return kept.kernels
 
     def responses(self, x: Tensor, kernel: Tensor, level: int, stride: int, padding: int) -> Tensor:
-        """Convolve with the kernel of one level, whose neighbours may have been joined to it, and add the bias."""
+        """Convolve with the kernel of one level, to which neighbours may have been joined, and add the bias."""
         kept = None if self._kept is None or torch.compiler.is_compiling() else self._kept.spectra[level]
         return cropped_conv2d(x, kernel, self.size, stride, padding, self.bias, kept)
 
-    def _may_keep(self) -> bool:
-        """Whether weights can be compared at once: on a GPU that would wait, and traced ones have no contents."""
+    def _can_keep(self) -> bool:
+        """Whether weights can be compared without delay: a GPU would have to be waited for, and traced ones
+        have no contents.
+        """
         on_cpu = self.weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
         return in_use("kept-kernels") and on_cpu and computes_at_once() and not transformed()
 
     def train(self: Filters, mode: bool = True) -> Filters:
-        """Set the mode; what was kept is let go."""
+        """Set the mode and drop kept kernels."""
         self._kept = None
         return super().train(mode)
 
     def _take(self, functions: list[Tensor]) -> None:
-        """Hold these functions, (b, K_k, K_k) of each level, rounded once to the type of the weight."""
+        """Store these functions, (b, K_k, K_k) of each level, rounded once to the type of the weight."""
         self.sides = tuple(int(function.shape[-1]) for function in functions)
         flat = torch.cat([function.flatten(1) for function in functions], dim=1)
         self.register_buffer("basis", flat.to(self.weight), persistent=False)
@@ -193,7 +192,7 @@ def cropped_conv2d(
     bias: Float[Tensor, "o"] | None = None,
     spectra: Spectra | None = None,
 ) -> Float[Tensor, "n o y x"]:
-    """Convolve with a kernel that stands for its zero-padded version of side ``size``.
+    """Convolve with a kernel cropped from its zero-padded version of side ``size``.
 
     The zero border of width m = (size − k)/2 is never multiplied: the padding shrinks by m, and where it is
     smaller than m the image itself loses m − padding pixels on each side. Nor are those outer taps of the kernel that
@@ -207,7 +206,7 @@ def cropped_conv2d(
         x = x[:, :, -inner : x.shape[2] + inner, -inner : x.shape[3] + inner]
     side, inner = kernel.shape[-1], max(inner, 0)
     beyond = min(side - inner - max(x.shape[2:]), inner, (side - 1) // 2)
-    if beyond > 0:  # wherever the window stands, these taps lie on the zeros of the padding
+    if beyond > 0:  # at every position these taps meet only the zeros of the padding
         width = side - 2 * beyond
         kernel, inner = kernel.narrow(2, beyond, width).narrow(3, beyond, width), inner - beyond
     return plain_conv2d(x, kernel, bias, stride, inner, spectra)
@@ -218,16 +217,10 @@ class SESLift(SteerableFilters):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels of the image and of the lifted features.
     basis : Basis
         From :func:`secli.layers.hermite.basis_a` or ``basis_b``.
     stride, padding : int
         In space, as for a K×K convolution.
-    bias : bool
-        Whether a bias per output channel is learned.
-    device, dtype
-        As for any torch module.
 
     Notes
     -----
@@ -235,7 +228,6 @@ class SESLift(SteerableFilters):
 
     Examples
     --------
-    >>> import torch
     >>> from secli.layers import SESLift, basis_b
     >>> lift = SESLift(1, 8, basis_b(13, (1.5, 2.6, 4.5), 7), padding=6)
     >>> lift(torch.rand(2, 1, 28, 28)).shape
@@ -271,18 +263,12 @@ class SESConv(SteerableFilters):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels.
     basis : Basis
         Its scales are the levels of the input and of the output.
     interaction : int
         I ≥ 1, the number of neighbouring levels that are mixed; the top I − 1 levels have fewer terms.
     stride, padding : int
         In space, as for a K×K convolution.
-    bias : bool
-        Whether a bias per output channel is learned.
-    device, dtype
-        As for any torch module.
 
     Raises
     ------
@@ -295,7 +281,6 @@ class SESConv(SteerableFilters):
 
     Examples
     --------
-    >>> import torch
     >>> from secli.layers import SESConv, basis_a
     >>> conv = SESConv(8, 16, basis_a(7, (0.9, 1.27, 1.79), 3), interaction=2, stride=2, padding=3)
     >>> conv(torch.rand(2, 8, 3, 28, 28)).shape
@@ -334,25 +319,12 @@ class SESConv(SteerableFilters):
 class SESPointwise(nn.Module):
     """A 1×1 convolution whose weight all scales share: y_k = W x_k; it commutes with a shift of the levels.
 
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        Channels.
-    stride : int
-        In space.
-    bias : bool
-        Whether a bias per output channel is learned.
-    device, dtype
-        As for any torch module.
-
     Notes
     -----
     Weight (out, in, 1, 1). Maps (N, C, S, H, W) to (N, C', S, H', W').
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import SESPointwise
     >>> SESPointwise(8, 16)(torch.rand(2, 8, 3, 28, 28)).shape
     torch.Size([2, 16, 3, 28, 28])
     """
@@ -381,7 +353,7 @@ class SESPointwise(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c s h w"]) -> Float[Tensor, "n o s y x"]:
         """Return the mixed channels at every level."""
-        if levels_lead(x):
+        if levels_first(x):
             y = functional.conv2d(as_planes(x), self.weight, self.bias, self.stride)
             return as_space(y, x.shape[2])
         return functional.conv3d(x, self.weight.unsqueeze(2), self.bias, stride=(1, self.stride, self.stride))
@@ -398,7 +370,7 @@ def join_levels(
 ) -> tuple[Float[Tensor, "n cj h w"], Float[Tensor, "o cj k k"]]:
     """Join levels k … k + I − 1 and their kernels along channels, so that one convolution sums over them.
 
-    Past the top of the stack there is nothing to add: fewer levels are joined there.
+    Fewer levels are joined at the top of the stack.
     """
     terms = min(kernel.shape[2], x.shape[2] - level)
     return x[:, :, level : level + terms].flatten(1, 2), kernel[:, :, :terms].flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Spatial transformer: a small network looks at the picture and moves it by an affine map before all else.
+"""Spatial transformer: a small network predicts an affine map by which the picture is resampled first.
 
 Source: Jaderberg, Simonyan, Zisserman, Kavukcuoglu, "Spatial Transformer Networks", NeurIPS 2015, section 3. With
 u = (column, row) in units of half the picture's sides, from −1 to 1 about its centre::
@@ -16,7 +16,7 @@ from secli.layers.sampling import sample_bilinear
 
 
 class SpatialTransformer(nn.Module):
-    """Resample each picture by the affine map that a localiser reads from it; at the start nothing moves.
+    """Resample each picture by the affine map that a localiser predicts; at the start it is the identity.
 
     Parameters
     ----------
@@ -25,20 +25,18 @@ class SpatialTransformer(nn.Module):
     features : int
         Numbers per picture that the localiser returns.
     device, dtype
-        As for any torch module; they are those of the last, linear map.
+        Of the last, linear map.
 
     Notes
     -----
     ``linear`` maps the features to the six numbers by which the map differs from the identity, in the order of
     (A_00, A_01, t_0, A_10, A_11, t_1), A acting on (column, row). Its weight and bias start at zero: published code
-    starts with the identity in the bias instead, which is the same function, but weight decay would shrink that
-    map to a point and here leads back to the identity. So the localiser gets no gradient in the very first step.
-    Bilinear, zeros outside: give it pixels whose background is 0, and normalise behind it. The resampled picture has
-    the type of the input, and coordinates are never coarser than float32.
+    starts with the identity in the bias instead, the same function, but weight decay would shrink that map to a point
+    and here leads back to the identity. So the localiser gets no gradient in the very first step. Bilinear, zeros
+    outside: give it pixels whose background is 0, and normalise after it. Coordinates are never coarser than float32.
 
     Examples
     --------
-    >>> import torch
     >>> layer = SpatialTransformer(torch.nn.AdaptiveAvgPool2d(4), features=16)
     >>> tuple(layer(torch.rand(2, 1, 28, 28)).shape)
     (2, 1, 28, 28)
@@ -68,21 +66,17 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Return the resampled pictures."""
-        return resampled(x, self.difference(x))
+        return affine_resampled(x, self.difference(x))
 
 
-def resampled(x: Float[Tensor, "n c h w"], difference: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"]:
-    """Return y(u) = x(u + D (u, 1)), read bilinearly with zeros outside; D = 0 returns x exactly.
+def affine_resampled(
+    x: Float[Tensor, "n c h w"], difference: Float[Tensor, "n 2 3"]
+) -> Float[Tensor, "n c h w"]:
+    """Return y(u) = x(u + D (u, 1)), D = (A − 1 | t), read bilinearly with zeros outside; D = 0 returns x exactly.
 
-    Whole pixels are added to a displacement that is zero at the identity: ``affine_grid`` would round, and then the
-    derivative by θ, which has a kink at every pixel, would be taken on a side chosen by rounding.
-
-    Parameters
-    ----------
-    x : tensor (N, C, H, W)
-        Pictures.
-    difference : tensor (N, 2, 3)
-        D = (A − 1 | t), acting on u = (column, row) from −1 to 1 between the outer edges of the picture.
+    u = (column, row) runs from −1 to 1 between the outer edges of the picture. Whole pixels are added to a displacement
+    that is zero at the identity: ``affine_grid`` would round, and then the derivative by θ, which has a kink at every
+    pixel, would be taken on a side chosen by rounding.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     height, width = x.shape[2:]
@@ -90,8 +84,8 @@ def resampled(x: Float[Tensor, "n c h w"], difference: Float[Tensor, "n 2 3"]) -
     rows = torch.arange(height, device=x.device, dtype=dtype)
     right = ((2 * columns + 1) / width - 1).expand(height, width)
     down = ((2 * rows + 1) / height - 1).unsqueeze(1).expand(height, width)
-    places = torch.stack([right, down, torch.ones_like(right)])
-    moved = torch.einsum("nij,jhw->nihw", difference.to(dtype), places)
+    positions = torch.stack([right, down, torch.ones_like(right)])
+    moved = torch.einsum("nij,jhw->nihw", difference.to(dtype), positions)
     at_column = columns + moved[:, 0] * (width / 2)
     at_row = rows.unsqueeze(1) + moved[:, 1] * (height / 2)
     return sample_bilinear(x.to(dtype), at_row, at_column).to(x.dtype)

@@ -7,19 +7,17 @@ the resizing of a plane by s (bilinear), j = j_min … j_max and θ_j = jΘ/(S �
     vector  y_j = T_{a^-j}(T_{a^j} u ⋆ W_u^j + T_{a^j} v ⋆ W_v^j),    (W_u^j, W_v^j) = R(∓θ_j) (W_u, W_v)
     both    m = ReLU(max_j y_j),  j* = argmax_j y_j,  (u, v) = m (cos θ_j*, sin θ_j*)
 
-with R(θ) the turn by θ of the pair. A filter answers at j to content that is a^-j times as large as what it answers
-to at 0, so shrinking the picture by 1/a turns the lift's vectors by +θ, θ = θ_1: the lift keeps its promise, with
-base 1/a.
+with R(θ) the turn by θ of the pair. A filter responds at j to content that is a^-j times as large as that at 0, so
+shrinking the picture by 1/a turns the lift's vectors by +θ, θ = θ_1: the lift is equivariant, with base 1/a.
 
-A vector convolution keeps the promise when a field that is shrunk and turned by R(θ) answers at j + 1 as it did at
+A vector convolution is equivariant when a field that is shrunk and turned by R(θ) responds at j + 1 as it did at
 j. With the weights turned by R(αθ_j), ⟨R(αθ_{j+1})W, R(θ)F⟩ = ⟨R(αθ_{j+1} − θ)W, F⟩, which is ⟨R(αθ_j)W, F⟩ for
 α = +1 and for no other α. The published code has α = −1 (``turn="against"``, the default): its second layer compares
 weights turned one way with vectors turned the other, and is off by 2θ for every factor 1/a. ``turn="along"`` is the
 equivariant sign, at the same cost and with the same parameters.
 
-On a constant background resizing changes nothing, so that all y_j are equal there and rounding alone decides which is
-the largest: in float32 another than in float64, for every cell of the background. ``ties="first"`` takes the lowest j
-of those within 1e-4 of the largest (of the picture's largest response)::
+On a constant background all y_j are equal and rounding alone decides which is the largest: in float32 another than in
+float64. ``ties="first"`` takes the lowest j of those within 1e-4 of the largest (of the picture's largest response)::
 
     j* = min {j : y_j ≥ max_i y_i − 10⁻⁴ max |y|},    m = ReLU(y_j*)
 """
@@ -47,12 +45,10 @@ RANGE = 2 * math.pi / 3
 
 
 class Resizings(nn.Module):
-    """What the layers share: the resizings a^j of their input, each with its angle, and the maximum over them.
+    """Base of the layers: the resizings a^j of their input, each with its angle, and the maximum over them.
 
     Parameters
     ----------
-    size : int
-        Side K of the kernel, odd.
     base : float
         a > 1, the ratio of neighbouring resizings.
     levels : pair of int
@@ -61,10 +57,8 @@ class Resizings(nn.Module):
         Θ, the angle in radians from the lowest j to the highest; all angles must lie within ±π.
     stride, padding : int
         In space, in pixels of the input. The padding defaults to K//2, which keeps the size.
-    device, dtype
-        As for any torch module.
     ties : "rounding" or "first"
-        What decides between resizings that answer alike: rounding, as published, or the lowest j, at every precision.
+        What decides between equal responses: rounding, as published, or the lowest j, at every precision.
 
     Raises
     ------
@@ -74,8 +68,8 @@ class Resizings(nn.Module):
     Notes
     -----
     A plane of n cells is resized to round(n·a^j), corners not aligned, no antialiasing, and the response, of that
-    size too (zeros K//2 wide around), back to n. Padding other than K//2 widens the picture first, or leaves out the
-    edge of the response; a stride leaves out cells of it. Every resizing therefore answers on one grid.
+    size too (zeros K//2 wide around), back to n. Padding other than K//2 widens the picture first, or crops the
+    response; a stride skips cells of it. Every resizing therefore responds on one grid.
     """
 
     cosines: Tensor
@@ -121,18 +115,18 @@ class Resizings(nn.Module):
         margin = self.padding - self.size // 2
         if margin > 0:
             x = functional.pad(x, (margin, margin, margin, margin))
-        left_out = max(-margin, 0)
-        answers = []
+        cropped = max(-margin, 0)
+        responses = []
         for factor, kernel in zip(self.factors, kernels, strict=True):
             there, back = [], []
             for cells in x.shape[-2:]:
                 resized = max(1, round(cells * factor))
                 there.append(bilinear_operator(cells, resized, x.dtype, x.device))
                 whole = bilinear_operator(resized, cells, x.dtype, x.device)
-                back.append(whole[left_out : cells - left_out : self.stride])
+                back.append(whole[cropped : cells - cropped : self.stride])
             y = functional.conv2d(apply_axes(there[0], x, there[1]), kernel, padding=self.size // 2)
-            answers.append(apply_axes(back[0], y, back[1]))
-        return torch.stack(answers, dim=2)
+            responses.append(apply_axes(back[0], y, back[1]))
+        return torch.stack(responses, dim=2)
 
     def field(self, responses: Float[Tensor, "n o s y x"]) -> Float[Tensor, "n o 2 y x"]:
         """Return the vectors: the largest response, cut off at zero, at the angle of its resizing."""
@@ -146,7 +140,7 @@ class Resizings(nn.Module):
         return torch.stack([magnitude * cosines, magnitude * sines], dim=2)
 
     def extra_repr(self) -> str:
-        """Say the resizings."""
+        """Show the resizings."""
         return f"base={self.base:g}, levels={self.levels}, stride={self.stride}, padding={self.padding}"
 
 
@@ -183,19 +177,8 @@ class VectorFieldLift(_ImageFilters):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels of the image and of the field.
-    size, base, levels, angle_range, stride, padding
+    size, base, levels, angle_range, stride, padding, ties
         As for ``Resizings``: K, a = 1.26, j = −4 … 3, Θ = 2π/3, stride 1, padding K//2.
-    device, dtype
-        As for any torch module.
-    ties : "rounding" or "first"
-        As for ``Resizings``.
-
-    Raises
-    ------
-    ValueError
-        As ``Resizings`` does.
 
     Notes
     -----
@@ -204,8 +187,6 @@ class VectorFieldLift(_ImageFilters):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import VectorFieldLift
     >>> VectorFieldLift(1, 4, 7)(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 4, 2, 28, 28])
     """
@@ -220,17 +201,8 @@ class ScalarFieldConv(_ImageFilters):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels.
     size, base, levels, angle_range, stride, padding
         As for ``VectorFieldLift``; neither angles nor ties are used.
-    device, dtype
-        As for any torch module.
-
-    Raises
-    ------
-    ValueError
-        As ``Resizings`` does.
 
     Notes
     -----
@@ -238,8 +210,6 @@ class ScalarFieldConv(_ImageFilters):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import ScalarFieldConv
     >>> ScalarFieldConv(1, 4, 7, stride=2)(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 4, 14, 14])
     """
@@ -254,16 +224,10 @@ class VectorFieldConv(Resizings):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels.
-    size, base, levels, angle_range, stride, padding
+    size, base, levels, angle_range, stride, padding, ties
         As for ``VectorFieldLift``.
     turn : "against" or "along"
         Whether the weights of resizing j are turned by −θ_j, as published, or by +θ_j, which is equivariant.
-    device, dtype
-        As for any torch module.
-    ties : "rounding" or "first"
-        As for ``Resizings``.
 
     Raises
     ------
@@ -279,8 +243,6 @@ class VectorFieldConv(Resizings):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import VectorFieldConv
     >>> VectorFieldConv(4, 8, 7)(torch.randn(2, 4, 2, 14, 14)).shape
     torch.Size([2, 8, 2, 14, 14])
     """
@@ -326,5 +288,5 @@ class VectorFieldConv(Resizings):
         return torch.stack([u, v], dim=2).flatten(1, 2)
 
     def extra_repr(self) -> str:
-        """Say the resizings and the sense of the turn."""
+        """Show the resizings and the sense of the turn."""
         return f"{super().extra_repr()}, turn={'along' if self.sense > 0 else 'against'}"

@@ -1,7 +1,7 @@
-"""What acts on vector fields (N, C, 2, H, W) by their magnitudes: pooling, normalisation, the magnitude itself.
+"""Operations on vector fields (N, C, 2, H, W) by their magnitudes: pooling, normalisation, the magnitude itself.
 
 Source: Marcos, Kellenberger, Lobry, Tuia, "Scale Equivariance in CNNs with Vector Fields", 2018, section 3. None of
-these looks at an angle, so all commute with turning every vector.
+these depends on an angle, so all commute with turning every vector.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def first_of_largest(values: Float[Tensor, "n c choices *shape"]) -> Int64[Tenso
     tolerance = TIE * torch.where(known.isfinite(), known.abs(), 0).amax(dim=axes, keepdim=True)
     tied = known >= known.amax(dim=2, keepdim=True) - tolerance
     count = known.shape[2]
-    places = torch.arange(count, device=known.device).view(-1, *(1 for _ in axes[2:]))
+    indices = torch.arange(count, device=known.device).view(-1, *(1 for _ in axes[2:]))
     # where nothing compares, as with NaN, the last one: an index has to be one
-    return torch.where(tied, places, count - 1).amin(dim=2)
+    return torch.where(tied, indices, count - 1).amin(dim=2)
 
 
 def magnitude(x: Float[Tensor, "n c 2 h w"]) -> Float[Tensor, "n c h w"]:
@@ -44,8 +44,6 @@ class Magnitude(nn.Module):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import Magnitude
     >>> Magnitude()(torch.tensor([3.0, 4.0]).view(1, 1, 2, 1, 1)).item()
     5.0
     """
@@ -56,7 +54,7 @@ class Magnitude(nn.Module):
 
 
 class VectorPool(nn.Module):
-    """Max-pooling of vectors: of each window, the longest vector goes on.
+    """Max-pooling of vectors: the longest vector of each window.
 
     Parameters
     ----------
@@ -71,8 +69,6 @@ class VectorPool(nn.Module):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import VectorPool
     >>> VectorPool(2)(torch.randn(2, 4, 2, 28, 28)).shape
     torch.Size([2, 4, 2, 14, 14])
     """
@@ -89,22 +85,22 @@ class VectorPool(nn.Module):
         # which vector is longest is a choice, without a gradient; squares choose as lengths do
         squares = x.detach().square().sum(dim=2)
         if self.ties == "first":
-            places = self._first(squares)
+            cells = self._first(squares)
         else:
-            _, places = functional.max_pool2d(
+            _, cells = functional.max_pool2d(
                 squares, self.kernel, self.stride, self.padding, return_indices=True
             )
-        chosen = places.flatten(2).unsqueeze(2).expand(-1, -1, 2, -1)
-        return x.flatten(3).gather(3, chosen).reshape(*x.shape[:3], *places.shape[2:])
+        chosen = cells.flatten(2).unsqueeze(2).expand(-1, -1, 2, -1)
+        return x.flatten(3).gather(3, chosen).reshape(*x.shape[:3], *cells.shape[2:])
 
     def _first(self, squares: Float[Tensor, "n c h w"]) -> Int64[Tensor, "n c y x"]:
-        """Return the place in the plane of the first of the longest vectors of each window."""
+        """Return the index in the plane of the first of the longest vectors of each window."""
         margin = (self.padding,) * 4
         width = squares.shape[3]
         cells = torch.arange(squares.shape[2] * width, device=squares.device).view(1, 1, -1, width)
         windows = self._windows(functional.pad(squares.sqrt(), margin, value=-torch.inf))
-        places = self._windows(functional.pad(cells, margin))
-        return places.expand_as(windows).gather(2, first_of_largest(windows).unsqueeze(2)).squeeze(2)
+        indices = self._windows(functional.pad(cells, margin))
+        return indices.expand_as(windows).gather(2, first_of_largest(windows).unsqueeze(2)).squeeze(2)
 
     def _windows(self, x: Tensor) -> Tensor:
         """Return the cells of each window, row by row, on axis 2."""
@@ -112,7 +108,7 @@ class VectorPool(nn.Module):
         return rows.flatten(4).movedim(4, 2)
 
     def extra_repr(self) -> str:
-        """Say the window."""
+        """Show the window."""
         return f"kernel={self.kernel}, stride={self.stride}, padding={self.padding}"
 
 
@@ -121,14 +117,8 @@ class VectorNorm(nn.Module):
 
     Parameters
     ----------
-    channels : int
-        Channels of the field.
-    eps : float
-        ε.
     momentum : float
         Share of the running variance that a batch replaces.
-    device, dtype
-        As for any torch module.
 
     Raises
     ------
@@ -142,8 +132,6 @@ class VectorNorm(nn.Module):
 
     Examples
     --------
-    >>> import torch
-    >>> from secli.layers import VectorNorm
     >>> norm = VectorNorm(4)
     >>> norm(torch.randn(2, 4, 2, 28, 28)).shape
     torch.Size([2, 4, 2, 28, 28])
@@ -182,5 +170,5 @@ class VectorNorm(nn.Module):
         return variance
 
     def extra_repr(self) -> str:
-        """Say ε and the momentum."""
+        """Show ε and the momentum."""
         return f"{len(self.running_var)}, eps={self.eps:g}, momentum={self.momentum:g}"

@@ -32,13 +32,13 @@ def builder_of(spec: ModelSpec) -> Builder:
 
 
 class _Options(Settings):
-    """Options of a model: its defaults are checked like what a user gives."""
+    """Options of a model: its defaults are checked like the user's values."""
 
     model_config = ConfigDict(validate_default=True)
 
 
 def options_schema(spec: ModelSpec) -> type[BaseModel]:
-    """Return the pydantic schema of a model's options, read from its builder's signature; made once."""
+    """Return the pydantic schema of a model's options, read from its builder's signature and cached."""
     known = _SCHEMAS.get(spec.name)
     if known is None or known[0] is not spec:
         known = _SCHEMAS[spec.name] = spec, _schema(spec)
@@ -46,7 +46,7 @@ def options_schema(spec: ModelSpec) -> type[BaseModel]:
 
 
 _SCHEMAS: dict[str, tuple[ModelSpec, type[BaseModel]]] = {}
-"""By the model's name; a specification that is replaced has another schema."""
+"""By the model's name, with the specification: another one of the same name has another schema."""
 
 
 def _schema(spec: ModelSpec) -> type[BaseModel]:
@@ -67,7 +67,7 @@ def resolve_options(spec: ModelSpec, overrides: Mapping[str, Any] | None = None)
     Raises
     ------
     InputError
-        On an unknown option (with the near miss) or a value out of range.
+        On an unknown option (with the closest name) or a value out of range.
     """
     settings = validated(options_schema(spec), overrides or {}, f"model {spec.name}")
     return settings.model_dump(mode="python")
@@ -81,21 +81,9 @@ def usual_options(model: str) -> Mapping[str, Any]:
 
 
 def build(name: str, options: Mapping[str, Any] | None = None, seed: int = 0) -> StagedModel:
-    """Build a registered model, its weights drawn from ``seed``.
+    """Build a registered model in training mode, on the CPU, in float32, its weights drawn from ``seed``.
 
-    Parameters
-    ----------
-    name : str
-        Registry name.
-    options : mapping, optional
-        Options that differ from the defaults.
-    seed : int
-        Seed of the initial weights; the caller's random state is left as it was.
-
-    Returns
-    -------
-    StagedModel
-        In training mode, on the CPU, float32.
+    The caller's random state is restored.
 
     Raises
     ------
@@ -104,7 +92,7 @@ def build(name: str, options: Mapping[str, Any] | None = None, seed: int = 0) ->
     InputError
         When an option is unknown or out of range, or two options contradict each other.
     SecliError
-        When the builder, of another package, cannot be loaded or gives no network of the contract.
+        When the builder, of another package, cannot be loaded or returns no network of the contract.
     """
     spec = MODELS[name]
     resolved = resolve_options(spec, options)

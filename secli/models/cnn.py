@@ -1,4 +1,4 @@
-"""Plain convolutional networks: what the scale-equivariant ones are compared with."""
+"""Plain convolutional networks: the reference of the scale-equivariant ones."""
 
 from __future__ import annotations
 
@@ -8,32 +8,21 @@ from torch import nn
 
 from secli.action.fields import Invariant, Plane
 from secli.layers.pooling import BatchNorm
+from secli.models import options
 from secli.models.contract import Stage, StagedModel
 from secli.models.entrance import chain, entrance
 from secli.models.grid import Grid
 from secli.models.mnist_body import CHANNELS, Block, mnist_body
-from secli.models.options import (
-    BodyImageSize,
-    Classes,
-    Dropout,
-    InChannels,
-    Mean,
-    PerChannel,
-    Std,
-    Upsample,
-    Upsampling,
-    Widths,
-)
 
 WIDTHS = (8, 20, 40, 64)
 
 
 def cnn(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
-    widths: Widths = WIDTHS,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
+    widths: options.Widths = WIDTHS,
 ) -> StagedModel:
     """Return the plain network of the scale curves: four 3×3 convolutions, each ReLU then batch norm.
 
@@ -52,10 +41,10 @@ def four_blocks(
     widths: Sequence[int],
     in_channels: int,
     classes: int,
-    mean: PerChannel,
-    std: PerChannel,
+    mean: options.PerChannel,
+    std: options.PerChannel,
 ) -> StagedModel:
-    """Put four convolutions of these widths, which keep the plane's size, into the network of the curves."""
+    """Build the network of the curves from four convolutions of these widths, which keep the plane's size."""
     stages = []
     for i, (convolution, width) in enumerate(zip(convolutions, widths, strict=True)):
         before = entrance(in_channels, mean, std) if i == 0 else {}
@@ -68,14 +57,14 @@ def four_blocks(
 
 
 def mnist_cnn(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
-    image_size: BodyImageSize = 28,
-    upsampling: Upsampling = 1,
-    upsample: Upsample = "nearest",
-    dropout: Dropout = 0.7,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
+    image_size: options.BodyImageSize = 28,
+    upsampling: options.Upsampling = 1,
+    upsample: options.Upsample = "nearest",
+    dropout: options.Dropout = 0.7,
 ) -> StagedModel:
     """Return the plain network of the MNIST-scale comparison: the shared body with 7×7 convolutions."""
     inputs = (in_channels, *CHANNELS)

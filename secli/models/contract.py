@@ -1,4 +1,4 @@
-"""What a network must offer so that secli can train it, measure it and run its blocks alone."""
+"""The interface of a network that secli can train, measure and run block by block."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ Features = Tensor | list[Tensor]
 
 
 class Stage(NamedTuple):
-    """One step of a network: what it computes, and how scale acts on what comes out.
+    """One step of a network: the name of the tap after it, its module, and the field of the features there.
 
-    Attributes
-    ----------
-    tap
-        Name of the feature map behind this stage.
-    module
-        Maps the previous tap's features (the images, for the first stage) to this tap's.
-    field
-        How L_s acts on the features at this tap.
+    The module maps the previous tap's features (the images, for the first stage) to this tap's.
     """
 
     tap: str
@@ -58,16 +51,10 @@ class Model(Protocol):
 
 
 class StagedModel(nn.Module):
-    """A network that is a chain of stages; it meets the contract by running them in order.
+    """A network that is a chain of stages, from input to output; it meets the contract by running them in order.
 
-    Parameters
-    ----------
-    stages : sequence of Stage
-        From input to output; the last one gives the logits.
-
-    Notes
-    -----
-    Each stage's module is registered under its tap's name, so that parameter names read ``conv1.weight``.
+    The last stage returns the logits. Each stage's module is registered under its tap's name, so that parameter names
+    read ``conv1.weight``.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
@@ -98,7 +85,7 @@ class StagedModel(nn.Module):
         return features
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        """Return the logits, shape (N, classes)."""
+        """Return the logits."""
         current = images
         for _, module in self.stages:
             current = module(current)

@@ -7,6 +7,7 @@ Convolutional Networks", ICCV 2017.
 from __future__ import annotations
 
 from secli.layers.deform_dss import DeformableDSSConv
+from secli.models import options
 from secli.models.contract import StagedModel
 from secli.models.dss import (
     Base,
@@ -20,52 +21,41 @@ from secli.models.dss import (
     scale_convolutions,
 )
 from secli.models.entrance import entrance
-from secli.models.options import (
-    Classes,
-    DeformableGroups,
-    ImageSize,
-    InChannels,
-    Interaction,
-    Mean,
-    OffsetsOption,
-    ScalePoolOption,
-    Std,
-)
-from secli.models.study import Form, study_deform_dss, without
+from secli.models.study import Form, refuse_options, study_deform_dss
 
 
 def deform_dss(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
-    image_size: ImageSize = 28,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
+    image_size: options.ImageSize = 28,
     channels: Channels = 16,
     base: Base = 2.0,
     z: Z = 0.5,
     levels: Levels = 4,
-    interaction: Interaction = 1,
-    deformable_groups: DeformableGroups = 1,
+    interaction: options.Interaction = 1,
+    deformable_groups: options.DeformableGroups = 1,
     dilation: DilationOption = "floor",
-    offsets: OffsetsOption = "absolute",
+    offsets: options.OffsetsOption = "absolute",
     drop_top: DropTop = False,
-    scale_pool: ScalePoolOption = "max",
+    scale_pool: options.ScalePoolOption = "max",
     io_levels: IOLevels = None,
     form: Form = "ours",
 ) -> StagedModel:
     """Return dss_v1 with deformable scale convolutions; its first one, on the image, has one deformable group.
 
-    With ``form=study`` its convolutions share undilated kernels over the levels, as a first study ran them (n is a
-    multiple of its 10 groups there, which are not the default).
+    With ``form=study`` its convolutions share undilated kernels over the levels, as in a first study (whose n is a
+    multiple of its 10 groups, which are not the default).
 
     Raises
     ------
     ValueError
-        When the interaction exceeds the levels, or leaves none with ``drop_top``, more levels are to be kept than there
-        are, the groups do not divide the channels, or ``form=study`` is given an option that it does not have.
+        When the interaction exceeds the levels, or leaves none with ``drop_top``, more levels are to be kept than
+        exist, the groups do not divide the channels, or ``form=study`` is given an option that it does not have.
     """
     if form == "study":
-        without(
+        refuse_options(
             interaction=(interaction, 1),
             dilation=(dilation, "floor"),
             offsets=(offsets, "absolute"),

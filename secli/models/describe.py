@@ -1,4 +1,4 @@
-"""What there is to know of a registered model: its real parameter count, taps with their shapes, options."""
+"""The description of a registered model: its real parameter count, taps with their shapes, options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from secli.models.flops import traced
 from secli.models.meta_device import outline
 
 PIXELS = 28
-"""Side of the images that a model of any input size is described with."""
+"""Side of the images for the description of a model of any input size."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,8 @@ class TapInfo:
 
 @dataclass(frozen=True)
 class OptionInfo:
-    """One option of a model's builder.
-
-    Attributes
-    ----------
-    name
-        As ``--set model.NAME=VALUE`` takes it.
-    default
-        Its value where none is given.
-    allowed
-        Its type and range, in words.
-    description
-        What it does, with its unit.
+    """One option of a model's builder: ``--set model.NAME=VALUE``, default, type and range in words, and
+    description.
     """
 
     name: str
@@ -54,10 +44,7 @@ class OptionInfo:
 class Description:
     """A model with its default options, described from the built network.
 
-    Attributes
-    ----------
-    flops
-        Multiply–adds × 2 of the forward pass of one picture (``secli.models.flops``).
+    ``flops`` are multiply–adds × 2 of the forward pass of one picture (``secli.models.flops``).
     """
 
     name: str
@@ -71,12 +58,7 @@ class Description:
 
 
 def describe(name: str) -> Description:
-    """Describe a model with its default options; no weight of it is drawn unless its builder reads some.
-
-    Parameters
-    ----------
-    name : str
-        Registry name.
+    """Describe a model with its default options; none of its weights are drawn unless its builder reads some.
 
     Raises
     ------
@@ -122,7 +104,7 @@ def describe_options(name: str) -> tuple[OptionInfo, ...]:
 
 
 def describe_training(name: str) -> tuple[OptionInfo, ...]:
-    """Return the training settings of a model, as its paper has them."""
+    """Return the training settings of a model, as in its paper."""
     settings: BaseModel = TrainingSettings(**MODELS[name].training)
     properties = TrainingSettings.model_json_schema()["properties"]
     return tuple(
@@ -139,7 +121,7 @@ def summary(name: str) -> str:
 
 
 def allowed_values(schema: dict[str, Any]) -> str:
-    """Say in words which values a JSON schema allows.
+    """Describe in words which values a JSON schema allows.
 
     Examples
     --------

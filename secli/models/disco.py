@@ -15,22 +15,11 @@ from secli.layers.disco import disco_basis
 from secli.layers.fast.projection import ScaleProjection
 from secli.layers.pooling import ScalePool, SpatialPool
 from secli.layers.ses import SESConv, SESLift
+from secli.models import options
 from secli.models.contract import StagedModel
 from secli.models.entrance import chain, entrance
 from secli.models.grid import Grid
 from secli.models.mnist_body import CHANNELS, Block, Pooled, mnist_body
-from secli.models.options import (
-    BodyImageSize,
-    Classes,
-    Dropout,
-    InChannels,
-    Interaction,
-    Mean,
-    ScalePoolOption,
-    Std,
-    Upsample,
-    Upsampling,
-)
 from secli.models.sesn import EffectiveSize, MaxOrder, Mult
 
 DiscoSize = Annotated[int, Field(ge=3, le=31, description="side K of the kernels in pixels, odd")]
@@ -48,22 +37,22 @@ Sigma = Annotated[
 
 
 def mnist_disco(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
-    image_size: BodyImageSize = 28,
-    upsampling: Upsampling = 2,
-    upsample: Upsample = "nearest",
-    dropout: Dropout = 0.7,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
+    image_size: options.BodyImageSize = 28,
+    upsampling: options.Upsampling = 2,
+    upsample: options.Upsample = "nearest",
+    dropout: options.Dropout = 0.7,
     size: DiscoSize = 15,
     scales: DiscoScales = (1.0, 1.26, 1.59, 2.0),
     effective_size: EffectiveSize = 7,
     sigma: Sigma = 1.9,
     mult: Mult = 1.5,
     max_order: MaxOrder = 4,
-    interaction: Interaction = 1,
-    scale_pool: ScalePoolOption = "max",
+    interaction: options.Interaction = 1,
+    scale_pool: options.ScalePoolOption = "max",
 ) -> StagedModel:
     """Return DISCO in the shared body: levels kept up to the third convolution, filters on bases of the pixel grid.
 
@@ -87,20 +76,20 @@ def mnist_disco(
     middle = SESConv(first, second, basis, interaction, padding=padding)
     last = ScaleProjection(SESConv(second, third, basis, interaction, padding=padding), ScalePool(scale_pool))
     blocks = [
-        Block(lift, first, space, pool=pool),
-        Block(middle, second, lambda at: space(at, truncated=interaction - 1), pool=pool),
-        Block(last, third, pool=pool),
+        Block(lift, first, space, pool=disco_pool),
+        Block(middle, second, lambda at: space(at, truncated=interaction - 1), pool=disco_pool),
+        Block(last, third, pool=disco_pool),
     ]
     before = entrance(in_channels, mean, std, upsampling, upsample)
     grid = Grid.of_image(image_size).upsampled(upsampling)
     return mnist_body(blocks, before, grid, classes, dropout)
 
 
-def pool(grid: Grid, last: bool) -> Pooled:
+def disco_pool(grid: Grid, last: bool) -> Pooled:
     """Return the pooling of a block: averages of 2×2, or behind the last the two steps that leave 2×2 cells.
 
     On the 14×14 cells of the published network these are a maximum over 7×7 at stride 1 and averages of 2×2 at
-    stride 4. The cells left are not centred on the image; the grid says where they are.
+    stride 4. The remaining cells are not centred on the image, as the grid records.
     """
     if not last:
         return Pooled(SpatialPool(2, how="mean"), grid.pooled(2))

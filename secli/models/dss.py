@@ -15,23 +15,11 @@ from secli.action.fields import Invariant, ScaleSpace
 from secli.layers.dss import Dilation, DSSConv
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import BatchNorm, ScalePool, ScalePooling, SpatialPool
+from secli.models import options
 from secli.models.contract import Stage, StagedModel
 from secli.models.entrance import chain, entrance
 from secli.models.grid import Grid
 from secli.models.mnist_body import CHANNELS, Block, mnist_body
-from secli.models.options import (
-    BodyImageSize,
-    Classes,
-    Dropout,
-    ImageSize,
-    InChannels,
-    Interaction,
-    Mean,
-    ScalePoolOption,
-    Std,
-    Upsample,
-    Upsampling,
-)
 
 Base = Annotated[float, Field(gt=1, le=8, description="base b: the ratio of neighbouring scales")]
 Z = Annotated[
@@ -69,7 +57,7 @@ Mode = Annotated[
 
 
 def _blocks_of_levels(levels: int, interaction: int, drop_top: bool, convolutions: int) -> list[int]:
-    """Return the levels that each convolution takes, and behind them those that the last one leaves."""
+    """Return the levels of each convolution's input, then of the last one's output."""
     step = interaction - 1 if drop_top else 0
     counts = [levels - i * step for i in range(convolutions + 1)]
     if counts[-1] < 1:
@@ -80,19 +68,19 @@ def _blocks_of_levels(levels: int, interaction: int, drop_top: bool, convolution
 
 
 def dss_v1(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
-    image_size: ImageSize = 28,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
+    image_size: options.ImageSize = 28,
     channels: Channels = 16,
     base: Base = 2.0,
     z: Z = 0.5,
     levels: Levels = 4,
-    interaction: Interaction = 1,
+    interaction: options.Interaction = 1,
     dilation: DilationOption = "floor",
     drop_top: DropTop = False,
-    scale_pool: ScalePoolOption = "max",
+    scale_pool: options.ScalePoolOption = "max",
     io_levels: IOLevels = None,
     layers: Layers = 2,
 ) -> StagedModel:
@@ -105,7 +93,7 @@ def dss_v1(
     ------
     ValueError
         When the interaction exceeds the levels, or leaves none with ``drop_top``, or more levels are to be kept than
-        there are.
+        exist.
     """
 
     def conv(inputs: int, outputs: int, at: int, kept: int | None) -> DSSConv:
@@ -119,7 +107,7 @@ def dss_v1(
 
 
 class LevelsOfScale(NamedTuple):
-    """The levels of a Gaussian scale space, and what an interaction makes of them."""
+    """The levels of a Gaussian scale space, and how an interaction reduces them."""
 
     base: float
     z: float
@@ -129,7 +117,7 @@ class LevelsOfScale(NamedTuple):
     kept: int | None = None
 
     def counts(self, convolutions: int) -> list[int]:
-        """Return the levels of the lift, then those behind each convolution."""
+        """Return the levels of the lift, then those after each convolution."""
         if self.kept is None:
             return _blocks_of_levels(self.levels, self.interaction, self.drop_top, convolutions)
         if self.kept > self.levels:
@@ -139,10 +127,10 @@ class LevelsOfScale(NamedTuple):
         return [self.levels, *[self.kept] * convolutions]
 
     def truncated(self, convolutions: int) -> int:
-        """Return how many levels at the top are fed from fewer terms behind so many convolutions."""
+        """Return how many levels at the top have fewer terms after so many convolutions."""
         if self.drop_top or not convolutions:
             return 0
-        # levels that the first convolution leaves out have still fed those that it keeps
+        # levels that the first convolution drops still contribute to those that it keeps
         spare = 0 if self.kept is None else self.levels - self.kept
         first = max(0, self.interaction - 1 - spare)
         return first + (convolutions - 1) * (self.interaction - 1)
@@ -166,15 +154,9 @@ def scale_convolutions(
     conv : callable
         Builds a convolution from its input channels, output channels, levels of the input and levels to keep.
     scales : LevelsOfScale
-        Of the lift, and how the convolutions mix them.
-    before : mapping
-        Named modules before the lift.
+        Of the lift and the convolutions.
     in_channels, channels : int
         Channels of the images, and n: the convolutions have n and 2n, or n, n, 2n and 2n.
-    image_size, classes : int
-        Side of the images in pixels; number of classes.
-    scale_pool : "max" or "mean"
-        How the scale axis is pooled before the classifier.
     plain : bool
         Two convolutions of each width before its pooling, and no batch norm.
 
@@ -208,22 +190,22 @@ def scale_convolutions(
 
 
 def mnist_dss(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
-    image_size: BodyImageSize = 28,
-    upsampling: Upsampling = 1,
-    upsample: Upsample = "nearest",
-    dropout: Dropout = 0.7,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
+    image_size: options.BodyImageSize = 28,
+    upsampling: options.Upsampling = 1,
+    upsample: options.Upsample = "nearest",
+    dropout: options.Dropout = 0.7,
     mode: Mode = "vector",
     base: Base = 2.0,
     z: Z = 0.25,
     levels: Levels = 2,
-    interaction: Interaction = 1,
+    interaction: options.Interaction = 1,
     dilation: DilationOption = "floor",
     drop_top: DropTop = False,
-    scale_pool: ScalePoolOption = "max",
+    scale_pool: options.ScalePoolOption = "max",
 ) -> StagedModel:
     """Return a deep scale space in the shared body: 7×7 scale convolutions without bias on two levels.
 

@@ -1,7 +1,7 @@
 """Deep scale spaces on a pyramid: the picture is shrunk from level to level, and the kernel stays as it is.
 
-Source: Worrall, Welling, "Deep Scale-spaces: Equivariance Over Scale", NeurIPS 2019, with bilinear shrinking in
-place of the Gaussian lift and of the dilation.
+Source: Worrall, Welling, "Deep Scale-spaces: Equivariance Over Scale", NeurIPS 2019, with bilinear shrinking instead
+of the Gaussian lift and of the dilation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from secli.models.contract import Stage, StagedModel
 from secli.models.dss import Base, Channels, Levels
 from secli.models.entrance import chain, entrance
 from secli.models.options import Classes, ImageSize, InChannels, Mean, ScalePoolOption, Std
-from secli.models.study import Form, study_dss_v2, without
+from secli.models.study import Form, refuse_options, study_dss_v2
 
 PyramidInteraction = Annotated[
     int,
@@ -53,8 +53,8 @@ def dss_v2(
     """Return a small deep scale space on a pyramid: two 3×3 convolutions, n and 2n channels, shared by all levels.
 
     Before the classifier all levels are max-pooled to the coarsest one's size. With ``form=study`` levels are whole
-    fractions of the image, both convolutions have n channels, and one pooling follows them, as a first study ran it
-    (its ablation was about base 1.3).
+    fractions of the image, both convolutions have n channels, and one pooling follows them, as in a first study
+    (whose ablation was about base 1.3).
 
     Raises
     ------
@@ -62,7 +62,7 @@ def dss_v2(
         When the interaction leaves no level, or ``form=study`` is given one, or levels without cells.
     """
     if form == "study":
-        without(interaction=(interaction, 1))
+        refuse_options(interaction=(interaction, 1))
         return study_dss_v2(in_channels, classes, mean, std, image_size, channels, base, levels, scale_pool)
     left = levels - 2 * (interaction - 1)
     if left < 1:

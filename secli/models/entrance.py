@@ -1,4 +1,4 @@
-"""What happens to pixels before the first convolution: normalisation, enlargement."""
+"""The modules before the first convolution: normalisation, enlargement."""
 
 from __future__ import annotations
 
@@ -12,14 +12,7 @@ from secli.models.options import PerChannel
 
 
 class Normalise(nn.Module):
-    """Map pixels in [0, 1] to (x − mean)/std, per channel.
-
-    Parameters
-    ----------
-    channels : int
-        Channels of the images.
-    mean, std : float or tuple of float
-        One value, or one per channel.
+    """Map pixels in [0, 1] to (x − mean)/std, with one value each, or one per channel.
 
     Raises
     ------
@@ -64,14 +57,14 @@ class Enlarge(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Say factor and mode."""
+        """Show factor and mode."""
         return f"{self.factor}, {self.how}"
 
 
 def entrance(
     channels: int, mean: PerChannel, std: PerChannel, upsampling: int = 1, upsample: str = "nearest"
 ) -> dict[str, nn.Module]:
-    """Return the named modules that stand before the first convolution or lift."""
+    """Return the named modules before the first convolution or lift."""
     modules: dict[str, nn.Module] = {"normalise": Normalise(channels, mean, std)}
     if upsampling > 1:
         modules["enlarge"] = Enlarge(upsampling, upsample)
@@ -79,5 +72,5 @@ def entrance(
 
 
 def chain(**modules: nn.Module) -> Chain:
-    """Return the modules in a row, each under its name."""
+    """Return the modules in sequence, each under its name."""
     return Chain(**modules)

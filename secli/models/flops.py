@@ -1,14 +1,14 @@
-"""What a forward pass costs, in floating-point operations: multiply–adds × 2.
+"""The cost of a forward pass in floating-point operations: multiply–adds × 2.
 
-torch's own counter knows matrix products and convolutions. It gives every bilinear sampling zero, and with it the
+torch's own counter covers matrix products and convolutions, but counts zero for every bilinear sampling, and for the
 deformable convolution of torchvision. Here each bilinear sample counts its four multiply–adds::
 
     sampling N·C·H·W cells                      8 · N·C·H·W
     deformable convolution, K×K, C → C'         (2·C' + 8) · C·K² · N·H'·W'      (the matrix product, and its samples)
 
-so that a deformable convolution counts the same through torchvision's operator and through our own sampling. What
-works cell by cell (normalisation, activation, pooling, masks, where the samples lie) counts nothing, as it does in
-torch's counter. Combining a basis into kernels counts, once per pass.
+so that a deformable convolution counts the same through torchvision's operator and through our own sampling.
+Cell-by-cell operations (normalisation, activation, pooling, masks, sampling positions) count nothing, as in torch's
+counter. Combining a basis into kernels counts, once per pass.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from secli.layers.fast.forms import without
+from secli.layers.fast.forms import without_forms
 from secli.models.contract import Features
 
 PER_BILINEAR_SAMPLE = 8
@@ -41,17 +41,17 @@ def _deformable(_: Shape, weight: Shape, *__: Any, out_shape: Shape, **___: Any)
     return (2 * outputs + PER_BILINEAR_SAMPLE) * samples
 
 
-def formulas(images: Tensor, anybodys: bool = False) -> dict[Any, Any]:
-    """Return the formulas of what torch's counter gives zero.
+def formulas(images: Tensor, external: bool = False) -> dict[Any, Any]:
+    """Return the formulas of operations that torch's counter gives zero.
 
     torchvision's operator exists once that package is imported, which takes seconds. Of our networks only those on a
-    GPU use it; anybody's may import it as late as in its forward pass.
+    GPU use it; external ones may import it as late as in their forward pass.
     """
     known: dict[Any, Any] = {
         torch.ops.aten.grid_sampler_2d: _sampling,
         torch.ops.aten.upsample_bilinear2d: _sampling,
     }
-    if anybodys or images.is_cuda or "torchvision" in sys.modules:
+    if external or images.is_cuda or "torchvision" in sys.modules:
         import torchvision.ops  # noqa: F401
 
         known[torch.ops.torchvision.deform_conv2d] = _deformable
@@ -59,25 +59,10 @@ def formulas(images: Tensor, anybodys: bool = False) -> dict[Any, Any]:
 
 
 def traced(model: nn.Module, shape: tuple[int, int, int]) -> tuple[dict[str, Features], int]:
-    """Run a network on one empty picture without computing it, and count what it would cost.
+    """Run a network on one empty picture (C, H, W) without computing it, and count its cost.
 
-    Parameters
-    ----------
-    model : Module
-        A network of the contract; it is left as it is.
-    shape : tuple of int
-        Channels, height and width of the picture.
-
-    Returns
-    -------
-    features : dict
-        The features at every tap; their shapes are right, their values are not to be read.
-    flops : int
-        Multiply–adds × 2 of the forward pass of one picture.
-
-    Notes
-    -----
-    A network whose path depends on values cannot run without them: it is then computed.
+    Returns the features at every tap, of which only the shapes are valid, and multiply–adds × 2 of the pass. A network
+    whose path depends on values cannot run without them: it is then computed.
     """
     try:
         return _run(copy.deepcopy(model).to("meta"), torch.zeros(1, *shape, device="meta"))
@@ -90,14 +75,14 @@ def flops(model: nn.Module, images: Tensor) -> int:
 
     A convolution by Fourier transforms counts as the convolution that it computes.
     """
-    counter = FlopCounterMode(display=False, custom_mapping=formulas(images, anybodys=True))
-    with torch.no_grad(), without("fourier"), counter:
+    counter = FlopCounterMode(display=False, custom_mapping=formulas(images, external=True))
+    with torch.no_grad(), without_forms("fourier"), counter:
         model(images)
     return counter.get_total_flops()
 
 
 def _run(model: Any, images: Tensor) -> tuple[dict[str, Features], int]:
     counter = FlopCounterMode(display=False, custom_mapping=formulas(images))
-    with torch.no_grad(), without("fourier"), counter:
+    with torch.no_grad(), without_forms("fourier"), counter:
         features: dict[str, Features] = model.features(images)
     return features, counter.get_total_flops()

@@ -1,4 +1,4 @@
-"""Where the cells of a feature map lie in the image, from layer to layer."""
+"""The position of a feature map's cells in the image, from layer to layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from secli.action.fields import Plane, ScaleSpace
 
 @dataclass(frozen=True)
 class Grid:
-    """A square grid of cells and its place in the image.
+    """A square grid of cells and its position in the image.
 
     Attributes
     ----------

@@ -11,20 +11,11 @@ from typing import Annotated
 from pydantic import Field
 
 from secli.layers.locally_invariant import SIConv
+from secli.models import options
 from secli.models.contract import StagedModel
 from secli.models.entrance import entrance
 from secli.models.grid import Grid
 from secli.models.mnist_body import CHANNELS, Block, mnist_body
-from secli.models.options import (
-    BodyImageSize,
-    Classes,
-    Dropout,
-    InChannels,
-    Mean,
-    Std,
-    Upsample,
-    Upsampling,
-)
 
 SCALES = (0.3, 0.45, 0.67, 1.0, 1.49, 2.23, 3.33)
 
@@ -39,14 +30,14 @@ ResizingScales = Annotated[
 
 
 def mnist_kanazawa(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
-    image_size: BodyImageSize = 28,
-    upsampling: Upsampling = 1,
-    upsample: Upsample = "nearest",
-    dropout: Dropout = 0.7,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
+    image_size: options.BodyImageSize = 28,
+    upsampling: options.Upsampling = 1,
+    upsample: options.Upsample = "nearest",
+    dropout: options.Dropout = 0.7,
     scales: ResizingScales = SCALES,
 ) -> StagedModel:
     """Return SI-ConvNet in the shared body: 7×7 convolutions, each seeing its input resized by every scale."""

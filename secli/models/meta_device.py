@@ -1,4 +1,4 @@
-"""A registered network without its numbers: every shape is right, no weight is drawn, no basis is fitted."""
+"""A registered network without its values: every shape is right, no weight is drawn, no basis is fitted."""
 
 from __future__ import annotations
 
@@ -15,18 +15,6 @@ from secli.models.contract import StagedModel
 def outline(name: str, options: Mapping[str, Any] | None = None) -> StagedModel:
     """Build a registered model on torch's meta device, where tensors have a shape and no storage.
 
-    Parameters
-    ----------
-    name : str
-        Registry name.
-    options : mapping, optional
-        Options that differ from the defaults.
-
-    Returns
-    -------
-    StagedModel
-        In training mode; all its parameters and buffers are meta tensors.
-
     Raises
     ------
     UnknownNameError, InputError, SecliError
@@ -36,7 +24,7 @@ def outline(name: str, options: Mapping[str, Any] | None = None) -> StagedModel:
     """
     with torch.device("meta"), _Undrawn():  # type: ignore[no-untyped-call]
         network = build(name, options)
-    # what was made from arrays of numpy lies on the CPU until now
+    # buffers made from arrays of numpy are on the CPU until now
     return network.to("meta")
 
 
@@ -59,7 +47,6 @@ class _Undrawn(UncompiledMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation, or give the tensor that it would fill."""
         if func in self.DRAWN and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))

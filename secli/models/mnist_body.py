@@ -25,7 +25,7 @@ LAST_PADDING = 2
 
 
 class Pooled(NamedTuple):
-    """A pooling of the plane, and the grid of cells behind it."""
+    """A pooling of the plane, and the grid of its output."""
 
     module: nn.Module
     grid: Grid
@@ -38,22 +38,22 @@ def max_pool(grid: Grid, last: bool) -> Pooled:
 
 
 class Block(NamedTuple):
-    """What one family puts into one block of the body.
+    """One family's modules for one block of the body.
 
     Attributes
     ----------
     convolution
-        Keeps the size of the plane; includes a lift before it and a maximum over scale behind it.
+        Keeps the size of the plane; includes a lift before it and a maximum over scale after it.
     channels
         Channels that it returns.
     field
-        The field of what it returns, given the grid.
+        The field of its output, given the grid.
     activation
-        What follows the convolution; a ReLU unless the convolution has one of its own.
+        Follows the convolution; a ReLU unless the convolution has one of its own.
     pool
-        Gives the pooling behind it, from the grid it sees and whether this is the last block.
+        Returns the pooling after it, from its input grid and whether this is the last block.
     norm
-        Gives the normalisation behind the pooling, from the channels; None where there is none.
+        Returns the normalisation after the pooling, from the channels; None where there is none.
     """
 
     convolution: nn.Module
@@ -77,18 +77,12 @@ def mnist_body(
 
     Parameters
     ----------
-    blocks : sequence of Block
-        Three.
     before : mapping
         Named modules before the first convolution (normalisation, enlargement, a lift of all levels).
     grid : Grid
-        The cells that the first convolution sees.
-    classes : int
-        Number of classes.
-    dropout : float
-        Probability that a hidden unit is dropped.
+        The cells of the first convolution's input.
     collapse : Module, optional
-        Takes the scale axis away behind the last batch norm.
+        Removes the scale axis after the last batch norm.
     linear_bias : bool
         Whether the first linear layer has a bias.
 
@@ -100,12 +94,12 @@ def mnist_body(
     first, second, third = blocks
     stages = [Stage("conv1", chain(**before, conv=first.convolution), first.field(grid))]
     pool, grid = first.pool(grid, False)
-    block1 = chain(**_behind(first), pool=pool, **_norm(first))
+    block1 = chain(**_activation(first), pool=pool, **_norm(first))
     stages.append(Stage("block1", block1, first.field(grid)))
     pool, grid = second.pool(grid, False)
-    block2 = chain(conv=second.convolution, **_behind(second), pool=pool, **_norm(second))
+    block2 = chain(conv=second.convolution, **_activation(second), pool=pool, **_norm(second))
     stages.append(Stage("block2", block2, second.field(grid)))
-    stages.append(Stage("conv3", chain(conv=third.convolution, **_behind(third)), third.field(grid)))
+    stages.append(Stage("conv3", chain(conv=third.convolution, **_activation(third)), third.field(grid)))
     pool, grid = third.pool(grid, True)
     block3 = chain(pool=pool, **_norm(third))
     if collapse is not None:
@@ -115,7 +109,7 @@ def mnist_body(
     return StagedModel(stages)
 
 
-def _behind(block: Block) -> dict[str, nn.Module]:
+def _activation(block: Block) -> dict[str, nn.Module]:
     """Return the activation under its name, unless it does nothing."""
     activation = block.activation()
     return {} if isinstance(activation, nn.Identity) else {"relu": activation}

@@ -1,4 +1,4 @@
-"""Types of the options that several families share: each says its range and what it is."""
+"""Types of the options that several families share: range and description."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from secli.layers.deform_dss import Offsets
 
 PerChannel = float | tuple[float, ...]
 LARGEST = 1e6
-"""Of a mean or deviation of pixels from 0 to 1: far beyond use, and float32 still holds what is divided by it."""
+"""Of a mean or deviation of pixels from 0 to 1: far beyond use, and float32 still holds the quotients."""
 
 
 def _finite(value: Any) -> Any:
-    """Refuse what is no finite number, nor a list of such, in one sentence (a union's own errors name its arms)."""
+    """Refuse all but finite numbers and lists of them, in one sentence (a union's own errors name its arms)."""
     values = value if isinstance(value, (list, tuple)) else [value]
     numbers = [each for each in values if isinstance(each, (int, float)) and math.isfinite(each)]
     if not values or len(numbers) < len(values):
@@ -26,7 +26,7 @@ def _finite(value: Any) -> Any:
 
 
 def _positive(value: Any) -> Any:
-    """Refuse what is no positive number, nor a list of such."""
+    """Refuse all but positive numbers and lists of them."""
     values = _finite(value) if isinstance(value, (list, tuple)) else [_finite(value)]
     if min(values) <= 0:
         raise ValueError("must be greater than 0")

@@ -1,9 +1,9 @@
 """ResNet-50 as a deep scale space: every 3×3 a scale convolution, plain or deformable, every 1×1 shared over levels.
 
 Sources: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016 (the bottleneck of
-section 4.1; its stride stands at the 3×3); Worrall, Welling, "Deep Scale-spaces: Equivariance Over Scale", NeurIPS
+section 4.1; its stride is that of the 3×3); Worrall, Welling, "Deep Scale-spaces: Equivariance Over Scale", NeurIPS
 2019 (the convolutions). For images of 28 to 96 pixels the stem is one 3×3 convolution of stride 1 and no pooling
-follows it, so that the planes behind the four groups have strides 1, 2, 4, 8.
+follows it, so that the planes after the four groups have strides 1, 2, 4, 8.
 """
 
 from __future__ import annotations
@@ -21,28 +21,18 @@ from secli.layers.dss import DSSConv
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import BatchNorm, ScalePool
 from secli.layers.ses import SESPointwise
+from secli.models import options
 from secli.models.contract import Stage, StagedModel
-from secli.models.dss import Base, DilationOption, Levels, Z
+from secli.models.dss import Base, DilationOption, Levels, Z, scale_space
 from secli.models.entrance import chain, entrance
 from secli.models.grid import Grid
-from secli.models.options import (
-    Classes,
-    DeformableGroups,
-    InChannels,
-    Interaction,
-    Mean,
-    OffsetsOption,
-    PerChannel,
-    ScalePoolOption,
-    Std,
-)
 from secli.models.wide_resnet import GlobalAverage, halved
 
 BLOCKS = (3, 4, 6, 3)
 EXPANSION = 4
 
 ScaleConv = Callable[[int, int, int], DSSConv]
-"""Gives a 3×3 scale convolution from the channels it takes, the channels it returns and its stride."""
+"""Returns a 3×3 scale convolution from its input channels, output channels and stride."""
 
 SmallImageSize = Annotated[int, Field(ge=16, le=1024, description="side of the images in pixels")]
 BaseWidth = Annotated[
@@ -57,18 +47,18 @@ BaseWidth = Annotated[
 
 
 def dss_resnet50(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
     image_size: SmallImageSize = 28,
     channels: BaseWidth = 64,
     base: Base = 2.0,
     z: Z = 0.5,
     levels: Levels = 4,
-    interaction: Interaction = 1,
+    interaction: options.Interaction = 1,
     dilation: DilationOption = "floor",
-    scale_pool: ScalePoolOption = "max",
+    scale_pool: options.ScalePoolOption = "max",
 ) -> StagedModel:
     """Return ResNet-50 on a Gaussian scale space: every 3×3 a scale convolution, the stem included.
 
@@ -86,20 +76,20 @@ def dss_resnet50(
 
 
 def deform_dss_resnet50(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
     image_size: SmallImageSize = 28,
     channels: BaseWidth = 64,
     base: Base = 2.0,
     z: Z = 0.5,
     levels: Levels = 4,
-    interaction: Interaction = 1,
+    interaction: options.Interaction = 1,
     dilation: DilationOption = "floor",
-    offsets: OffsetsOption = "absolute",
-    deformable_groups: DeformableGroups = 1,
-    scale_pool: ScalePoolOption = "max",
+    offsets: options.OffsetsOption = "absolute",
+    deformable_groups: options.DeformableGroups = 1,
+    scale_pool: options.ScalePoolOption = "max",
 ) -> StagedModel:
     """Return ResNet-50 on a Gaussian scale space: every 3×3 a scale convolution whose taps move, the stem included.
 
@@ -133,14 +123,7 @@ def deform_dss_resnet50(
 class Bottleneck(nn.Module):
     """A residual block of a scale space: 1×1 → 3×3 → 1×1, each with its batch norm, plus the shortcut, then ReLU.
 
-    Parameters
-    ----------
-    inputs, width : int
-        Channels of the input, and of the 3×3; the block returns 4 · width.
-    stride : int
-        Of the 3×3 and of the shortcut.
-    conv : ScaleConv
-        Gives the 3×3.
+    ``width`` is that of the 3×3, and the block returns 4 · width channels; the shortcut has the stride, too.
     """
 
     def __init__(self, inputs: int, width: int, stride: int, conv: ScaleConv) -> None:
@@ -166,7 +149,7 @@ class Bottleneck(nn.Module):
 
 
 class _Space:
-    """The fields of a stack whose every 3×3 cuts I − 1 more levels short."""
+    """The fields of a stack in which every 3×3 truncates I − 1 more levels."""
 
     def __init__(self, base: float, z: float, levels: int, interaction: int) -> None:
         self.base, self.z, self.levels, self.step = base, z, levels, interaction - 1
@@ -175,10 +158,8 @@ class _Space:
         return ScaleSpaceLift(self.base, self.z, self.levels)
 
     def field(self, grid: Grid, convolutions: int) -> ScaleSpace:
-        """Return the field behind so many 3×3 convolutions."""
-        scales = tuple(self.base**k for k in range(self.levels))
-        truncated = min(convolutions * self.step, self.levels)
-        return grid.scale_space(scales, base_blur=self.z, truncated=truncated)
+        """Return the field after so many 3×3 convolutions."""
+        return scale_space(grid, self.base, self.z, self.levels, convolutions * self.step)
 
 
 def _resnet50(
@@ -187,11 +168,11 @@ def _resnet50(
     space: _Space,
     in_channels: int,
     classes: int,
-    mean: PerChannel,
-    std: PerChannel,
+    mean: options.PerChannel,
+    std: options.PerChannel,
     image_size: int,
     channels: int,
-    scale_pool: ScalePoolOption,
+    scale_pool: options.ScalePoolOption,
 ) -> StagedModel:
     """Assemble the network.
 

@@ -14,22 +14,11 @@ from secli.layers.fast.projection import ScaleProjection
 from secli.layers.hermite import basis_b
 from secli.layers.pooling import ScalePool
 from secli.layers.ses import SESConv, SESLift
+from secli.models import options
 from secli.models.contract import StagedModel
 from secli.models.entrance import entrance
 from secli.models.grid import Grid
 from secli.models.mnist_body import CHANNELS, Block, mnist_body
-from secli.models.options import (
-    BodyImageSize,
-    Classes,
-    Dropout,
-    InChannels,
-    Interaction,
-    Mean,
-    ScalePoolOption,
-    Std,
-    Upsample,
-    Upsampling,
-)
 
 Mode = Annotated[
     Literal["scalar", "vector"],
@@ -62,14 +51,14 @@ def ses_scales(min_scale: float, factor: float, levels: int) -> tuple[float, ...
 
 
 def mnist_ses(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
-    image_size: BodyImageSize = 28,
-    upsampling: Upsampling = 1,
-    upsample: Upsample = "nearest",
-    dropout: Dropout = 0.7,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
+    image_size: options.BodyImageSize = 28,
+    upsampling: options.Upsampling = 1,
+    upsample: options.Upsample = "nearest",
+    dropout: options.Dropout = 0.7,
     mode: Mode = "vector",
     size: Size = 13,
     min_scale: MinScale = 1.5,
@@ -78,15 +67,15 @@ def mnist_ses(
     mult: Mult = 1.5,
     max_order: MaxOrder = 4,
     effective_size: EffectiveSize = 7,
-    interaction: Interaction = 1,
-    scale_pool: ScalePoolOption = "max",
+    interaction: options.Interaction = 1,
+    scale_pool: options.ScalePoolOption = "max",
 ) -> StagedModel:
     """Return SESN in the shared body: filters steered on Hermite–Gauss functions (basis B), sampled at S scales.
 
     Raises
     ------
     ValueError
-        When the size is even, the interaction exceeds the levels, or a scalar network is asked to interact.
+        When the size is even, the interaction exceeds the levels, or a scalar network is given an interaction.
     """
     scales = ses_scales(min_scale, factor, levels)
     basis = basis_b(size, scales, effective_size, mult, max_order)

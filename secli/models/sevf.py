@@ -21,20 +21,11 @@ from secli.layers.vector_field import (
     VectorFieldLift,
 )
 from secli.layers.vectors import Magnitude, Ties, VectorNorm, VectorPool
+from secli.models import options
 from secli.models.contract import StagedModel
 from secli.models.entrance import entrance
 from secli.models.grid import Grid
 from secli.models.mnist_body import CHANNELS, LAST_PADDING, Block, Pooled, last_window, mnist_body
-from secli.models.options import (
-    BodyImageSize,
-    Classes,
-    Dropout,
-    InChannels,
-    Mean,
-    Std,
-    Upsample,
-    Upsampling,
-)
 
 VECTOR_CHANNELS = (23, 45, 68)
 
@@ -71,14 +62,14 @@ def vector_pool(grid: Grid, last: bool, ties: Ties = "rounding") -> Pooled:
 
 
 def mnist_sevf(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
-    image_size: BodyImageSize = 28,
-    upsampling: Upsampling = 1,
-    upsample: Upsample = "nearest",
-    dropout: Dropout = 0.7,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
+    image_size: options.BodyImageSize = 28,
+    upsampling: options.Upsampling = 1,
+    upsample: options.Upsample = "nearest",
+    dropout: options.Dropout = 0.7,
     mode: Mode = "vector",
     size: Size = 7,
     base: Base = BASE,
@@ -89,14 +80,14 @@ def mnist_sevf(
 ) -> StagedModel:
     """Return SEVF in the shared body: every convolution on eight resizings, of which the largest response goes on.
 
-    No bias in the convolutions, one in the first linear layer, a norm behind the first two blocks only. The vector
-    network (23, 45, 68 channels) takes magnitudes behind its last pooling.
+    No bias in the convolutions, one in the first linear layer, a norm after the first two blocks only. The vector
+    network (23, 45, 68 channels) takes magnitudes after its last pooling.
 
     Raises
     ------
     ValueError
-        When the size is even, there are not two resizings, their angles leave ±π, or a scalar network is asked to
-        turn its weights or to decide ties.
+        When the size is even, there are not two resizings, their angles leave ±π, or a scalar network is given
+        ``turn`` or ``ties``.
     """
     before = entrance(in_channels, mean, std, upsampling, upsample)
     grid = Grid.of_image(image_size).upsampled(upsampling)

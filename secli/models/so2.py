@@ -57,9 +57,9 @@ def so2_cnn(
 
     Then the maximum over rotations, the average pool to 2×2 of the plain network, batch norm and one linear layer:
     every feature map turns with the picture, and with ``cells=1`` the logits do not change. That learns far more
-    slowly (digits, 6 epochs: 37 % of the validation images wrong, 2 % with 2×2 cells), so it is not the default. The
-    kernels are 5×5, as on 3×3 only frequencies up to 2 of C_8's 4 have room. Without the last norm, whose input varies
-    little from picture to picture, the network learns more slowly. Any image size.
+    slowly (digits, 6 epochs: 37 % of the validation images wrong, 2 % with 2×2 cells). The kernels are 5×5, as 3×3
+    hold only frequencies up to 2 of C_8's 4. Without the last norm, whose input varies little from picture to picture,
+    the network learns more slowly. Any image size.
 
     Raises
     ------

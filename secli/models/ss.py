@@ -11,20 +11,11 @@ from typing import Annotated
 from pydantic import Field
 
 from secli.layers.scale_steerable import ScaleSteerableConv
+from secli.models import options
 from secli.models.contract import StagedModel
 from secli.models.entrance import entrance
 from secli.models.grid import Grid
 from secli.models.mnist_body import Block, mnist_body
-from secli.models.options import (
-    BodyImageSize,
-    Classes,
-    Dropout,
-    InChannels,
-    Mean,
-    Std,
-    Upsample,
-    Upsampling,
-)
 
 CHANNELS = (30, 60, 90)
 SIZES = (5, 7, 9, 11, 13)
@@ -52,14 +43,14 @@ ReferenceSize = Annotated[int, Field(ge=1, le=101, description="side of the kern
 
 
 def mnist_ss(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
-    image_size: BodyImageSize = 28,
-    upsampling: Upsampling = 1,
-    upsample: Upsample = "nearest",
-    dropout: Dropout = 0.7,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
+    image_size: options.BodyImageSize = 28,
+    upsampling: options.Upsampling = 1,
+    upsample: options.Upsample = "nearest",
+    dropout: options.Dropout = 0.7,
     sizes: Sizes = None,
     orders: Orders = (0.5, 1.0, 2.0),
     angles: Angles = 9,

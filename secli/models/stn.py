@@ -14,7 +14,7 @@ from secli.models.contract import Stage, StagedModel
 from secli.models.entrance import chain, entrance
 from secli.models.options import Classes, InChannels, Mean, PerChannel, Std, Widths
 
-CELLS = 4  # the localiser sees where things are on 4×4 cells, whatever the image size
+CELLS = 4  # the localiser's output has 4×4 cells, whatever the image size
 
 
 def stn_cnn(
@@ -28,21 +28,21 @@ def stn_cnn(
 
     Two 5×5 convolutions, an average over 4×4 cells and one linear layer give the six numbers; at the start the map is
     the identity, and the network is cnn. Pixels are moved before they are normalised, so that what comes in from
-    outside is black, as behind a shrunk picture. Any image size.
+    outside is black, as around a shrunk picture. Any image size.
 
     Notes
     -----
-    The tap ``transformed`` is declared a plane: it is one at the start. A transformer that learned to undo scaling
-    would leave there what does not change with s, and be far from equivariant by this field, as it should be.
+    The tap ``transformed`` is declared a plane, as it is at the start. Of a transformer that learned to undo scaling
+    its features do not change with s, which by this field is far from equivariant, as it should be.
     """
     transformer = SpatialTransformer(localiser(in_channels, mean, std), 10 * CELLS**2)
     body = cnn(in_channels, classes, mean, std, widths)
-    behind = [Stage(tap, module, body.taps[tap]) for tap, module in body.stages]
-    return StagedModel([Stage("transformed", transformer, Plane()), *behind])
+    stages = [Stage(tap, module, body.taps[tap]) for tap, module in body.stages]
+    return StagedModel([Stage("transformed", transformer, Plane()), *stages])
 
 
 def localiser(in_channels: int, mean: PerChannel, std: PerChannel) -> nn.Sequential:
-    """Return what looks at the picture: two 5×5 convolutions to 8 and 10 channels, averaged to 4×4 cells."""
+    """Return the localiser: two 5×5 convolutions to 8 and 10 channels, averaged to 4×4 cells."""
     return chain(
         **entrance(in_channels, mean, std),
         conv1=nn.Conv2d(in_channels, 8, 5, padding=2),

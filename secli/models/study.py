@@ -1,4 +1,4 @@
-"""The forms in which a first study ran its networks on a pyramid and with moved taps (``form=study``).
+"""The networks of a first study, on a pyramid and with moved taps (``form=study``).
 
 They have no paper. Their parts: Worrall, Welling, "Deep Scale-spaces: Equivariance Over Scale", NeurIPS 2019; Dai et
 al., "Deformable Convolutional Networks", ICCV 2017. With d_k = ⌊b^k⌋ and R_m the bilinear reduction to m×m cells::
@@ -6,8 +6,7 @@ al., "Deformable Convolutional Networks", ICCV 2017. With d_k = ⌊b^k⌋ and R_
     dss_v2       x_k = R_{⌊h/d_k⌋} f,   y_k = BN_n(ReLU(maxpool_2(v ⋆ (w ⋆ x_k)))),   max_k maxpool_{⌊h_k/h⌋} y_k
     deform_dss   x_k = T(·, t_k) ⋆ f,   y_k = BN_n(ReLU(w ⋆ x_k)),   twice  y ← maxpool_2(BN_S(ReLU(deform(y_k))))
 
-BN_n normalises channels, each level of a batch in its turn; BN_S normalises levels, each channel in its turn, which
-tells the levels apart.
+BN_n normalises channels, level by level; BN_S normalises levels, channel by channel, which distinguishes the levels.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ Form = Annotated[
 ]
 
 
-def without(**given: tuple[object, object]) -> None:
-    """Refuse options that the study's form does not have, unless they stand at their default.
+def refuse_options(**given: tuple[object, object]) -> None:
+    """Refuse options that the study's form does not have, given as (value, default), unless they have their default.
 
     Raises
     ------
     ValueError
-        When one, given as its value and its default, differs.
+        When one differs.
     """
     for name, (value, default) in given.items():
         if value != default:
@@ -52,7 +51,7 @@ def without(**given: tuple[object, object]) -> None:
 
 
 class Reductions(nn.Module):
-    """Lift images to levels of ⌊h/d⌋×⌊w/d⌋ cells, d = ⌊b^k⌋, at least one, by bilinear reduction without a blur.
+    """Lift images to levels of ⌊h/d⌋×⌊w/d⌋ cells, d = ⌊b^k⌋, at least one, by bilinear reduction refuse_options a blur.
 
     Small bases give several levels of one size, which then hold the same.
     """
@@ -72,7 +71,7 @@ class Reductions(nn.Module):
         ]
 
     def extra_repr(self) -> str:
-        """Say base and levels."""
+        """Show base and levels."""
         return f"base={self.base:g}, levels={self.levels}"
 
 
@@ -89,10 +88,9 @@ def reduced(side: int, base: float, levels: int) -> list[int]:
 
 
 class EachLevel(nn.Module):
-    """Apply one module to every level of a list or of a scale space in turn, as a loop over them does.
+    """Apply one module to every level of a list or of a scale space, one after the other.
 
-    A batch norm then normalises every level by itself in training, and its running statistics take them one after the
-    other.
+    A batch norm then normalises every level by itself in training, and its running statistics take them in sequence.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -100,14 +98,14 @@ class EachLevel(nn.Module):
         self.module = module
 
     def forward(self, x: list[Level] | Tensor) -> list[Level] | Tensor:
-        """Return the levels, as a list or a stack as they came."""
+        """Return the levels, as a list or a stack like the input."""
         if isinstance(x, Tensor):
             return torch.stack([self.module(level) for level in x.unbind(2)], dim=2)
         return [self.module(level) for level in x]
 
 
 class AllLevels(nn.Module):
-    """Apply one module that knows no levels to all of a scale space at once, as to further pictures."""
+    """Apply one module without levels to all levels of a scale space at once, as to further pictures."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -120,17 +118,12 @@ class AllLevels(nn.Module):
 
 
 class LevelNorm(nn.BatchNorm2d):
-    """Batch normalisation with the levels as its features: of every channel (N, S, H, W) in its turn.
+    """Batch normalisation with the S levels as its features: of every channel (N, S, H, W), one after the other.
 
     In training each channel is normalised by its own mean and variance per level over (N, H, W); scale and shift
-    belong to the level and are shared by the channels. The running statistics take the channels one after the other::
+    are per level and shared by the channels. The running statistics take the channels one after the other::
 
         r ← (1 − m)^C r + Σ_c m (1 − m)^{C − 1 − c} r_c
-
-    Parameters
-    ----------
-    num_features : int
-        Number S of levels.
     """
 
     def forward(self, input: Float[Tensor, "n c s h w"]) -> Float[Tensor, "n c s h w"]:
@@ -144,7 +137,7 @@ class LevelNorm(nn.BatchNorm2d):
             shift = self.bias - mean * scale
             return input * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
         joined = input.flatten(1, 2)
-        # from zero and with momentum 1 they become the statistics of the batch themselves
+        # from zero and with momentum 1 they become the statistics of the batch
         means, variances = (mean.new_zeros(channels * len(mean)) for _ in range(2))
         weight, bias = self.weight.repeat(channels), self.bias.repeat(channels)
         normed = functional.batch_norm(joined, means, variances, weight, bias, True, 1.0, self.eps)
@@ -203,7 +196,7 @@ def study_dss_v2(
         )
     factors = tuple(side / image_size for side in sides)
     coarsest = sides[-1] // 2
-    # the pooling by 2 leaves out the last row and column of an odd side, and the level's grid lies off the centre
+    # the pooling by 2 drops the last row and column of an odd side, and the level's grid is off the centre
     odd = next((k for k, side in enumerate(sides) if side % 2), levels)
     centred = odd == levels and all(side // 2 % coarsest == 0 for side in sides)
 
@@ -230,7 +223,7 @@ def study_dss_v2(
             Stage("pool", pool, Plane(stride=2 / factors[-1])),
             Stage("logits", chain(**head), Invariant()),
         ]
-    else:  # levels whose windows lie about different points have no plane in common: no tap there
+    else:  # levels with windows about different points have no plane in common: no tap there
         stages.append(Stage("logits", chain(levels=pool, **head), Invariant()))
     return StagedModel(stages)
 

@@ -53,16 +53,9 @@ SharedActivation = Annotated[
 
 
 class ConvPosition(NamedTuple):
-    """Where a convolution stands in the body, and what it must map.
+    """The position of a convolution in the body, and its channels and stride.
 
-    Attributes
-    ----------
-    inputs, outputs
-        Channels.
-    stride
-        1 or 2, in space.
-    group, block, layer
-        1 to 3, 1 to 2, and 1 or 2 (the convolutions of a block; a shortcut has that of its first convolution, 1).
+    Groups are 1 to 3, blocks 1 to 2, layers 1 or 2 (the convolutions of a block; a shortcut's is 1).
     """
 
     inputs: int
@@ -79,7 +72,7 @@ class ConvPosition(NamedTuple):
 
 
 def halved(grid: Grid) -> Grid:
-    """Return the grid behind a convolution of stride 2 that keeps cell 0 in place: padding K//2, any odd K."""
+    """Return the grid after a convolution of stride 2 that keeps cell 0: padding K//2, any odd K."""
     return grid.windowed(3, 2, 1)
 
 
@@ -99,30 +92,28 @@ def fan_out_normal(convolution: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class WideFamily:
-    """What one family puts into the body.
+    """One family's modules for the body.
 
     Attributes
     ----------
     stem
-        Gives the first 3×3 convolution or lift, from (in_channels, channels); it keeps the size of the plane.
+        Returns the first 3×3 convolution or lift, from (in_channels, channels); it keeps the size of the plane.
     conv
-        Gives a 3×3 convolution (or what stands for it, with a maximum over scale before or behind it, or a pooling
+        Returns a 3×3 convolution (or its replacement, with a maximum over scale before or after it, or a pooling
         instead of the stride).
     shortcut
-        Gives the 1×1 convolution of the first block of each group, where the width changes; what it returns is
+        Returns the 1×1 convolution of the first block of each group, where the width changes; its output is
         added to the block's output, level by level.
     field
-        The field behind a group, given the grid and the group (0: the stem).
-    norm
-        Gives a batch norm, from the width.
-    activation
-        Gives what follows every batch norm.
+        The field after a group, given the grid and the group (0: the stem).
+    norm, activation
+        Return a batch norm, from the width, and the activation after it.
     before_norm, before_average, before_linear
-        What stands at the end before the last batch norm, before the global average, before the linear layer.
+        Modules at the end: before the last batch norm, the global average, the linear layer.
     strided
-        The grid behind a layer of stride 2.
+        The grid after a layer of stride 2.
     initialise
-        Draws the weights of a convolution, stem or shortcut when it has been made.
+        Draws the weights of a new convolution, stem or shortcut.
     """
 
     stem: Callable[[int, int], nn.Module]
@@ -141,27 +132,21 @@ class WideFamily:
 class WideBlock(nn.Module):
     """A pre-activation residual block: BN → ReLU → conv → BN → ReLU → dropout → conv, plus the shortcut.
 
-    Parameters
-    ----------
-    family : WideFamily
-        Gives the modules.
-    place : ConvPosition
-        Of the first convolution.
-    dropout : float
-        Probability that a value between the convolutions is dropped.
-    shared : bool
-        Whether the 1×1 of the first block of a group sees ReLU(BN(x)) rather than x.
+    ``position`` is that of the first convolution; with ``shared`` the 1×1 of the first block of a group is applied to
+    ReLU(BN(x)) rather than x.
     """
 
-    def __init__(self, family: WideFamily, place: ConvPosition, dropout: float, shared: bool = True) -> None:
+    def __init__(
+        self, family: WideFamily, position: ConvPosition, dropout: float, shared: bool = True
+    ) -> None:
         super().__init__()
-        second = place._replace(inputs=place.outputs, stride=1, layer=2)
-        self.norm1, self.relu1 = family.norm(place.inputs), family.activation()
-        self.conv1 = _initialised(family, family.conv(place))
-        self.norm2, self.relu2 = family.norm(place.outputs), family.activation()
+        second = position._replace(inputs=position.outputs, stride=1, layer=2)
+        self.norm1, self.relu1 = family.norm(position.inputs), family.activation()
+        self.conv1 = _initialised(family, family.conv(position))
+        self.norm2, self.relu2 = family.norm(position.outputs), family.activation()
         self.dropout = Dropout(dropout)
         self.conv2 = _initialised(family, family.conv(second))
-        self.shortcut = _initialised(family, family.shortcut(place)) if place.opens else None
+        self.shortcut = _initialised(family, family.shortcut(position)) if position.opens else None
         self.shared = shared
 
     def forward(self, x: Float[Tensor, "n c *s h w"]) -> Float[Tensor, "n o *t y x"]:
@@ -183,7 +168,7 @@ class GlobalAverage(nn.Module):
 
 
 class LowestLevels(nn.Module):
-    """The lowest levels of a scale space: those that a convolution which leaves out the top still has."""
+    """The lowest levels of a scale space: those left by a convolution that drops the top ones."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -194,7 +179,7 @@ class LowestLevels(nn.Module):
         return x[:, :, : self.count]
 
     def extra_repr(self) -> str:
-        """Say how many."""
+        """Show how many."""
         return f"{self.count}"
 
 
@@ -211,27 +196,9 @@ def wide_resnet(
 ) -> StagedModel:
     """Assemble a WRN-16 around one family's convolutions.
 
-    Parameters
-    ----------
-    family : WideFamily
-        Convolutions, norms and what stands between them.
-    in_channels, classes : int
-        Channels of the images, number of classes.
-    mean, std : float or tuple of float
-        Of the pixels.
-    image_size : int
-        Side of the images in pixels.
-    dropout : float
-        Inside the blocks.
-    widths : tuple of int
-        Channels of the stem and of the three groups; the strides of the groups are 1, 2, 2.
-    shared : bool
-        As for :class:`WideBlock`.
-
-    Notes
-    -----
-    Taps: ``stem`` (the first convolution or lift), ``group1``, ``group2``, ``group3`` (behind the sum of each
-    group's second block, before any batch norm), ``logits``.
+    ``widths`` are those of the stem and of the three groups, whose strides are 1, 2, 2; ``dropout`` is inside the
+    blocks; ``shared`` is as for :class:`WideBlock`. Taps: ``stem`` (the first convolution or lift), ``group1``,
+    ``group2``, ``group3`` (after the sum of each group's second block, before any batch norm), ``logits``.
     """
     grid = Grid.of_image(image_size)
     stem = _initialised(family, family.stem(in_channels, widths[0]))
@@ -242,7 +209,7 @@ def wide_resnet(
         blocks: dict[str, nn.Module] = {}
         for block in range(1, BLOCKS + 1):
             first = block == 1
-            place = ConvPosition(
+            position = ConvPosition(
                 widths[group - 1] if first else widths[group],
                 widths[group],
                 stride if first else 1,
@@ -250,7 +217,7 @@ def wide_resnet(
                 block,
                 1,
             )
-            blocks[f"block{block}"] = WideBlock(family, place, dropout, shared)
+            blocks[f"block{block}"] = WideBlock(family, position, dropout, shared)
         grid = family.strided(grid) if stride > 1 else grid
         stages.append(Stage(f"group{group}", chain(**blocks), family.field(grid, group)))
     stages.append(Stage("logits", _head(family, widths[-1], classes), Invariant()))

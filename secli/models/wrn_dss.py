@@ -16,23 +16,12 @@ from secli.layers.dss import DSSConv
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import ScalePool
 from secli.layers.ses import SESPointwise
+from secli.models import wide_resnet as wide
 from secli.models.contract import StagedModel
-from secli.models.dss import Base, DilationOption, Levels, Z
+from secli.models.dss import Base, DilationOption, Levels, Z, scale_space
 from secli.models.entrance import chain
 from secli.models.grid import Grid
 from secli.models.options import Classes, InChannels, Interaction, Mean, ScalePoolOption, Std
-from secli.models.wide_resnet import (
-    STL10_MEAN,
-    STL10_STD,
-    BlockDropout,
-    ConvPosition,
-    LowestLevels,
-    SharedActivation,
-    WideFamily,
-    WideImageSize,
-    Widths,
-    wide_resnet,
-)
 
 DSS_WIDTHS = (16, 128, 240, 512)
 INTERACTING = (1, 2)
@@ -42,24 +31,24 @@ INTERACTING = (1, 2)
 def wrn_dss(
     in_channels: InChannels = 3,
     classes: Classes = 10,
-    mean: Mean = STL10_MEAN,
-    std: Std = STL10_STD,
-    image_size: WideImageSize = 96,
-    dropout: BlockDropout = 0.3,
+    mean: Mean = wide.STL10_MEAN,
+    std: Std = wide.STL10_STD,
+    image_size: wide.WideImageSize = 96,
+    dropout: wide.BlockDropout = 0.3,
     base: Base = 2.0,
     z: Z = 0.5,
     levels: Levels = 4,
     interaction: Interaction = 2,
     dilation: DilationOption = "floor",
     scale_pool: ScalePoolOption = "max",
-    widths: Widths = DSS_WIDTHS,
-    shared_activation: SharedActivation = True,
+    widths: wide.Widths = DSS_WIDTHS,
+    shared_activation: wide.SharedActivation = True,
 ) -> StagedModel:
     """Return a deep scale space in the wide residual body: a Gaussian lift, then scale convolutions.
 
-    The first convolutions of groups 1 and 2 mix I levels and leave out the I − 1 at the top, which would be fed
-    from fewer terms: 4, 3, 2, 2 levels behind the stem and the groups. The weights start near the identity
-    (:func:`delta_`); the scale axis is pooled behind the last ReLU.
+    The first convolutions of groups 1 and 2 mix I levels and drop the I − 1 at the top, which would have fewer
+    terms: 4, 3, 2, 2 levels after the stem and the groups. The weights start near the identity (:func:`delta_`); the
+    scale axis is pooled after the last ReLU.
 
     Raises
     ------
@@ -71,28 +60,28 @@ def wrn_dss(
     if counts[-1] < 1:
         raise ValueError(f"2 convolutions with interaction {interaction} leave no level of {levels}")
 
-    def conv(place: ConvPosition) -> nn.Module:
-        mixes = place.opens and place.group in INTERACTING
+    def conv(position: wide.ConvPosition) -> nn.Module:
+        mixes = position.opens and position.group in INTERACTING
         return DSSConv(
-            place.inputs,
-            place.outputs,
+            position.inputs,
+            position.outputs,
             3,
             base,
-            counts[place.group - 1] if place.opens else counts[place.group],
+            counts[position.group - 1] if position.opens else counts[position.group],
             interaction if mixes else 1,
             dilation,
             drop_top=True,
-            stride=place.stride,
+            stride=position.stride,
         )
 
-    def shortcut(place: ConvPosition) -> nn.Module:
-        pointwise = SESPointwise(place.inputs, place.outputs, place.stride, bias=False)
-        return chain(levels=LowestLevels(counts[place.group]), conv=pointwise)
+    def shortcut(position: wide.ConvPosition) -> nn.Module:
+        pointwise = SESPointwise(position.inputs, position.outputs, position.stride, bias=False)
+        return chain(levels=wide.LowestLevels(counts[position.group]), conv=pointwise)
 
     def space(grid: Grid, group: int) -> ScaleSpace:
-        return grid.scale_space(tuple(base**k for k in range(counts[group])), base_blur=z)
+        return scale_space(grid, base, z, counts[group])
 
-    family = WideFamily(
+    family = wide.WideFamily(
         stem=lambda inputs, outputs: chain(
             lift=ScaleSpaceLift(base, z, levels), dss=DSSConv(inputs, outputs, 3, base, levels, 1, dilation)
         ),
@@ -102,7 +91,7 @@ def wrn_dss(
         before_average=ScalePool(scale_pool),
         initialise=delta,
     )
-    return wide_resnet(
+    return wide.wide_resnet(
         family, in_channels, classes, mean, std, image_size, dropout, widths, shared_activation
     )
 
@@ -114,15 +103,10 @@ def delta(convolution: nn.Module) -> None:
 
 
 def delta_(weight: torch.Tensor) -> torch.Tensor:
-    """Draw a weight uniformly in ±0.01, but let its central taps pass channels on.
+    """Draw a weight (out, in[, interaction], K, K) in place: uniformly in ±0.01, but pass channels on by central taps.
 
     With g = gcd(in, out), the central tap of (output b, input a) is g/out where ⌊a·g/in⌋ = ⌊b·g/out⌋, for each of
     the levels that an interaction mixes.
-
-    Parameters
-    ----------
-    weight : tensor (out, in, …, K, K)
-        Changed in place; an axis between is the interaction.
     """
     outputs, inputs = weight.shape[:2]
     common = math.gcd(inputs, outputs)

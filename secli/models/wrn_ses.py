@@ -14,23 +14,12 @@ from secli.action.fields import ScaleSpace
 from secli.layers.hermite import basis_a
 from secli.layers.pooling import ScalePool
 from secli.layers.ses import SESConv, SESLift, SESPointwise
+from secli.models import wide_resnet as wide
 from secli.models.contract import StagedModel
 from secli.models.entrance import chain
 from secli.models.grid import Grid
 from secli.models.options import Classes, InChannels, Mean, ScalePoolOption, Std
 from secli.models.sesn import EffectiveSize, Levels, Size
-from secli.models.wide_resnet import (
-    STL10_MEAN,
-    STL10_STD,
-    WIDTHS,
-    BlockDropout,
-    ConvPosition,
-    SharedActivation,
-    WideFamily,
-    WideImageSize,
-    Widths,
-    wide_resnet,
-)
 
 Variant = Annotated[
     Literal["a", "b", "c"],
@@ -46,25 +35,24 @@ MIN_SCALES = {"a": 0.9, "b": 0.9, "c": 1.1}
 def wrn_ses(
     in_channels: InChannels = 3,
     classes: Classes = 10,
-    mean: Mean = STL10_MEAN,
-    std: Std = STL10_STD,
-    image_size: WideImageSize = 96,
-    dropout: BlockDropout = 0.3,
+    mean: Mean = wide.STL10_MEAN,
+    std: Std = wide.STL10_STD,
+    image_size: wide.WideImageSize = 96,
+    dropout: wide.BlockDropout = 0.3,
     variant: Variant = "a",
     size: Size = 7,
     levels: Levels = 3,
     ratio: Ratio = 1.41,
     effective_size: EffectiveSize = 3,
     scale_pool: ScalePoolOption = "max",
-    widths: Widths = WIDTHS,
-    shared_activation: SharedActivation = True,
+    widths: wide.Widths = wide.WIDTHS,
+    shared_activation: wide.SharedActivation = True,
 ) -> StagedModel:
     """Return SESN in the wide residual body: filters steered on Hermite–Gauss functions (basis A) at S scales.
 
     The 1×1 shortcuts are shared over scales, batch norms run over (S, H, W), the scale axis is pooled before the
     last batch norm. Scales are σ_min · ratio^k. In variant b the first convolution of groups 2 and 3 is
-    y_k = (max_j x_j) ⋆ Σ_b w_b ψ_b^{σ_k}: the batch norm and ReLU before it, and the shortcut beside it, see every
-    level.
+    y_k = (max_j x_j) ⋆ Σ_b w_b ψ_b^{σ_k}: the batch norm and ReLU before it, and the shortcut, get every level.
 
     Raises
     ------
@@ -76,27 +64,27 @@ def wrn_ses(
     padding = size // 2
     relifted = (2, 3) if variant == "b" else ()
 
-    def conv(place: ConvPosition) -> nn.Module:
-        inputs, outputs, stride = place[:3]
-        if place.opens and place.group in relifted:
+    def conv(position: wide.ConvPosition) -> nn.Module:
+        inputs, outputs, stride = position[:3]
+        if position.opens and position.group in relifted:
             lift = SESLift(inputs, outputs, basis, stride, padding, bias=False)
             return chain(pool=ScalePool(scale_pool), lift=lift)
-        interaction = 2 if variant == "c" and place.opens and place.group == 1 else 1
+        interaction = 2 if variant == "c" and position.opens and position.group == 1 else 1
         return SESConv(inputs, outputs, basis, interaction, stride, padding, bias=False)
 
-    def shortcut(place: ConvPosition) -> nn.Module:
-        return SESPointwise(place.inputs, place.outputs, place.stride, bias=False)
+    def shortcut(position: wide.ConvPosition) -> nn.Module:
+        return SESPointwise(position.inputs, position.outputs, position.stride, bias=False)
 
     def space(grid: Grid, group: int) -> ScaleSpace:
         return grid.scale_space(scales, truncated=1 if variant == "c" and group > 0 else 0)
 
-    family = WideFamily(
+    family = wide.WideFamily(
         stem=lambda inputs, outputs: SESLift(inputs, outputs, basis, padding=padding, bias=False),
         conv=conv,
         shortcut=shortcut,
         field=space,
         before_norm=ScalePool(scale_pool),
     )
-    return wide_resnet(
+    return wide.wide_resnet(
         family, in_channels, classes, mean, std, image_size, dropout, widths, shared_activation
     )

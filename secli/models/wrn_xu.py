@@ -11,20 +11,9 @@ from torch import Tensor, nn
 
 from secli.layers.columns import ColumnConv, ColumnLift, ColumnNorm
 from secli.layers.ses import SESPointwise
+from secli.models import wide_resnet as wide
 from secli.models.contract import StagedModel
 from secli.models.options import Classes, InChannels, Mean, Std
-from secli.models.wide_resnet import (
-    STL10_MEAN,
-    STL10_STD,
-    WIDTHS,
-    BlockDropout,
-    ConvPosition,
-    SharedActivation,
-    WideFamily,
-    WideImageSize,
-    Widths,
-    wide_resnet,
-)
 from secli.models.xu import ColumnScales
 
 SCALES = (0.67, 1.0, 1.5)
@@ -41,12 +30,12 @@ class BestColumn(nn.Module):
 def wrn_xu(
     in_channels: InChannels = 3,
     classes: Classes = 10,
-    mean: Mean = STL10_MEAN,
-    std: Std = STL10_STD,
-    image_size: WideImageSize = 96,
-    dropout: BlockDropout = 0.3,
-    widths: Widths = WIDTHS,
-    shared_activation: SharedActivation = True,
+    mean: Mean = wide.STL10_MEAN,
+    std: Std = wide.STL10_STD,
+    image_size: wide.WideImageSize = 96,
+    dropout: wide.BlockDropout = 0.3,
+    widths: wide.Widths = wide.WIDTHS,
+    shared_activation: wide.SharedActivation = True,
     scales: ColumnScales = SCALES,
 ) -> StagedModel:
     """Return WRN-16-8 in columns of 3×3 kernels resized to every scale, which meet behind the global average.
@@ -57,13 +46,13 @@ def wrn_xu(
         When the scales do not increase, or one leaves nothing of the kernel.
     """
 
-    def conv(place: ConvPosition) -> ColumnConv:
-        return ColumnConv(place.inputs, place.outputs, 3, scales, place.stride)
+    def conv(position: wide.ConvPosition) -> ColumnConv:
+        return ColumnConv(position.inputs, position.outputs, 3, scales, position.stride)
 
-    def shortcut(place: ConvPosition) -> SESPointwise:
-        return SESPointwise(place.inputs, place.outputs, place.stride, bias=False)
+    def shortcut(position: wide.ConvPosition) -> SESPointwise:
+        return SESPointwise(position.inputs, position.outputs, position.stride, bias=False)
 
-    family = WideFamily(
+    family = wide.WideFamily(
         stem=lambda inputs, outputs: ColumnLift(inputs, outputs, 3, scales),
         conv=conv,
         shortcut=shortcut,
@@ -71,6 +60,6 @@ def wrn_xu(
         norm=lambda channels: ColumnNorm(channels, len(scales)),
         before_linear=BestColumn(),
     )
-    return wide_resnet(
+    return wide.wide_resnet(
         family, in_channels, classes, mean, std, image_size, dropout, widths, shared_activation
     )

@@ -13,22 +13,12 @@ from pydantic import Field
 from secli.action.fields import ScaleSpace
 from secli.layers.columns import ColumnConv, ColumnLift, ColumnNorm
 from secli.layers.pooling import ScalePool
+from secli.models import options
 from secli.models.contract import StagedModel
 from secli.models.entrance import entrance
 from secli.models.grid import Grid
 from secli.models.kanazawa import SCALES
 from secli.models.mnist_body import CHANNELS, Block, mnist_body
-from secli.models.options import (
-    BodyImageSize,
-    Classes,
-    Dropout,
-    InChannels,
-    Mean,
-    ScalePoolOption,
-    Std,
-    Upsample,
-    Upsampling,
-)
 
 ColumnScales = Annotated[
     tuple[Annotated[float, Field(gt=0, le=16)], ...],
@@ -41,16 +31,16 @@ ColumnScales = Annotated[
 
 
 def mnist_xu(
-    in_channels: InChannels = 1,
-    classes: Classes = 10,
-    mean: Mean = 0.0607,
-    std: Std = 0.2161,
-    image_size: BodyImageSize = 28,
-    upsampling: Upsampling = 1,
-    upsample: Upsample = "nearest",
-    dropout: Dropout = 0.7,
+    in_channels: options.InChannels = 1,
+    classes: options.Classes = 10,
+    mean: options.Mean = 0.0607,
+    std: options.Std = 0.2161,
+    image_size: options.BodyImageSize = 28,
+    upsampling: options.Upsampling = 1,
+    upsample: options.Upsample = "nearest",
+    dropout: options.Dropout = 0.7,
     scales: ColumnScales = SCALES,
-    scale_pool: ScalePoolOption = "max",
+    scale_pool: options.ScalePoolOption = "max",
 ) -> StagedModel:
     """Return SiCNN in the shared body: columns of 7×7 kernels resized to every scale, which meet behind block 3.
 
@@ -61,9 +51,8 @@ def mnist_xu(
 
     Notes
     -----
-    The columns are declared as levels of a scale space, which is what they are for. That law needs kernels smooth
-    enough to be shrunk: of random ones the smallest columns keep four taps of 49, at the L1 norm of all of them, and
-    answer unlike their neighbours.
+    The columns are declared as levels of a scale space. That law needs kernels smooth enough to be shrunk: of random
+    ones the smallest columns keep four taps of 49, at the L1 norm of all of them, and respond unlike their neighbours.
     """
 
     def space(at: Grid) -> ScaleSpace:

@@ -1,6 +1,6 @@
-"""The sha256 of every file that is downloaded: those who publish them give an MD5, for which another file can be made.
+"""The sha256 of every file that is downloaded, as TensorFlow Datasets, Keras and others pin it.
 
-The digests are those that TensorFlow Datasets, Keras and others pin for the same files.
+The publishers give an MD5, for which another file can be made.
 """
 
 from __future__ import annotations

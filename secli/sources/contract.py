@@ -1,4 +1,4 @@
-"""What a source of raw pictures is asked for, what it gives, and what the registry knows of it."""
+"""What a source of raw pictures is given and returns, and its entry in the registry."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ class Request:
     Attributes
     ----------
     directory
-        Where to look first (``--source``); None: the cache.
-    offline
-        Whether downloading is forbidden.
+        Searched first (``--source``); None: the cache.
     image_size
         Side in pixels to which pictures of different sizes are brought; None: they must be of one size.
     show_progress
@@ -60,14 +58,10 @@ class RawImages:
         uint8, shape (N, H, W) for grey pictures, (N, H, W, 3) for colour.
     labels
         int64 class indices, shape (N,).
-    classes
-        Class names; a label is an index into them.
     parts
-        The published parts, as (name, number of pictures), in the order in which they lie in ``images``.
+        The published parts, as (name, number of pictures), in their order in ``images``.
     lossy
         Whether the pictures were stored with loss (JPEG).
-    info
-        Where they come from, with the digests of what was read.
     remarks
         What the user must know of how they were read, one line each.
     """
@@ -95,14 +89,10 @@ Reader = Callable[[Request], RawImages]
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """What the registry knows of a source before it is read.
+    """The registry's entry of a source.
 
     Attributes
     ----------
-    name
-        Registry name.
-    summary
-        What the pictures are, in one line.
     reader
         ``"module:function"``; the function maps a ``Request`` to ``RawImages``.
     published

@@ -18,7 +18,7 @@ def read(request: Request) -> RawImages:
     Raises
     ------
     InputError
-        When a directory is given to look in.
+        When a directory is given.
     """
     if request.directory is not None:
         raise InputError(

@@ -31,9 +31,9 @@ def download(
     SecliError
         When no address gives the file, or what it gives has another checksum.
     """
-    wanted = {published.archive} if published.archive else {f"{file.name}.gz" for file in missing}
+    required = {published.archive} if published.archive else {f"{file.name}.gz" for file in missing}
     for item in published.downloads():
-        if item.filename not in wanted:
+        if item.filename not in required:
             continue
         with scratch_folder(folder / "download") as temporary:
             _fetch(published.source, item, temporary, folder, show_progress)
@@ -55,7 +55,9 @@ def _fetch(source: str, item: Download, temporary: Path, home: Path, show_progre
         try:
             with _torchvision_output(show_progress), _timeout(TIMEOUT_SECONDS):
                 download_url(url, str(temporary), item.filename, item.md5)
-            _check_sha256(temporary / item.filename, item.md5)
+            sha256 = SHA256.get(item.md5)
+            if sha256 is not None and sha256_file(temporary / item.filename) != sha256:
+                raise RuntimeError("another sha256")  # like torchvision on another MD5
         except (OSError, HTTPException, RuntimeError, RecursionError) as error:
             # RuntimeError: torchvision found another checksum; RecursionError: redirected in circles
             (temporary / item.filename).unlink(missing_ok=True)
@@ -76,30 +78,23 @@ def _fetch(source: str, item: Download, temporary: Path, home: Path, show_progre
 def addresses(item: Download) -> tuple[str, ...]:
     """Return the addresses of a file, those by plain http last, and only where its sha256 is known.
 
-    On the way of plain http anybody can put another file in; without a sha256 the address is asked by https.
+    Over plain http anybody can put another file in; without a sha256 the address is tried by https.
 
     Examples
     --------
     >>> addresses(Download("x", ("http://a.org/x", "https://b.org/x"), "0"))
     ('https://a.org/x', 'https://b.org/x')
     """
-    found = [url if item.md5 in SHA256 or _is_here(url) else _by_https(url) for url in item.urls]
+    found = [
+        url if item.md5 in SHA256 or _is_here(url) else url.replace("http://", "https://", 1)
+        for url in item.urls
+    ]
     return tuple(sorted(found, key=lambda url: url.startswith("http://")))
 
 
-def _by_https(url: str) -> str:
-    return f"https://{url.removeprefix('http://')}" if url.startswith("http://") else url
-
-
 def _is_here(url: str) -> bool:
-    """Say whether an address is of this machine: what goes there passes no network."""
+    """Return whether an address is of this machine: no network is passed."""
     return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
-
-
-def _check_sha256(file: Path, md5: str) -> None:
-    """Raise ``RuntimeError``, as torchvision does, on a file with the right MD5 and another sha256."""
-    if md5 in SHA256 and sha256_file(file) != SHA256[md5]:
-        raise RuntimeError("another sha256")
 
 
 @contextlib.contextmanager

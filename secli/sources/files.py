@@ -1,4 +1,4 @@
-"""The files of a published source: looked for in a directory, then in the cache, then downloaded; verified."""
+"""The files of a published source: searched in a directory, then in the cache, then downloaded; verified."""
 
 from __future__ import annotations
 
@@ -21,14 +21,9 @@ UNPACK_ERRORS = (OSError, EOFError, zlib.error, tarfile.TarError)
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file that a source needs.
+    """One file that a source needs: its unpacked name, and the MD5 of its unpacked content.
 
-    Attributes
-    ----------
-    name
-        Name of the unpacked file.
-    md5
-        MD5 of its unpacked content; None where only that of the packed file is published.
+    The MD5 is None where only that of the packed file is published.
     """
 
     name: str
@@ -52,14 +47,12 @@ class PublishedFiles:
     ----------
     source
         Registry name; also the name of its folder in the cache.
-    files
-        The files to read.
     layouts
-        Folders below the one that is searched in which the files may lie, torchvision's own among them.
+        Folders, relative to the searched one, that may contain the files, torchvision's own among them.
     downloads
-        Gives what can be downloaded; called only when needed, because it imports torchvision.
+        Returns what can be downloaded; called only when needed, because it imports torchvision.
     archive
-        Name of the tar file that holds all files; None where each file is downloaded by itself (gzipped).
+        Name of the tar file of all files; None where each file is downloaded by itself (gzipped).
     """
 
     source: str
@@ -80,14 +73,14 @@ def cache_directory() -> Path:
 
 
 def obtain(published: PublishedFiles, request: Request) -> tuple[dict[str, bytes], SourceInfo]:
-    """Return the verified content of every file of a source, by its name, and what the manifest says of it.
+    """Return the verified content of every file of a source, by its name, and its entry in the manifest.
 
     Raises
     ------
     InputError
         When a file is missing and may not be downloaded, or is wrong, damaged or truncated.
     SecliError
-        When a download fails; the message says which file to put where, with its checksum.
+        When a download fails; the message names the file, its folder and its checksum.
     """
     cache = cache_directory() / published.source
     if request.directory is not None:
@@ -143,10 +136,10 @@ def _spellings(name: str) -> tuple[str, ...]:
 
 
 def _missing(published: PublishedFiles, file: PublishedFile, request: Request, cache: Path) -> str:
-    places = f"{request.directory} or {cache}" if request.directory is not None else str(cache)
-    wanted = f" or {published.archive}" if published.archive else f" or {file.name}.gz"
+    folders = f"{request.directory} or {cache}" if request.directory is not None else str(cache)
+    packed = published.archive or f"{file.name}.gz"
     return (
-        f"{published.source}: no file {file.name}{wanted} in {places}; "
+        f"{published.source}: no file {file.name} or {packed} in {folders}; "
         "put it there, give its directory with --source, or leave --offline out to download it"
     )
 
@@ -205,21 +198,21 @@ def members(archive: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     InputError
         When the archive is damaged or truncated, or lacks one of them.
     """
-    wanted = set(names)
+    missing = set(names)
     try:
         with tarfile.open(archive) as tar:
             for entry in tar:
                 name = entry.name.rsplit("/", 1)[-1]
-                if name in wanted and entry.isfile():
+                if name in missing and entry.isfile():
                     file = tar.extractfile(entry)
                     assert file is not None  # a regular file has content
-                    wanted.discard(name)
+                    missing.discard(name)
                     yield name, file.read()
-                if not wanted:
+                if not missing:
                     return
     except UNPACK_ERRORS:
         raise InputError(f"{archive}: damaged or truncated archive; replace it or remove it") from None
-    raise InputError(f"{archive}: holds no file {sorted(wanted)[0]}")
+    raise InputError(f"{archive}: holds no file {sorted(missing)[0]}")
 
 
 def unpack(archive: Path, names: Iterable[str], folder: Path) -> None:

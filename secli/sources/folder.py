@@ -23,7 +23,7 @@ from secli.sources.folder_layout import (
     pictures_in,
     read_layout,
 )
-from secli.sources.resizing import resize
+from secli.sources.resizing import resize_picture
 
 LOSSY_FORMATS = frozenset(("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF"))
 GREY_MODES = frozenset(("1", "L", "LA", "La"))
@@ -46,7 +46,7 @@ def read(request: Request) -> RawImages:
     ------
     InputError
         When no directory is given, it or a class folder is empty, its splits have different classes or none is for
-        training, a picture is damaged or deeper than 8 bits, or sizes differ and no ``image_size`` is asked for.
+        training, a picture is damaged or deeper than 8 bits, or sizes differ without an ``image_size``.
     """
     directory = request.directory
     if directory is None:
@@ -69,7 +69,7 @@ def read(request: Request) -> RawImages:
         pictures[part], found = _pictures(root, layout.classes)
         remarks += found
     ordered = [picture for part in pictures for picture in pictures[part]]
-    images, digest, lossy = _decode(directory, ordered, request.image_size)
+    images, digest, lossy = _decode_all(directory, ordered, request.image_size)
     return RawImages(
         images=images,
         labels=np.array([picture.label for picture in ordered], dtype=np.int64),
@@ -107,13 +107,16 @@ def _pictures(root: Path, classes: Sequence[str]) -> tuple[list[_Picture], list[
     return pictures, remarks
 
 
-def _decode(directory: Path, pictures: Sequence[_Picture], size: int | None) -> tuple[np.ndarray, str, bool]:
+def _decode_all(
+    directory: Path, pictures: Sequence[_Picture], size: int | None
+) -> tuple[np.ndarray, str, bool]:
     """Return all pictures as one array, the digest of their files and names, and whether any is lossy."""
     digest = hashlib.sha256()
     lossy = False
     arrays: list[np.ndarray] = []
     for picture in pictures:
-        array, file_digest, format_name = _open(picture.path, size)
+        image, file_digest, format_name = open_picture(picture.path)
+        array = np.asarray(image if size is None else resize_picture(image, size))
         if arrays and array.shape[:2] != arrays[0].shape[:2]:
             raise InputError(
                 f"{picture.path}: {_size(array)} pixels, but {pictures[0].path} has {_size(arrays[0])}; "
@@ -131,24 +134,16 @@ def _size(array: np.ndarray) -> str:
     return f"{array.shape[1]}×{array.shape[0]}"
 
 
-def _open(path: Path, size: int | None) -> tuple[np.ndarray, str, str | None]:
-    """Return one picture as uint8, (H, W) or (H, W, 3), the sha256 of its file, and its format."""
-    image, digest, format_name = open_picture(path)
-    if size is not None:
-        image = resize(image, size)
-    return np.asarray(image), digest, format_name
-
-
 def open_picture(path: Path) -> tuple[Image.Image, str, str | None]:
     """Return one picture, grey or RGB, the sha256 of its file, and its format.
 
-    Of an animation or a file with several pages the first picture is taken. A photograph is turned as its EXIF
-    orientation says; CMYK and palettes become RGB, and what is transparent becomes black.
+    Of an animation or a file with several pages the first picture is taken. A photograph is turned by its EXIF
+    orientation; CMYK and palettes become RGB, and what is transparent becomes black.
 
     Raises
     ------
     InputError
-        When it is damaged, too large for Pillow, or deeper than 8 bits; the message says which.
+        When it is damaged, too large for Pillow, or deeper than 8 bits.
     """
     try:
         content = path.read_bytes()
@@ -169,14 +164,18 @@ def open_picture(path: Path) -> tuple[Image.Image, str, str | None]:
     except MemoryError:
         raise
     except Exception as error:  # a decoder fails in many ways on damaged data: struct.error, IndexError, ...
-        raise InputError(f"{path}: not a whole picture: {_reason(error)}; replace it or remove it") from None
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "no picture format that Pillow knows" if unknown else one_line(error)
+        raise InputError(f"{path}: not a whole picture: {reason}; replace it or remove it") from None
     if image is None:
         raise InputError(f"{path}: more than 8 bits per channel ({deep}); convert it to 8 bits")
     return image, hashlib.sha256(content).hexdigest(), format_name
 
 
 def _deep(opened: Image.Image) -> str | None:
-    """Say how a picture is stored where that is deeper than 8 bits; Pillow drops the lower bits of 16-bit RGB."""
+    """Describe a picture stored with more than 8 bits per channel, else None; Pillow drops the lower bits of
+    16-bit RGB.
+    """
     if opened.mode in DEEP_MODES:
         return f"mode {opened.mode}"
     for tile in getattr(opened, "tile", ()):
@@ -190,19 +189,12 @@ def _deep(opened: Image.Image) -> str | None:
 
 
 def _pixels(error: Exception) -> str:
-    """Return how many pixels a picture has and may have, from what Pillow says."""
+    """Return the pixels that a picture has and may have, from Pillow's message."""
     numbers = re.findall(r"\d+", str(error))
     if len(numbers) != 2:
         return str(error)
     pixels, most = (f"{int(number):,}".replace(",", " ") for number in numbers)
     return f"{pixels} pixels, at most {most}"
-
-
-def _reason(error: Exception) -> str:
-    """Return why a picture could not be decoded, as its decoder says."""
-    if isinstance(error, UnidentifiedImageError):
-        return "no picture format that Pillow knows"
-    return one_line(error)
 
 
 def _flat(image: Image.Image) -> Image.Image:

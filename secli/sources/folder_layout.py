@@ -1,4 +1,4 @@
-"""What a directory of pictures holds: classes or splits of classes, and the files of each; read alike everywhere."""
+"""What a directory of pictures holds: classes or splits of classes, and the files of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLIT_NAMES: dict[str, PartName] = {
     "validation": "val",
     "test": "test",
 }
-"""How people call the splits, in lower case; capitals make no difference."""
+"""Names of the splits, in lower case; case makes no difference."""
 # left behind by macOS, Windows, Synology and file systems; what begins with a dot is left out anyway
 _CLUTTER = frozenset(
     (
@@ -48,7 +48,7 @@ class FolderLayout:
     splits
         The directories that hold class folders: one per split, or the directory itself as ``all``.
     classes
-        Class names of all splits together, sorted; empty where the pictures lie in the directory itself.
+        Class names of all splits together, sorted; empty where the pictures are in the directory itself.
     remarks
         Which links were not followed, one line each.
     """
@@ -75,18 +75,11 @@ def visible(directory: Path) -> list[Path]:
 
 
 def read_layout(directory: Path, option: str) -> FolderLayout:
-    """Find out whether a directory holds splits, classes, or pictures.
+    """Determine whether a directory holds splits, classes, or pictures; ``option`` named it, for errors.
 
     It holds splits when every folder in it bears a split's name (``train``, ``val``, ``valid``, ``validation``,
     ``test``) and holds folders itself. Otherwise its folders are classes, and without any that hold pictures its own
     pictures have none. Files that are no pictures (a README, a table of labels) make no difference.
-
-    Parameters
-    ----------
-    directory : Path
-        An existing directory.
-    option : str
-        The option that named it, for errors.
 
     Raises
     ------
@@ -128,7 +121,7 @@ def pictures_below(folder: Path) -> Listing:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures that lie in a folder itself."""
+    """Return the pictures directly in a folder."""
     return [path for path in visible(folder) if _is_picture(path)]
 
 
@@ -164,7 +157,7 @@ def _splits(directory: Path, option: str) -> dict[PartName, Path] | None:
 
 
 def _leads_up(path: Path) -> bool:
-    """Say whether a path is a link to the directory that holds it, or to one above."""
+    """Return whether a path is a link to the directory that holds it, or to one above."""
     return path.is_symlink() and path.parent.resolve().is_relative_to(os.path.realpath(path))
 
 
@@ -181,7 +174,7 @@ def _holds_a_picture(folder: Path) -> bool:
 
 
 def _walk(folder: Path, known: dict[str, Path], remarks: list[str]) -> Iterator[Path]:
-    """Yield the pictures below a folder; ``known`` are the real directories read so far, by what led to them.
+    """Yield the pictures below a folder; ``known`` maps the real directories read so far to the path that led to them.
 
     Links come last, so that a folder is read under its own name where it has one here.
     """
@@ -201,7 +194,7 @@ def _walk(folder: Path, known: dict[str, Path], remarks: list[str]) -> Iterator[
 
 
 def _is_picture(path: Path) -> bool:
-    """Say whether a path is a picture by its name; a link to a missing file is one too, whose reading then fails."""
+    """Judge a path by its name; a link to a missing file counts as a picture, and reading it then fails."""
     if path.suffix.lower() not in SUFFIXES:
         return False
     try:

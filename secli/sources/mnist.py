@@ -39,38 +39,29 @@ UNSIGNED_BYTE = 0x08
 def read_mnist(request: Request) -> RawImages:
     """Read the 60 000 + 10 000 MNIST digits, 28×28, in the order of their files."""
     files = tuple(PublishedFile(name, md5) for name, md5 in MNIST_MD5.items())
-    published = PublishedFiles("mnist", files, ("", "MNIST/raw", "raw", "mnist"), _mnist_downloads)
+    layouts = ("", "MNIST/raw", "raw", "mnist")
+    published = PublishedFiles("mnist", files, layouts, lambda: _downloads("MNIST"))
     return _read(published, MNIST_CLASSES, request)
 
 
 def read_fashion_mnist(request: Request) -> RawImages:
     """Read the 60 000 + 10 000 Fashion-MNIST pictures, 28×28, in the order of their files.
 
-    Checksums are published of the gzipped files only; of unpacked ones the form is checked, and the
-    manifest says so.
+    Checksums are published of the gzipped files only; of unpacked ones the form is checked, as the manifest records.
     """
     files = tuple(PublishedFile(name, None) for name in MNIST_MD5)
     layouts = ("", "FashionMNIST/raw", "raw", "fashion-mnist")
-    return _read(
-        PublishedFiles("fashion-mnist", files, layouts, _fashion_downloads), FASHION_CLASSES, request
-    )
+    published = PublishedFiles("fashion-mnist", files, layouts, lambda: _downloads("FashionMNIST"))
+    return _read(published, FASHION_CLASSES, request)
 
 
-def _mnist_downloads() -> list[Download]:
-    from torchvision.datasets import MNIST
+def _downloads(dataset: str) -> list[Download]:
+    from torchvision import datasets
 
+    of_torchvision = getattr(datasets, dataset)
     return [
-        Download(name, tuple(f"{mirror}{name}" for mirror in MNIST.mirrors), md5)
-        for name, md5 in MNIST.resources
-    ]
-
-
-def _fashion_downloads() -> list[Download]:
-    from torchvision.datasets import FashionMNIST as Fashion
-
-    return [
-        Download(name, tuple(f"{mirror}{name}" for mirror in Fashion.mirrors), md5)
-        for name, md5 in Fashion.resources
+        Download(name, tuple(f"{mirror}{name}" for mirror in of_torchvision.mirrors), md5)
+        for name, md5 in of_torchvision.resources
     ]
 
 
@@ -105,7 +96,7 @@ def parse_idx(content: bytes, where: str) -> np.ndarray:
     Raises
     ------
     InputError
-        When the header is not that of such a file, or the file is shorter or longer than its header says.
+        When the header is not that of such a file, or its sizes do not match the file's length.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != UNSIGNED_BYTE:
         raise InputError(f"{where}: not an idx file of unsigned bytes")

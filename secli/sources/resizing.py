@@ -6,11 +6,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 
-def resize(image: Image.Image, size: int) -> Image.Image:
+def resize_picture(image: Image.Image, size: int) -> Image.Image:
     """Bring a picture to size × size pixels with Pillow's cubic filter.
 
-    The largest centred square is resampled, so that shapes keep their proportions; shrinking is
-    antialiased (the filter's support grows with the factor).
+    The largest centred square is resampled, so that shapes keep their proportions; shrinking is antialiased.
     """
     if image.size == (size, size):
         return image
@@ -23,5 +22,5 @@ def resize_all(images: np.ndarray, size: int) -> np.ndarray:
         return images
     resized = np.empty((len(images), size, size, *images.shape[3:]), dtype=np.uint8)
     for index, image in enumerate(images):
-        resized[index] = np.asarray(resize(Image.fromarray(image), size))
+        resized[index] = np.asarray(resize_picture(Image.fromarray(image), size))
     return resized

@@ -1,1 +1,1 @@
-"""Everything that is written goes through here: whole or absent, synced, and cleared away when its writer is dead."""
+"""Writing of all files: whole or absent, synced, and cleaned up when the writer is dead."""

@@ -16,7 +16,7 @@ from secli.storage.leftovers import owned, tidy
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
-"""How numpy tells that a file took less than it was given; without an error number."""
+"""numpy's message when a file took less than it was given; there is no error number."""
 
 
 class FullError(SecliError, OSError):
@@ -25,7 +25,7 @@ class FullError(SecliError, OSError):
     Attributes
     ----------
     filename
-        The file, or the folder that it belongs to.
+        The file, or the folder that contains it.
     reason
         What is full, what was needed.
     """
@@ -43,14 +43,12 @@ class FullError(SecliError, OSError):
 
 @contextlib.contextmanager
 def naming(path: Path, temporary: Path, needs: int | None = None) -> Iterator[None]:
-    """Let what goes wrong while ``temporary`` is written name the path that the user knows.
+    """Let errors while ``temporary`` is written name ``path``, which the user knows.
 
     Parameters
     ----------
-    path, temporary : Path
-        What is made, and where.
     needs : int, optional
-        Bytes that it takes; none: told is what had been written.
+        Bytes required, for the message; none: those written so far.
 
     Raises
     ------
@@ -77,7 +75,7 @@ def naming(path: Path, temporary: Path, needs: int | None = None) -> Iterator[No
 
 
 def _known_as(filename: Any, path: Path, temporary: Path) -> str | None:
-    """Return what the user calls a file that is being made; None where it is none of these."""
+    """Return the user's name of a file that is being made; None where it is none of these."""
     if filename is None or isinstance(filename, int):
         return None
     name = os.fsdecode(filename)
@@ -89,10 +87,8 @@ def check_room(path: Path, needs: int, largest: int | None = None) -> None:
 
     Parameters
     ----------
-    path : Path
-        What is to be made.
     needs : int
-        Bytes that it takes in all.
+        Bytes required in all.
     largest : int, optional
         Bytes of its largest file; none: it is one file.
 
@@ -118,29 +114,23 @@ def check_writable(directory: Path) -> None:
     FullError
         When not even an empty file has room there.
     """
-    standing = existing(directory)
-    if not standing.is_dir():
-        raise InputError(f"{standing}: is a file, not a directory to write into")
-    if not os.access(standing, os.W_OK | os.X_OK):
-        raise InputError(f"{standing}: this directory cannot be written")
-    tidy(standing)
-    with owned(standing / "trial") as trial, naming(standing, trial):
+    found = existing(directory)
+    if not found.is_dir():
+        raise InputError(f"{found}: is a file, not a directory to write into")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise InputError(f"{found}: this directory cannot be written")
+    tidy(found)
+    with owned(found / "trial") as trial, naming(found, trial):
         try:
             trial.write_bytes(b"x")
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise
-            raise InputError(f"{standing}: this directory cannot be written ({error.strerror})") from None
+            raise InputError(f"{found}: this directory cannot be written ({error.strerror})") from None
 
 
 def check_file(path: Path, option: str = "") -> None:
-    """Refuse, before any work, a file that cannot be written where it is asked for.
-
-    Raises
-    ------
-    InputError, FullError
-        Naming the path, and the option that asks for it.
-    """
+    """Refuse, before any work, a file that cannot be written; InputError or FullError name the path and the option."""
     before = f"{option} " if option else ""
     try:
         if path.is_dir():
@@ -157,10 +147,10 @@ def check_file(path: Path, option: str = "") -> None:
 
 def existing(directory: Path) -> Path:
     """Return a path, or the first one above it that exists."""
-    standing = directory
-    while not standing.exists() and standing != standing.parent:
-        standing = standing.parent
-    return standing
+    found = directory
+    while not found.exists() and found != found.parent:
+        found = found.parent
+    return found
 
 
 def file_limit() -> int | None:
@@ -193,8 +183,8 @@ def _no_room(path: Path, number: int | None, needs: int | None, written: int) ->
     amount = size_text(needs) if needs is not None else f"more than {size_text(written)}"
     if number == errno.EFBIG:
         limit = file_limit()
-        told = "" if limit is None else f", {size_text(limit)} are allowed (ulimit -f)"
-        return f"file too large: {amount} are needed{told}"
+        allowed = "" if limit is None else f", {size_text(limit)} are allowed (ulimit -f)"
+        return f"file too large: {amount} are needed{allowed}"
     if number == errno.EDQUOT:
         return f"disk quota exceeded: {amount} are needed"
     return f"no space left on device: {amount} are needed, {size_text(_free(path) + written)} are free"
@@ -205,7 +195,7 @@ def _free(path: Path) -> int:
 
 
 def _size(path: Path) -> int:
-    """Return how many bytes a file, or the files of a folder, have."""
+    """Return the bytes of a file, or of all files of a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     total = 0
     for file in files:

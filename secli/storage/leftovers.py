@@ -1,4 +1,4 @@
-"""What processes leave that are killed while they write: cleared away, put back or finished by whoever comes next."""
+"""What killed processes leave behind: removed, put back or finished by the next process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from secli.storage.owners import Kind, Owned, is_dead, is_mine, owned_name, read
 
 @contextlib.contextmanager
 def owned(path: Path, kind: Kind = "tmp") -> Iterator[Path]:
-    """Give a name beside ``path`` for what is made on the way to it; what is there at the end is settled."""
+    """Yield a temporary name next to ``path``; what exists under it at the end is settled."""
     suffix = path.suffix if kind == "tmp" and path.suffix[1:].isalnum() and len(path.suffix) <= 16 else ""
     temporary = path.with_name(owned_name(path.name, kind, suffix))
     pid = os.getpid()
@@ -45,15 +45,15 @@ def tidy(folder: Path) -> None:
 
 
 def tidy_below(folder: Path) -> None:
-    """Settle what dead processes left in a folder and below, so that whoever reads it finds whole results."""
-    for place, folders, files in os.walk(folder):
+    """Settle what dead processes left in a folder and below, so that readers find whole results."""
+    for parent, folders, files in os.walk(folder):
         if any(name.startswith(".") and read_name(name) for name in (*folders, *files)):
-            tidy(Path(place))
+            tidy(Path(parent))
         folders[:] = [name for name in folders if not name.startswith(".")]
 
 
 def _settle(temporary: Path, owner: Owned | None = None) -> None:
-    """Remove what is half made, put back what was moved out of the way for nothing, finish what was only to be moved.
+    """Remove what is half made, put back what was moved away for nothing, finish what was only to be moved.
 
     Two processes may do so at the same time: what is gone already was settled by the other.
     """
@@ -73,10 +73,7 @@ def _settle(temporary: Path, owner: Owned | None = None) -> None:
 def move_set(ready: Path) -> None:
     """Move the whole files of a set into the folder around it; the record or text that names the others comes last.
 
-    Raises
-    ------
-    OSError
-        When one cannot be moved; the set stays, and can be moved later.
+    On an OSError the set stays, and can be moved later.
     """
     for file in sorted(ready.iterdir(), key=lambda file: (file.suffix in (".json", ".md"), file.name)):
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""One process at a time in a folder: the system lets go of it when that process dies, and no file is left."""
+"""One process at a time in a folder: the lock ends with the process, and no file is left."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def hold(folder: Path, wait: bool) -> int | None:
 
 @contextlib.contextmanager
 def in_turn(folder: Path, on_wait: Callable[[Path], None] = lambda folder: None) -> Iterator[None]:
-    """Have a folder for this process alone while the body runs; others that come wait for it.
+    """Hold a folder for this process alone while the body runs; others wait.
 
     Parameters
     ----------
     folder : Path
-        Made if it is not there; removed when the body fails, if it is empty.
+        Made if it does not exist; removed when the body fails, if it is empty.
     on_wait : callable
-        Called with it when another process has it.
+        Called with the folder when another process holds it.
     """
     missing = [above for above in (folder, *folder.parents) if not above.exists()]
     with removing_empty(missing):
@@ -56,7 +56,7 @@ def in_turn(folder: Path, on_wait: Callable[[Path], None] = lambda folder: None)
 
 
 def _have(folder: Path, on_wait: Callable[[Path], None]) -> int | None:
-    """Wait for a folder, and for the one of its name: who had it before may have removed it."""
+    """Lock a folder, and check that it is still the one of that name: its former holder may have removed it."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Who is writing a temporary file: its name tells the process, when that one began, and on which machine."""
+"""Who writes a temporary file: its name holds the process, when that began, and the machine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 Kind = Literal["tmp", "old", "set"]
-"""tmp: half made; old: moved out of the way by what replaces it; set: whole files that are about to be moved."""
+"""tmp: half made; old: moved away by its replacement; set: whole files that are about to be moved."""
 
 ABANDONED = 24 * 3600.0
-"""Seconds after which what a process left is taken for abandoned when this machine cannot ask for that process."""
+"""Seconds after which the files of a process that this machine cannot see count as abandoned."""
 LONGEST = 255
 """Bytes of a file's name."""
 
@@ -30,7 +30,7 @@ _count = itertools.count()
 
 
 class Owned(NamedTuple):
-    """What the name of a temporary file or folder tells."""
+    """What the name of a temporary file or folder holds."""
 
     name: str
     pid: int
@@ -40,7 +40,7 @@ class Owned(NamedTuple):
 
 
 def owned_name(name: str, kind: Kind, suffix: str = "") -> str:
-    """Return a name for what this process makes on the way to ``name``; no other process or call gets the same."""
+    """Return a temporary name for ``name``; no other process or call gets the same."""
     pid = os.getpid()
     mark = f"{pid}-{_own_start(pid)}-{_host()}-{next(_count)}.{kind}{suffix}"
     if kind != "old":  # that one is read back
@@ -51,7 +51,7 @@ def owned_name(name: str, kind: Kind, suffix: str = "") -> str:
 
 
 def read_name(name: str) -> Owned | None:
-    """Return what the name of a temporary file tells; None of any other file."""
+    """Parse the name of a temporary file; None for any other file."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -59,24 +59,24 @@ def read_name(name: str) -> Owned | None:
 
 
 def final_path(path: Path) -> Path:
-    """Return where a folder that is being made will stand: itself, unless its name is a temporary one."""
+    """Return the later path of a folder that is being made: itself, unless its name is a temporary one."""
     owned = read_name(path.name)
     return path if owned is None else path.with_name(owned.name)
 
 
 def is_mine(owned: Owned) -> bool:
-    """Say whether this process is the owner."""
+    """Return whether this process is the owner."""
     pid = os.getpid()
     return (owned.pid, owned.start, owned.host) == (pid, _own_start(pid), _host())
 
 
 def is_dead(path: Path, owned: Owned) -> bool:
-    """Say whether the owner of a temporary file is gone.
+    """Return whether the owner of a temporary file is gone.
 
-    A process of another machine (or of another container) cannot be asked for: what it left is taken for abandoned
-    when nothing has changed in it for a day.
+    A process of another machine or container cannot be seen: its file counts as abandoned when nothing has changed
+    in it for a day.
     """
-    if owned.host == _host() and _can_ask():
+    if owned.host == _host() and _sees_processes():
         start = _start_of(owned.pid)
         if start is not None or not _exists(owned.pid):
             return start != owned.start
@@ -93,13 +93,13 @@ def _own_start(pid: int) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _can_ask() -> bool:
+def _sees_processes() -> bool:
     return _start_of(os.getpid()) is not None
 
 
 @functools.lru_cache(maxsize=1)
 def _host() -> str:
-    """Return which machine this is, and which of its containers: each counts its processes by itself."""
+    """Return a hash of this machine and container: each counts its processes by itself."""
     space = ""
     with suppress(OSError):
         space = str(Path("/proc/self/ns/pid").readlink())
@@ -107,18 +107,18 @@ def _host() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    """Return when a process began, in a form of this system's own; empty of a dead one that nobody has waited for.
+    """Return when a process began, in a form of this system's own; empty for a zombie.
 
     None where there is no such process, or it is another user's and hidden.
     """
     try:
-        told = Path(f"/proc/{pid}/stat").read_bytes()
+        status = Path(f"/proc/{pid}/stat").read_bytes()
     except FileNotFoundError:
         return None if Path("/proc/self/stat").exists() else _start_by_ps(pid)
     except OSError:
         return None
     # the command's name, in brackets, may hold anything: fields are counted from its end
-    fields = told.rpartition(b")")[2].split()
+    fields = status.rpartition(b")")[2].split()
     if fields[0] in (b"Z", b"X"):
         return ""
     return f"{_boot()}{int(fields[19]):x}"
@@ -126,7 +126,7 @@ def _start_of(pid: int) -> str | None:
 
 @functools.lru_cache(maxsize=1)
 def _boot() -> str:
-    """Return a few digits that change with every start of the machine, as the clock of processes starts anew."""
+    """Return digits that change with every start of the machine, when process times begin anew."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:4]
     except OSError:
@@ -134,7 +134,7 @@ def _boot() -> str:
 
 
 def _exists(pid: int) -> bool:
-    """Say whether there is such a process, hidden or not. Only asked on POSIX: elsewhere signal 0 is no question."""
+    """Return whether there is such a process, hidden or not. Only on POSIX: elsewhere signal 0 is no question."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -148,12 +148,12 @@ def _start_by_ps(pid: int) -> str | None:
     if os.name != "posix":
         return None
     try:
-        told = subprocess.run(
+        listed = subprocess.run(
             ["ps", "-o", "lstart=", "-o", "stat=", "-p", str(pid)], capture_output=True, check=False
         )
     except OSError:
         return None
-    words = told.stdout.split()
+    words = listed.stdout.split()
     if not words:
         return None
     if words[-1].startswith(b"Z"):

@@ -1,4 +1,4 @@
-"""Writing files and folders whole: made under another name, synced, renamed; what stood there stays until then."""
+"""Writing files and folders whole: made under another name, synced, renamed; the old one stays until then."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from secli.storage.disk_space import existing, naming
 from secli.storage.leftovers import move_set, owned, tidy
 
 MANY_FILES = 1_000
-"""From so many files on, the system is asked to write down all it holds: one by one, they would take minutes."""
+"""From so many files on, the whole system is synced at once: one by one, they would take minutes."""
 _NOT_FOR_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EBADF}
-"""What file systems answer that know no syncing of folders."""
+"""Errors of file systems that cannot sync folders."""
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path, needs: int | None = None) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on success it is synced and renamed, on failure removed.
+    """Yield a temporary path next to ``path``; on success it is synced and renamed, on failure removed.
 
-    What stood at ``path`` before stays until the new file is whole. What dead processes left beside it is removed.
+    The old file stays until the new one is whole. Missing parent folders are made, and removed again on failure;
+    leftovers of dead processes next to it are removed.
 
     Parameters
     ----------
-    path : Path
-        The file; folders above it are made, and removed again on failure.
     needs : int, optional
-        Bytes that it takes, for the message when there is no room.
+        Bytes required, for the message when there is no room.
 
     Raises
     ------
@@ -58,14 +57,14 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def atomic_directory(path: Path, needs: int | None = None) -> Iterator[Path]:
-    """Give a temporary directory beside ``path``; on success it is synced and renamed to ``path``, else removed.
+    """Yield a temporary directory next to ``path``; on success it is synced and renamed to ``path``, else removed.
+
+    Missing parent folders are made, and removed again on failure.
 
     Parameters
     ----------
-    path : Path
-        The directory; it must not exist. Folders above it are made, and removed again on failure.
     needs : int, optional
-        Bytes that it takes, for the message when there is no room.
+        Bytes required, for the message when there is no room.
 
     Raises
     ------
@@ -91,17 +90,10 @@ def atomic_directory(path: Path, needs: int | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_set(folder: Path, name: str) -> Iterator[Path]:
-    """Give a temporary folder; its files appear in ``folder`` as one, replacing those of the same names.
+    """Yield a temporary folder; its files appear in ``folder`` together, replacing those of the same names.
 
-    Once all are whole and synced, one rename declares them for good; a process that is killed while it moves them has
-    left that to the next one which writes into ``folder`` or reads it.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the files shall be; made if it is not there, and then whole at once.
-    name : str
-        What the files are called together.
+    Once all are whole and synced, one rename commits them; if the process is killed while it moves them, the next one
+    that writes into ``folder`` or reads it finishes. ``name`` is what the files are called together.
     """
     if not os.path.lexists(folder):
         with atomic_directory(folder) as temporary:
@@ -128,16 +120,16 @@ def _check_replaceable(fresh: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """Give a folder beside ``path`` for what is only needed for a while; it is removed in every case."""
+    """Yield a folder next to ``path`` that is removed in every case."""
     with _parents(path), owned(path) as temporary:
         temporary.mkdir()
         yield temporary
 
 
 def replace_folder(fresh: Path, path: Path) -> None:
-    """Let a whole folder take the place of another, which is then removed.
+    """Replace a folder by another whole one.
 
-    A process that is killed in between leaves the old one under another name, and whoever comes next puts it back.
+    A process that is killed in between leaves the old one under another name, and the next one puts it back.
     """
     sync_tree(fresh)
     with owned(path, "old") as old:
@@ -147,7 +139,7 @@ def replace_folder(fresh: Path, path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Have a file's content written down."""
+    """Flush a file's content to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -156,7 +148,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Have the names in a folder written down: without that a power cut takes back what was renamed into it."""
+    """Flush the names in a folder: without that a power cut takes back what was renamed into it."""
     if os.name != "posix":
         return  # folders cannot be opened
     try:
@@ -167,26 +159,22 @@ def sync_folder(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Have a folder written down with all that is in it."""
-    files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
+    """Flush a folder and all that is in it."""
+    files = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
     if len(files) > MANY_FILES and hasattr(os, "sync"):
         os.sync()
         return
     for file in files:
         sync_file(file)
-    for place, _, _ in os.walk(folder, topdown=False):
-        sync_folder(Path(place))
+    for parent, _, _ in os.walk(folder, topdown=False):
+        sync_folder(Path(parent))
 
 
 @contextlib.contextmanager
 def _parents(path: Path) -> Iterator[None]:
     """Make the folders above a path; remove those that were made when the body fails."""
-    missing = []
-    above = path.parent
-    standing = existing(above)
-    while above != standing:
-        missing.append(above)
-        above = above.parent
+    found = existing(path.parent)
+    missing = [above for above in path.parents if above != found and above.is_relative_to(found)]
     with removing_empty(missing):
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
@@ -198,7 +186,7 @@ def _parents(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def removing_empty(made: Sequence[Path]) -> Iterator[None]:
-    """Remove folders that were made, the innermost first, when the body fails or a signal ends it."""
+    """Remove the folders that were made, the innermost first, when the body fails or a signal ends it."""
 
     def undo() -> None:
         for folder in made:

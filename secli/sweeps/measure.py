@@ -14,7 +14,7 @@ from secli.datasets.pictures import Pictures, open_pictures
 from secli.equivariance.attribution import local_errors, without_stages
 from secli.equivariance.controls import controls
 from secli.equivariance.curves import measure_curves
-from secli.equivariance.lie import lie_derivatives, null_row
+from secli.equivariance.lie import lie_derivatives, null_lie_row
 from secli.equivariance.record import equivariance_record
 from secli.errors import InputError, SecliError
 from secli.models.contract import Model
@@ -184,7 +184,7 @@ def _measured(
             # what was measured so far is not lost with it
             remark(f"{title}: {error}")
             fields = {row.tap: row.field for row in curves.rows}
-            lie = [null_row(tap, str(error), field) for tap, field in fields.items()]
+            lie = [null_lie_row(tap, str(error), field) for tap, field in fields.items()]
     if wanted.local or wanted.kinds:
         local = without_stages(network, settings) if wanted.local else []
         local += local_errors(

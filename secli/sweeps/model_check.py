@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from secli.equivariance.curves import wanted_taps
+from secli.equivariance.curves import fields_of_taps
 from secli.errors import InputError, UnknownNameError
 from secli.models.building import build
 from secli.models.contract import StagedModel
@@ -92,7 +92,7 @@ def check_taps(runs: Sequence[PlannedRun]) -> None:
             continue
         checked.add(name)
         try:
-            wanted_taps(_unfilled(run), taps)
+            fields_of_taps(_unfilled(run), taps)
         except UnknownNameError as error:
             raise InputError(f"model {run.model.name}: measure.taps: {error}") from None
 

@@ -21,7 +21,7 @@ from secli.catalogue import MODELS
 from secli.config import TrainingSettings
 from secli.errors import one_line
 from secli.layers.basis_cache import Array, cached_array
-from secli.layers.fast.forms import without
+from secli.layers.fast.forms import without_forms
 from secli.models.building import build
 from secli.models.meta_device import outline
 from secli.provenance import secli_version
@@ -155,7 +155,7 @@ class Counts:
         images = torch.zeros(count, shapes.channels, shapes.side, shapes.side, device=device)
         labels = torch.zeros(count, dtype=torch.int64, device=device)
         forms: AbstractContextManager[None] = (
-            without(*CPU_FORMS) if shapes.device == "cuda" else nullcontext()
+            without_forms(*CPU_FORMS) if shapes.device == "cuda" else nullcontext()
         )
         with forms:
             work = self._counter.step(network, images, labels, shapes.passes)

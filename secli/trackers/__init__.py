@@ -1,1 +1,1 @@
-"""Experiment trackers, off unless asked for: what a run reports, told to MLflow or TensorBoard."""
+"""Experiment trackers, off by default: a run's reports in MLflow or TensorBoard."""

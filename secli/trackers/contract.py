@@ -1,4 +1,4 @@
-"""What a tracker takes, and what every run tells it."""
+"""What a tracker receives, and the values that every run reports to it."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ class Tracker(Protocol):
     """Follows one run; called in this order, from one thread."""
 
     def begin(self, run: Path, record: TrainingRecord) -> None:
-        """Start following a run, or go on with one that was followed before."""
+        """Start following a run, or continue one."""
         ...
 
     def epoch(self, ended: EpochEnded) -> None:
-        """Take the figures of one epoch."""
+        """Log the metrics of one epoch."""
         ...
 
     def finish(
         self, run: Path, record: TrainingRecord, curves: EquivarianceRecord | None, picture: Path | None
     ) -> None:
-        """Take the results, the files of the run and, where it was measured, the picture of its curves."""
+        """Log the results, the files of the run and, where it was measured, the picture of its curves."""
         ...
 
     def fail(self, run: Path) -> None:
-        """Take it that a run which was followed here has failed."""
+        """Log that a run which was followed here has failed."""
         ...
 
     def knows_end(self, run: Path, failed: bool) -> bool:
-        """Say whether it was told that a run is over, and how; True also of a run that it never followed."""
+        """Return whether this end of a run is logged already; True also of a run that it never followed."""
         ...
 
     def close(self) -> None:
-        """Let go, whatever has happened."""
+        """Release the tracker in every case."""
         ...
 
 
-def parameters(record: TrainingRecord) -> dict[str, Any]:
-    """Return what a tracker shows as the parameters of a run, flat."""
+def run_parameters(record: TrainingRecord) -> dict[str, Any]:
+    """Return the parameters of a run, flat."""
     known: dict[str, Any] = {"model": record.model.name, "parameters": record.model.parameters}
     known |= {f"model.{key}": value for key, value in record.model.options.items()}
     known |= {f"training.{key}": value for key, value in record.training.items()}
@@ -53,7 +53,7 @@ def parameters(record: TrainingRecord) -> dict[str, Any]:
 
 
 def epoch_metrics(ended: EpochEnded) -> dict[str, float]:
-    """Return the figures of one epoch; errors are fractions."""
+    """Return the metrics of one epoch; errors are fractions."""
     known = {
         "train_loss": ended.train_loss,
         "train_error": ended.train_error,
@@ -64,7 +64,7 @@ def epoch_metrics(ended: EpochEnded) -> dict[str, float]:
 
 
 def result_metrics(record: TrainingRecord, curves: EquivarianceRecord | None) -> dict[str, float]:
-    """Return what a run came to: test error, and Δ and accuracy at every tap and factor that could be measured."""
+    """Return the test error of a run, and Δ and accuracy at every tap and factor that could be measured."""
     known: dict[str, float] = {}
     if record.results is not None:
         known["train_seconds"] = record.results.train_seconds

@@ -1,4 +1,4 @@
-"""A run's events, handed on to the trackers that were asked for; a tracker that fails never stops a run."""
+"""A run's events, forwarded to the requested trackers; a tracker that fails never stops a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open_trackers(names: Sequence[str], home: Path) -> dict[str, Tracker]:
     Raises
     ------
     UnknownNameError
-        When there is no such tracker; with the near miss.
+        When there is no such tracker; with the closest name.
     InputError
         When its package is not installed, or its store does not answer.
     """
@@ -36,18 +36,16 @@ def open_trackers(names: Sequence[str], home: Path) -> dict[str, Tracker]:
 
 
 class Follower:
-    """Hands a run's events on to several trackers.
+    """Forwards a run's events to several trackers.
 
     Parameters
     ----------
-    names : sequence of str
-        Which trackers.
     home : Path
-        Where they keep what they are told.
+        Where the trackers store what they log.
     report : callable
         Receives every event too, and a remark when a tracker fails: it is then left out.
     strict : bool
-        Whether a tracker that cannot be opened is an error, as for a user who has just asked for it; otherwise it is
+        Whether a tracker that cannot be opened is an error, as for a user who has just requested it; otherwise it is
         left out too.
 
     Raises
@@ -68,7 +66,7 @@ class Follower:
                 self._leave_out(name, error)
 
     def on_event(self, event: Event) -> None:
-        """Take one event of training."""
+        """Forward one event of training."""
         self.report(event)
         if isinstance(event, Begun):
             self._begin(event.run)
@@ -76,7 +74,7 @@ class Follower:
             self._each(lambda tracker: tracker.epoch(event))
 
     def finish(self, run: Path) -> None:
-        """Hand on what a finished run came to, and its curves where they were measured.
+        """Log the results of a finished run, and its curves where they were measured.
 
         What cannot be read or drawn is left out with a remark.
         """
@@ -85,7 +83,7 @@ class Follower:
         self._conclude(run)
 
     def settle(self, run: Path, failed: bool) -> None:
-        """Tell the end of a run to the trackers that followed it and do not know it: its process was killed before."""
+        """Log the end of a run with the trackers that followed it and do not know it: its process was killed before."""
         late: list[Tracker] = []
 
         def ask(tracker: Tracker) -> None:
@@ -107,29 +105,29 @@ class Follower:
         except Exception as error:
             self._remark("the results are left out", error)
             return
-        with contextlib.ExitStack() as until_told:
+        with contextlib.ExitStack() as while_logging:
             picture = None
             try:
                 picture_in = Path(tempfile.gettempdir()) / "secli-curves"
-                picture = _picture(curves, until_told.enter_context(scratch_folder(picture_in)))
+                picture = _picture(curves, while_logging.enter_context(scratch_folder(picture_in)))
             except Exception as error:
                 self._remark("the picture of the curves is left out", error)
             self._each(lambda tracker: tracker.finish(run, record, curves, picture), among)
 
     def close(self) -> None:
-        """Let all trackers go."""
+        """Release all trackers."""
         self._each(lambda tracker: tracker.close())
 
     def _begin(self, run: Path, among: Sequence[Tracker] | None = None) -> None:
         self.begun = True
         self._each(lambda tracker: tracker.begin(run, read_training_record(run)), among)
 
-    def _each(self, tell: Callable[[Tracker], None], among: Sequence[Tracker] | None = None) -> None:
+    def _each(self, log: Callable[[Tracker], None], among: Sequence[Tracker] | None = None) -> None:
         for name, tracker in list(self.trackers.items()):
             if among is not None and tracker not in among:
                 continue
             try:
-                tell(tracker)
+                log(tracker)
             except Exception as error:  # a server that is gone, a full disk: the run itself goes on
                 del self.trackers[name]
                 self._leave_out(name, error)
@@ -165,7 +163,7 @@ def _curves(run: Path) -> EquivarianceRecord | None:
 
 @contextlib.contextmanager
 def following(names: Sequence[str], home: Path, report: Report, strict: bool = True) -> Iterator[Follower]:
-    """Give a follower; at the end, however it comes, its trackers are let go."""
+    """Yield a follower, whose trackers are released at the end in every case."""
     follower = Follower(names, home, report, strict)
     try:
         yield follower

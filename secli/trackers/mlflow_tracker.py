@@ -13,7 +13,7 @@ from secli.errors import InputError
 from secli.records.schema import EquivarianceRecord, TrainingRecord, read_training_record
 from secli.storage.owners import final_path
 from secli.storage.writing import write_text
-from secli.trackers.contract import epoch_metrics, parameters, result_metrics
+from secli.trackers.contract import epoch_metrics, result_metrics, run_parameters
 from secli.training.events import EpochEnded
 
 RUN_FILE = "mlflow-run"
@@ -24,12 +24,9 @@ LONGEST = 500
 
 
 class MLflowTracker:
-    """Tells one run to MLflow.
+    """Logs one run to MLflow.
 
-    Parameters
-    ----------
-    home : Path
-        Directory of the database and the artifacts where no server is named (MLFLOW_TRACKING_URI).
+    ``home`` holds the database and the artifacts where no server is named (MLFLOW_TRACKING_URI).
 
     Raises
     ------
@@ -50,11 +47,11 @@ class MLflowTracker:
         logging.getLogger("alembic").setLevel(logging.ERROR)
         server = os.environ.get("MLFLOW_TRACKING_URI")
         home.mkdir(parents=True, exist_ok=True)
-        place = server or f"sqlite:///{(home / DATABASE).resolve()}"
+        store = server or f"sqlite:///{(home / DATABASE).resolve()}"
         artifacts = None if server else (home / ARTIFACTS).resolve().as_uri()
         self._errors: type[Exception] = MlflowException
         try:
-            self.client: Any = MlflowClient(tracking_uri=place)
+            self.client: Any = MlflowClient(tracking_uri=store)
             found = self.client.get_experiment_by_name(EXPERIMENT)
             self.experiment: str = (
                 found.experiment_id
@@ -62,12 +59,12 @@ class MLflowTracker:
                 else self.client.create_experiment(EXPERIMENT, artifact_location=artifacts)
             )
         except MlflowException as error:
-            raise InputError(f"--track mlflow: {place}: {' '.join(str(error).split())}") from None
+            raise InputError(f"--track mlflow: {store}: {' '.join(str(error).split())}") from None
         self.id: str | None = None
         self.run = Path()
 
     def begin(self, run: Path, record: TrainingRecord) -> None:
-        """Start an MLflow run, or go on with the one that the run directory remembers."""
+        """Start an MLflow run, or continue the one that the run directory names."""
         self.run = run
         known = self._known(run)
         if known is not None:
@@ -78,18 +75,18 @@ class MLflowTracker:
         name, tags = f"{record.model.name} {home.name}", {"run": str(home)}
         self.id = self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
         write_text(run / RUN_FILE, f"{self.id}\n")
-        for key, value in parameters(record).items():
+        for key, value in run_parameters(record).items():
             self.client.log_param(self.id, _name(key), str(value)[:LONGEST])
 
     def _known(self, run: Path) -> Any:
-        """Return the MLflow run that a run directory remembers; None where it is of another store, or none."""
+        """Return the MLflow run that a run directory names; None where it is of another store, or none."""
         try:
             return self.client.get_run((run / RUN_FILE).read_text(encoding="utf-8").strip())
         except (FileNotFoundError, self._errors):
             return None
 
     def epoch(self, ended: EpochEnded) -> None:
-        """Log the figures of one epoch."""
+        """Log the metrics of one epoch."""
         for key, value in epoch_metrics(ended).items():
             self.client.log_metric(self.id, key, value, step=ended.epoch)
 
@@ -108,18 +105,18 @@ class MLflowTracker:
         self.id = None
 
     def fail(self, run: Path) -> None:
-        """Say that a run failed."""
+        """Set the status of a failed run."""
         known = self._known(run)
         if known is not None:
             self.client.set_terminated(known.info.run_id, "FAILED")
 
     def knows_end(self, run: Path, failed: bool) -> bool:
-        """Say whether the run's status in MLflow is that of its end."""
+        """Return whether the run's status in MLflow is that of its end."""
         known = self._known(run)
         return known is None or known.info.status == ("FAILED" if failed else "FINISHED")
 
     def close(self) -> None:
-        """Say that a run which did not finish failed, or was stopped."""
+        """Set the status of a run that failed or was stopped."""
         if self.id is not None:
             failed = False
             with contextlib.suppress(InputError):  # a replacement that did not come about is gone

@@ -9,14 +9,14 @@ from typing import Any
 from secli.errors import InputError
 from secli.records.schema import EquivarianceRecord, TrainingRecord
 from secli.storage.owners import final_path
-from secli.trackers.contract import epoch_metrics, parameters, result_metrics
+from secli.trackers.contract import epoch_metrics, result_metrics, run_parameters
 from secli.training.events import EpochEnded
 
 FOLDER = "tensorboard"
 
 
 class TensorBoardTracker:
-    """Tells one run to TensorBoard, in ``<home>/tensorboard/<model>/<run>``.
+    """Logs one run to TensorBoard, in ``<home>/tensorboard/<model>/<run>``.
 
     Raises
     ------
@@ -40,11 +40,11 @@ class TensorBoardTracker:
         """Open the run's folder; a resumed run adds to it."""
         self.writer = self._writer_of(str(self.home / record.model.name / final_path(run).name))
         self.writer.add_text(
-            "settings", f"```json\n{json.dumps(parameters(record), indent=1, ensure_ascii=False)}\n```"
+            "settings", f"```json\n{json.dumps(run_parameters(record), indent=1, ensure_ascii=False)}\n```"
         )
 
     def epoch(self, ended: EpochEnded) -> None:
-        """Write the figures of one epoch."""
+        """Log the metrics of one epoch."""
         self.epochs = ended.epoch
         for key, value in epoch_metrics(ended).items():
             self.writer.add_scalar(key, value, ended.epoch)
@@ -52,7 +52,7 @@ class TensorBoardTracker:
     def finish(
         self, run: Path, record: TrainingRecord, curves: EquivarianceRecord | None, picture: Path | None
     ) -> None:
-        """Write the results and the picture of the curves."""
+        """Log the results and the picture of the curves."""
         del run
         for key, value in result_metrics(record, curves).items():
             self.writer.add_scalar(key, value, self.epochs)

@@ -34,8 +34,8 @@ def weights_of(network: nn.Module) -> Weights:
 def save_weights(path: Path, weights: Mapping[str, Tensor], model: ModelInfo) -> None:
     """Write weights as safetensors, atomically; equal weights of one model give equal bytes.
 
-    The model's name and options stand in the header, under the single key ``secli`` (several keys would be
-    written in random order).
+    The model's name and options are in the header, under the single key ``secli`` (several keys would be written in
+    random order).
     """
     described = json.dumps({"model": model.name, "options": model.options}, sort_keys=True)
     write_bytes(path, safetensors.torch.save(dict(weights), metadata={"secli": described}))
@@ -43,15 +43,6 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], model: ModelInfo) ->
 
 def load_weights(path: Path, network: nn.Module, model: ModelInfo) -> None:
     """Load weights into a network, after checking that they are this model's.
-
-    Parameters
-    ----------
-    path : Path
-        A safetensors file.
-    network : nn.Module
-        The network that ``model`` describes.
-    model : ModelInfo
-        As the run's record says.
 
     Raises
     ------
@@ -66,7 +57,7 @@ def load_weights(path: Path, network: nn.Module, model: ModelInfo) -> None:
             raise ValueError("its description is no mapping")
     except FileNotFoundError:
         raise InputError(f"{path}: no weights yet; the run has not ended an epoch") from None
-    except Exception:  # whatever a damaged file makes the readers raise
+    except Exception:  # a damaged file can fail in any way
         raise InputError(f"{path}: damaged weights (not a whole safetensors file)") from None
     if described.get("model", model.name) != model.name:
         raise InputError(
@@ -75,8 +66,8 @@ def load_weights(path: Path, network: nn.Module, model: ModelInfo) -> None:
     own = network.state_dict()
     for name in sorted(own.keys() | weights.keys()):
         if name not in own or name not in weights:
-            place = "has no" if name in weights else "needs a"
-            raise InputError(f"{path}: weights of another model: '{model.name}' {place} tensor '{name}'")
+            verb = "has no" if name in weights else "needs a"
+            raise InputError(f"{path}: weights of another model: '{model.name}' {verb} tensor '{name}'")
         if own[name].shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
             raise InputError(f"{path}: weights of another model than '{model.name}': '{name}' is {shapes}")

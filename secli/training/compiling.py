@@ -16,31 +16,25 @@ from secli.errors import InputError
 
 BACKEND = "inductor"
 
-# on a machine with CUDA's tools but no card it remarks on that, on stderr, where only the command line prints
+# it warns of CUDA's tools without a card on stderr, where only the command line prints
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def compiled(network: nn.Module, device: torch.device, parts: int = 1) -> nn.Module:
-    """Return the network compiled, sharing its weights; the network itself stays as it is, names included.
+    """Return the network compiled, sharing its weights; the network itself is unchanged, names included.
 
-    Every size of batch is compiled by itself, when it first comes. On CUDA the kernels of a pass are replayed as CUDA
-    graphs: of a small network, starting its kernels one by one costs more than running them. Not when a batch goes
-    through in several ``parts``, because a replayed graph writes over the gradients of the part before.
+    Every size of batch is compiled by itself, when it first occurs. On CUDA the kernels of a pass are replayed as CUDA
+    graphs: in a small network starting the kernels one by one costs more than running them. Not when a batch has
+    several ``parts``, because a replayed graph overwrites the gradients of the part before.
     """
     torch.compiler.reset()  # of networks that this process trained before: torch compiles one function only so often
     mode = "reduce-overhead" if device.type == "cuda" and parts == 1 else "default"
-    # Fabric replaces torch.compile by a function of its own, whose type says nothing
+    # Fabric replaces torch.compile by an untyped function of its own
     return cast(nn.Module, torch.compile(network, backend=BACKEND, mode=mode, dynamic=False))
 
 
 def check_compiler(device: str) -> None:
-    """Refuse to compile where torch would not find what it needs.
-
-    Raises
-    ------
-    InputError
-        When a compiler for C++ (CPU) or for C, or Triton (CUDA), is missing; or on another device.
-    """
+    """Refuse to compile without a compiler for C++ (CPU) or for C and Triton (CUDA), or on another device."""
     if device == "cuda":
         found = find_spec("triton") is not None and _found("CC", "gcc", "clang")
         needed = "the package triton and a C compiler (gcc)"
@@ -61,7 +55,7 @@ def _found(variable: str, *usual: str) -> bool:
 
 
 def compiler_failure(error: RuntimeError) -> str | None:
-    """Return the first line of what a compiler of torch complains about; None for any other error."""
+    """Return the first line of an error of torch's compilers; None for any other error."""
     if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return None
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""The same seed gives the same weights: where randomness comes from, and torch's global switches."""
+"""The same seed gives the same weights: the random streams, and torch's global switches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Draw(IntEnum):
-    """What a random stream is for; streams of different purposes are independent."""
+    """The purposes of random streams; streams of different purposes are independent."""
 
     ORDER = 1
     AUGMENT = 2
@@ -29,9 +29,9 @@ class Draw(IntEnum):
 
 
 def seed_of(purpose: Draw, seed: int, epoch: int, step: int = 0, rank: int = 0) -> int:
-    """Return the seed of one stream, a hash of where it is used and of nothing else.
+    """Return the seed of one stream, a hash of these arguments alone.
 
-    A run can therefore go on from any step without the state of a generator having been saved.
+    A run can therefore be resumed from any step without saving the state of a generator.
     """
     sequence = np.random.SeedSequence([purpose, seed, epoch, step, rank])
     return int(sequence.generate_state(1, np.uint64)[0])
@@ -55,8 +55,8 @@ def seed_device(device: torch.device, seed: int) -> None:
 def reproducible(training: TrainingSettings, strict: bool = True) -> Iterator[None]:
     """Set threads, deterministic algorithms and float32 arithmetic; restore all and the random state after.
 
-    With ``strict`` false, operations without a deterministic form on a GPU are let through (a foreign network may
-    hold any). The threads are shared by the devices that work on the CPU. TF32 is on with ``precision: tf32`` only.
+    With ``strict`` false, operations without a deterministic form on a GPU are allowed (a foreign network may have
+    any). The devices on the CPU share the threads. TF32 is on with ``precision: tf32`` only.
     """
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -84,22 +84,13 @@ def reproducible(training: TrainingSettings, strict: bool = True) -> Iterator[No
             torch.set_float32_matmul_precision(products)
 
 
-def allow_what_must_be(fabric: Fabric, network: nn.Module, images: Float[Tensor, "*n c h w"]) -> str | None:
-    """Try a forward and backward pass; where an operation has no deterministic form, allow it.
+def allow_nondeterministic(
+    fabric: Fabric, network: nn.Module, images: Float[Tensor, "*n c h w"]
+) -> str | None:
+    """Try a forward and backward pass of a copy; where an operation has no deterministic form, allow it.
 
-    Parameters
-    ----------
-    fabric : Fabric
-        Whose device and precision are used.
-    network : nn.Module
-        On the CPU or the device; it is left untouched.
-    images : Tensor
-        A few training images on the device, as the network takes them.
-
-    Returns
-    -------
-    str or None
-        Torch's own words on the operation that is not deterministic; None when all are.
+    Returns torch's message on that operation; None when all are deterministic. ``images`` are a few training images on
+    the device, as the network takes them.
     """
     trial = copy.deepcopy(network).to(fabric.device).train()
     try:

@@ -1,4 +1,4 @@
-"""Which device does the work: "auto" resolved, refused where it is missing, and made into a Fabric."""
+"""The device of the work: "auto" resolved, refused where it is missing, and made into a Fabric."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 # Fabric writes remarks to stderr, where only the command line prints. A spawned process imports Fabric first, then
-# this module, and only then says Fabric anything; the first process imports it in make_fabric.
+# this module, and only then Fabric writes anything; the first process imports it in make_fabric.
 _FABRIC_LOGGER = logging.getLogger("lightning_fabric")
 _FABRIC_LOGGER.setLevel(logging.WARNING)
 
@@ -38,7 +38,7 @@ def on_this_machine(training: TrainingSettings) -> TrainingSettings:
     Raises
     ------
     InputError
-        When the device, or so many of them, or the precision, or a compiler that is needed, is not to be had here.
+        When the device, their number, the precision, or a compiler that is needed, is not available here.
     """
     device = training.device
     if device == "auto":

@@ -18,7 +18,7 @@ def image_order(count: int, seed: int, epoch: int) -> Int64[Tensor, "n"]:
 def augmentation_draws(
     augmentation: Augmentation | None, count: int, size: tuple[int, int], seed: int, epoch: int
 ) -> Draws:
-    """Return the random numbers of an epoch's augmentation, place by place in its order, on the CPU."""
+    """Return the random numbers of an epoch's augmentation, in the order of its images, on the CPU."""
     if augmentation is None:
         return ()
     return augmentation.draw(count, size, generator_of(Draw.AUGMENT, seed, epoch))

@@ -25,25 +25,10 @@ def count_errors(
     between: Callable[[], None] = nothing,
     batch: int = BATCH,
 ) -> Int64[Tensor, ""]:
-    """Count the images whose largest logit is not that of their label.
+    """Count the images whose largest logit is not that of their label, on the device, without waiting for it.
 
-    Parameters
-    ----------
-    network : nn.Module
-        On the images' device; evaluated in eval mode, float32 outside autocast; its mode is restored.
-    images : Tensor
-        uint8 images, shape (N, C, H, W).
-    labels : Tensor
-        Class indices, shape (N,).
-    between : callable
-        Called after each batch; it may raise to stop.
-    batch : int
-        Images per forward pass.
-
-    Returns
-    -------
-    Tensor
-        The count, on the device: nothing waits for it here.
+    The network is evaluated in eval mode, in float32 outside autocast; its mode is restored. ``between`` is called
+    after each batch and may raise to stop.
     """
     was_training = network.training
     network.eval()

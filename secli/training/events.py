@@ -1,4 +1,4 @@
-"""What a training run reports while it works; the caller decides what to show."""
+"""The events that a training run reports; the caller decides what to show."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Begun:
     run
         The run directory.
     epoch
-        Epoch that comes next, from 1 (above 1 after a resumption; ``epochs + 1`` when only the test is left).
+        The next epoch, from 1 (above 1 after a resumption; ``epochs + 1`` when only the test is left).
     step
         Steps of that epoch that are done already.
     epochs, steps
         Epochs in all, and optimiser steps per epoch.
     device
-        The device that works, by its own name.
+        The device's own name.
     """
 
     run: Path
@@ -35,16 +35,10 @@ class Begun:
 
 @dataclass(frozen=True)
 class Stepped:
-    """Some optimiser steps are done; sent a few times per second at most.
+    """Some optimiser steps are done (epoch and step from 1); sent a few times per second at most.
 
-    Attributes
-    ----------
-    epoch, step
-        Where the run stands, both from 1.
-    loss, error
-        Mean cross-entropy and fraction of training images misclassified, over this epoch so far.
-    images_per_second
-        Training images per second of this epoch, since it began or was resumed.
+    Loss and error are mean cross-entropy and fraction of training images misclassified, over this epoch so far;
+    ``images_per_second`` counts since it began or was resumed.
     """
 
     epoch: int
@@ -56,22 +50,16 @@ class Stepped:
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """An epoch is over, its validation is done and the state is saved.
+    """An epoch (from 1) is over, its validation is done and the state is saved.
 
     Attributes
     ----------
-    epoch
-        From 1.
     train_loss, train_error
         Mean cross-entropy and fraction misclassified over the epoch's steps, in training mode.
     val_error
         Fraction of validation images misclassified; None without a validation split.
-    lr
-        Learning rate of this epoch.
     seconds
         Wall time of the optimiser steps of this epoch.
-    images_per_second
-        Training images per second.
     best
         Whether these weights are the ones kept so far.
     """

@@ -19,7 +19,7 @@ from secli.records.schema import ModelInfo, TrainingResults
 from secli.training.augment import Draws
 from secli.training.checkpoint import STATE_FILE, load_state, save_state, weights_of
 from secli.training.compiling import compiled
-from secli.training.determinism import Draw, allow_what_must_be, seed_device, seed_of
+from secli.training.determinism import Draw, allow_nondeterministic, seed_device, seed_of
 from secli.training.devices import device_name
 from secli.training.evaluate import count_errors
 from secli.training.events import Begun, Remark, Report, Stepped
@@ -34,19 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = ["METRICS_FILE", "Fit", "Job", "Outcome"]
 
-# On an accelerator, asking all devices whether to stop waits for them: only every so many steps.
-STEPS_BETWEEN_QUESTIONS = 20
+# On an accelerator, checking whether to stop waits for all devices: only every so many steps.
+STEPS_BETWEEN_CHECKS = 20
 
 
 class Job(NamedTuple):
     """All that a training process needs; it can be sent to another process.
 
-    Attributes
-    ----------
-    run
-        The directory to write in.
-    replaces
-        A finished run whose directory that one will replace; none: it is in its place already.
+    ``run`` is the directory to write in, which will replace that of a finished run, ``replaces``, if any.
     """
 
     run: Path
@@ -58,7 +53,7 @@ class Job(NamedTuple):
 
     @property
     def home(self) -> Path:
-        """The run directory as the user knows it."""
+        """The final run directory."""
         return self.replaces or self.run
 
 
@@ -77,23 +72,10 @@ class _Diverged(Exception):
 class Fit(Loop):
     """One training run on one process; with several devices, one of the processes that share each batch.
 
-    Parameters
-    ----------
-    fabric : Fabric
-        Launched.
-    job : Job
-        What to train, on what, how, and where to write.
-    report : callable
-        Receives the events (of rank 0).
-    stop : callable
-        Whether the run shall stop after the present step.
-
-    Notes
-    -----
     With several devices every process takes every n-th image of each batch, batch norms use the statistics of
-    their own share, and the gradient is that of the mean over the whole batch. Rank 0 alone writes. With
-    ``accumulate`` each share goes through in parts: their gradients add up to that of the whole batch, but a batch
-    norm sees one part at a time.
+    their own share, and the gradient is that of the mean over the whole batch. Rank 0 alone writes and reports. With
+    ``accumulate`` each share is processed in parts: their gradients add up to that of the whole batch, but a batch
+    norm sees one part at a time. ``stop`` returns whether the run shall stop after the present step.
     """
 
     network: StagedModel
@@ -107,7 +89,7 @@ class Fit(Loop):
         self.network = build(job.model.name, job.model.options, seed=self.training.seed)
         self.least = smallest_batch(self.network, fabric.world_size)
         self.bounds = batch_bounds(len(self.train_labels), self.training.batch, self.least)
-        remark = allow_what_must_be(fabric, self.network, pixels(self.train_images[:2]))
+        remark = allow_nondeterministic(fabric, self.network, pixels(self.train_images[:2]))
         if remark is not None and fabric.is_global_zero:
             report(Remark(f"weights will not repeat bit for bit on this device: {remark}"))
         optimizer = make_optimizer(self.network.parameters(), self.training)
@@ -130,7 +112,7 @@ class Fit(Loop):
     # ---- the whole run
 
     def run(self) -> Outcome:
-        """Train from where the state stands, keep the best weights, test them once."""
+        """Train from the saved state, if any, keep the best weights, test them once."""
         if self.job.resume:
             self._restore()
         if self.fabric.is_global_zero:
@@ -168,7 +150,7 @@ class Fit(Loop):
         self.step += 1
 
     def _pass_through(self, within: range, batch: int) -> None:
-        """Add to gradients, loss and errors what a part of the epoch's order contributes to a batch."""
+        """Add the gradients, loss and errors of a part of the epoch's order to those of a batch."""
         part = slice(within.start, within.stop, within.step)
         chosen = self.order[part]
         images, labels = pixels(self.train_images[chosen]), self.train_labels[chosen]
@@ -182,7 +164,7 @@ class Fit(Loop):
         self.wrong += (logits.detach().argmax(dim=1) != labels).sum()
 
     def _report_step(self, rate: float) -> None:
-        """Report where the epoch stands, as far as this process's share of it tells."""
+        """Report the progress of the epoch, estimated from this process's share."""
         losses = self.losses[: self.step]
         if self.fabric.world_size == 1:
             self._check_losses()
@@ -196,30 +178,30 @@ class Fit(Loop):
         if reason is not None:
             raise _Diverged(reason)
 
-    def _question(self, step: int) -> None:
-        """Stop when a signal asked for it; several processes agree on the step at which they do."""
+    def _check_stop(self, step: int) -> None:
+        """Stop after a signal; several processes agree on the step at which they do."""
         if self.fabric.world_size == 1:
-            wanted = self.stop()
-        elif self.fabric.device.type == "cpu" or step % STEPS_BETWEEN_QUESTIONS == 0:
+            requested = self.stop()
+        elif self.fabric.device.type == "cpu" or step % STEPS_BETWEEN_CHECKS == 0:
             flag = torch.tensor(float(self.stop()), device=self.fabric.device)
-            wanted = bool(self._sum(flag))
+            requested = bool(self._sum(flag))
         else:
-            wanted = False
-        if wanted:
+            requested = False
+        if requested:
             raise Stopped
 
     # ---- between epochs
 
     def _error(self, images: Tensor, labels: Tensor) -> float | None:
-        """Return the fraction misclassified, each process counting its share; None of no images."""
+        """Return the fraction misclassified, each process counting its share; None without images."""
         if len(labels) == 0:
             return None
         rank, world = self.fabric.global_rank, self.fabric.world_size
 
         def between() -> None:
-            # shares may differ by a batch, so several processes cannot ask each other here
+            # shares may differ by a batch, so several processes cannot agree here
             if world == 1:
-                self._question(0)
+                self._check_stop(0)
 
         wrong = count_errors(self.network, images[rank::world], labels[rank::world], between)
         return int(self._sum(wrong)) / len(labels)
@@ -230,14 +212,11 @@ class Fit(Loop):
         assert isinstance(total, Tensor)
         return total
 
-    def _validation_error(self) -> float | None:
+    def _end_epoch(self) -> None:
         if self.fabric.world_size > 1:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
-        return self._error(self.val_images, self.val_labels)
-
-    def _end_epoch(self) -> None:
-        val_error = self._validation_error()
+        val_error = self._error(self.val_images, self.val_labels)
         ended = self.ledger.close_epoch(
             self.epoch,
             self.bounds,
@@ -291,7 +270,7 @@ class Fit(Loop):
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.ledger.restore(state)
         if self.fabric.is_global_zero:
-            # the sums of all processes; the others go on from zero
+            # the sums of all processes; the others continue from zero
             self.losses.copy_(state["losses"])
             self.wrong.fill_(state["wrong"])
             if self.ledger.best_weights:

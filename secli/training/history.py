@@ -1,4 +1,4 @@
-"""What a run remembers of its epochs: their figures, the weights kept so far, and the files that follow from both."""
+"""A run's history: the metrics of its epochs, the weights kept so far, and the files written from both."""
 
 from __future__ import annotations
 
@@ -31,12 +31,10 @@ class Ledger:
 
     Attributes
     ----------
-    run
-        The run directory.
     model
-        What the weights' header says.
+        For the weights' header.
     history
-        The figures of each epoch, as ``metrics.jsonl`` holds them.
+        The metrics of each epoch, as in ``metrics.jsonl``.
     best_epoch, best_error, best_weights
         The epoch of the strictly lowest validation error; infinite where there are no validation images.
     """
@@ -59,24 +57,18 @@ class Ledger:
         seconds: float,
         weights: Callable[[], Weights],
     ) -> EpochEnded:
-        """Enter the figures of an epoch, and keep its weights if they are the best.
+        """Add the metrics of an epoch (from 1), and keep its weights if they are the best.
 
         Parameters
         ----------
-        epoch : int
-            From 1.
-        bounds : sequence of (int, int)
-            The batches.
         losses : Tensor
             Mean loss of each batch, on the CPU.
         wrong : int
             Training images misclassified.
         val_error : float, optional
             Fraction of validation images misclassified; None without such images: then the last epoch is kept.
-        lr, seconds : float
-            Learning rate and wall time of the steps.
         weights : callable
-            Gives a copy of the weights; called only if they are kept.
+            Returns a copy of the weights; called only if they are kept.
         """
         sizes = torch.tensor([end - start for start, end in bounds])
         count = bounds[-1][1]
@@ -97,7 +89,7 @@ class Ledger:
         return ended
 
     def results(self, test_error: float | None, test_images: int) -> TrainingResults:
-        """Return what the finished run came to."""
+        """Return the results of the finished run."""
         return TrainingResults(
             test_error=test_error,
             test_images=test_images,
@@ -109,7 +101,7 @@ class Ledger:
         )
 
     def write(self, weights: bool) -> None:
-        """Write the metrics, and the kept weights if asked."""
+        """Write the metrics, and with ``weights`` the kept weights."""
         lines = (json.dumps(row) for row in self.history)
         write_text(self.run / METRICS_FILE, "".join(f"{line}\n" for line in lines))
         if weights:
@@ -125,14 +117,14 @@ class Ledger:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take its share of a saved state."""
+        """Restore its share of a saved state."""
         self.history = state["history"]
         self.best_epoch, self.best_error = state["best_epoch"], state["best_error"]
         self.best_weights = state["best_weights"]
 
 
 def divergence(losses: Float[Tensor, "steps"], epoch: int, lr: float) -> str | None:
-    """Say where in an epoch the loss stopped being finite; None where it did not."""
+    """Return the step of an epoch at which the loss stopped being finite, in words; None where it did not."""
     bad = torch.nonzero(~torch.isfinite(losses))
     if not len(bad):
         return None
@@ -140,8 +132,8 @@ def divergence(losses: Float[Tensor, "steps"], epoch: int, lr: float) -> str | N
     return f"the loss is not finite at epoch {epoch}, {step} (learning rate {lr:g})"
 
 
-def position(epoch: int, epochs: int, step: int, steps: int) -> str:
-    """Say where a run was stopped."""
+def stopped_at(epoch: int, epochs: int, step: int, steps: int) -> str:
+    """Describe where a run was stopped."""
     if epoch > epochs:
         return "stopped before the test; all epochs are done"
     return f"stopped in epoch {epoch} of {epochs}, after step {step} of {steps}"

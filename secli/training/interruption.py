@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a run to stop after the present step; a second signal ends it at once."""
+"""Ctrl-C and SIGTERM stop a run after the present step; a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from secli.signals import note as signals_seen
 
 
 class Interruption:
-    """Whether a signal has asked the work to stop, and which."""
+    """Whether a signal requests to stop the work, and which."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -23,7 +23,7 @@ class Interruption:
         return self.signal is not None
 
 
-_ASKED: list[Interruption] = []
+_ACTIVE: list[Interruption] = []
 """Those that catch signals in the main thread, the innermost last."""
 
 
@@ -34,14 +34,8 @@ def catching_signals(
 ) -> Iterator[Interruption]:
     """Turn the first of these signals into a flag; the second raises ``KeyboardInterrupt``.
 
-    Handlers are set in the main thread only (Python allows no other), and the old ones are restored.
-
-    Parameters
-    ----------
-    signals : sequence
-        Which signals.
-    on_first : callable
-        Called from the handler when the first one comes.
+    Handlers are set in the main thread only (Python allows no other), and the old ones are restored. ``on_first`` is
+    called from the handler at the first signal.
     """
     interruption = Interruption()
 
@@ -55,7 +49,7 @@ def catching_signals(
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-    _ASKED.append(interruption)
+    _ACTIVE.append(interruption)
     old = {number: signal.signal(number, handle) for number in signals}
     try:
         yield interruption
@@ -63,8 +57,8 @@ def catching_signals(
         for number, handler in old.items():
             # None: the old handler was not set from Python and cannot be set back
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        _ASKED.remove(interruption)
+        _ACTIVE.remove(interruption)
         if (
-            _ASKED and interruption.signal is not None
-        ):  # what came to the inner one is meant for the outer one, too
-            _ASKED[-1].signal = interruption.signal
+            _ACTIVE and interruption.signal is not None
+        ):  # a signal to the inner one is meant for the outer one, too
+            _ACTIVE[-1].signal = interruption.signal

@@ -32,17 +32,10 @@ else:  # Python 3.10 cannot write the type of its contents at run time
     Events = Queue
 
 
-def launch(job: Job, report: Report, asked: Callable[[], bool] = lambda: False) -> Outcome:
-    """Train as the job says; the events reach ``report`` in this process.
+def launch(job: Job, report: Report, stop_requested: Callable[[], bool] = lambda: False) -> Outcome:
+    """Train a job; the events reach ``report`` in this process.
 
-    Parameters
-    ----------
-    job : Job
-        What to train.
-    report : callable
-        Receives the events.
-    asked : callable
-        Whether a signal that came before the loop's own handler was set has asked it to stop.
+    ``stop_requested`` returns whether a signal came before the loop's own handler was set.
 
     Raises
     ------
@@ -53,8 +46,8 @@ def launch(job: Job, report: Report, asked: Callable[[], bool] = lambda: False) 
     """
     try:
         if job.training.devices == 1:
-            return _alone(job, report, asked)
-        return _together(job, report, asked)
+            return _alone(job, report, stop_requested)
+        return _together(job, report, stop_requested)
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise SecliError(
@@ -67,20 +60,20 @@ def launch(job: Job, report: Report, asked: Callable[[], bool] = lambda: False) 
         raise
 
 
-def _alone(job: Job, report: Report, asked: Callable[[], bool]) -> Outcome:
+def _alone(job: Job, report: Report, stop_requested: Callable[[], bool]) -> Outcome:
     with reproducible(job.training), catching_signals() as interruption:
         fabric = make_fabric(job.training)
         fabric.launch()
-        return Fit(fabric, job, report, lambda: interruption.requested or asked()).run()
+        return Fit(fabric, job, report, lambda: interruption.requested or stop_requested()).run()
 
 
-def _together(job: Job, report: Report, asked: Callable[[], bool]) -> Outcome:
+def _together(job: Job, report: Report, stop_requested: Callable[[], bool]) -> Outcome:
     context = multiprocessing.get_context("spawn")
     events: Events = context.Queue()
     stop = context.Event()
     others = set(multiprocessing.active_children())
     with catching_signals(on_first=stop.set), _relaying(events, report), safe_path():
-        if asked():
+        if stop_requested():
             stop.set()
         try:
             outcome = make_fabric(job.training).launch(partial(_work, job=job, events=events, stop=stop))
@@ -95,7 +88,7 @@ def _together(job: Job, report: Report, asked: Callable[[], bool]) -> Outcome:
 
 
 def _work(fabric: Fabric, job: Job, events: Events, stop: Flag) -> Outcome:
-    """One of several processes: it listens to its parent's flag, and to Ctrl-C (sent also when the parent dies)."""
+    """One of several processes: it stops at its parent's flag, and at Ctrl-C (sent also when the parent dies)."""
     report = events.put if fabric.is_global_zero else silent
     with reproducible(job.training), catching_signals([signal.SIGINT]) as interruption:
         return Fit(fabric, job, report, lambda: interruption.requested or stop.is_set()).run()
@@ -103,7 +96,7 @@ def _work(fabric: Fabric, job: Job, events: Events, stop: Flag) -> Outcome:
 
 @contextmanager
 def _relaying(events: Events, report: Report) -> Iterator[None]:
-    """Hand on the events of a queue while the body runs."""
+    """Report the events of a queue while the body runs."""
 
     def relay() -> None:
         while (event := events.get()) is not None:

@@ -1,4 +1,4 @@
-"""A network by what the user calls it: a run directory, a name of the registry, or anybody's own."""
+"""A network by the user's target: a run directory, a name of the registry, or an external one."""
 
 from __future__ import annotations
 
@@ -11,38 +11,21 @@ from torch import nn
 
 from secli.catalogue import MODELS
 from secli.errors import InputError, suggestion
-from secli.external.load import is_external, load_external, own_name, weights_told
-from secli.external.weights import STATE_ALONE, load_weights
+from secli.external.load import is_external, load_external, own_name, weights_record
+from secli.external.weights import STATE_ALONE, load_foreign_weights
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import Model
 from secli.provenance import names_a_file, origin_of_weights
 from secli.records.schema import RECORD_FILE, ModelInfo, TrainingRecord
 from secli.storage.leftovers import tidy
-from secli.training.run import load_model as load_run
+from secli.training.run import load_run
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """What a network outside the registry does not say by itself; see ``secli.external.load.load_external``.
+    """The user's description of a network outside the registry: arguments of :func:`secli.external.load.load_external`.
 
-    Attributes
-    ----------
-    taps
-        Module names or shell globs; None: the outermost feature maps.
-    fields
-        ``PATTERN=FIELD``: how scale acts at taps.
-    input_shape
-        Channels, height, width of the images.
-    mean, std
-        Normalisation.
-    weights
-        A file, or the name of published weights.
-    state
-        Which state dict of the file.
-    offline
-        Never download.
-    placed
-        Whether its taps are checked and placed in the image; not needed for a list of what can be tapped.
+    Without ``taps`` they are the outermost feature maps; ``check_taps`` is not needed for a list of taps.
     """
 
     taps: Sequence[str] | None = None
@@ -53,7 +36,7 @@ class Foreign:
     weights: str | None = None
     state: str | None = None
     offline: bool = False
-    placed: bool = True
+    check_taps: bool = True
 
 
 _NOTHING = Foreign()
@@ -61,14 +44,12 @@ _NOTHING = Foreign()
 
 @dataclass(frozen=True)
 class Subject:
-    """A network and where it comes from.
+    """A network in eval mode and its origin.
 
     Attributes
     ----------
-    model
-        In eval mode.
     info
-        What a record says about it.
+        Its entry in a record.
     seed
         Seed of its run, or of its fresh weights.
     run, record
@@ -91,31 +72,26 @@ class Subject:
 
     @property
     def weights(self) -> str:
-        """Where its weights come from, in words."""
+        """The origin of its weights, in words."""
         return origin_of_weights(self.info.options, self.seed, None if self.run is None else str(self.run))
 
 
 def load_subject(
     target: str, options: Mapping[str, Any] | None = None, seed: int = 0, foreign: Foreign = _NOTHING
 ) -> Subject:
-    """Load a trained network from its run directory, a registered one, or one of anybody's own code.
+    """Load a trained network from its run directory, a registered one, or an external one.
 
     Parameters
     ----------
-    target : str
-        A directory that ``secli train`` wrote, a registry name, ``torchvision:NAME``, ``timm:NAME``,
-        ``package.module:factory`` or ``file.py:factory``.
-    options : mapping, optional
-        Model options, for a registry name only.
-    seed : int
-        Seed of fresh weights.
+    target, options, seed
+        As for :func:`load_model`.
     foreign : Foreign
-        What a network outside the registry does not say by itself; its weights serve a registry name too.
+        For a network outside the registry; its weights serve a registry name too.
 
     Raises
     ------
     InputError
-        When ``target`` is none of these (the near miss is suggested), or the run is damaged or unfinished.
+        When ``target`` is none of these (the closest name is suggested), or the run is damaged or unfinished.
     """
     run = Path(target)
     if target in MODELS:
@@ -124,7 +100,7 @@ def load_subject(
         if options:
             raise InputError(f"{target}: --set model.… is for networks of the registry")
         return _foreign(own_name(target), seed, foreign)
-    tidy(run.parent)  # it may have been moved out of the way by a process that was killed
+    tidy(run.parent)  # it may have been moved away by a process that was killed
     if not run.is_dir():
         if target.endswith(".py"):
             raise InputError(f"'{target}': name the function that builds the network, {target}:FUNCTION")
@@ -151,8 +127,8 @@ def _registered(name: str, options: Mapping[str, Any] | None, seed: int, foreign
     if weights is not None:
         if not names_a_file(weights):
             raise InputError(f"--weights {weights}: no such file; {name} has no published weights")
-        origin = load_weights(cast("nn.Module", network), Path(weights), foreign.state)
-        resolved = {**resolved, **weights_told(origin)}
+        origin = load_foreign_weights(cast("nn.Module", network), Path(weights), foreign.state)
+        resolved = {**resolved, **weights_record(origin)}
     elif foreign.state is not None:
         raise InputError(STATE_ALONE.format(foreign.state))
     return Subject(
@@ -172,7 +148,7 @@ def _foreign(target: str, seed: int, foreign: Foreign) -> Subject:
         state=foreign.state,
         offline=foreign.offline,
         seed=seed,
-        placed=foreign.placed,
+        check_taps=foreign.check_taps,
     )
     info = ModelInfo(name=target, options=network.description, parameters=network.parameters_learned)
     return Subject(network, info, seed, foreign=True)
@@ -192,7 +168,7 @@ def load_model(
     state: str | None = None,
     offline: bool = False,
 ) -> Model:
-    """Return a network in eval mode, by whatever ``secli equivariance`` takes.
+    """Return a network in eval mode, by the targets of ``secli equivariance``.
 
     Parameters
     ----------

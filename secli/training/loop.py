@@ -1,4 +1,4 @@
-"""The one training loop: epochs of steps, from where a saved state stands; subclasses say what a step is."""
+"""The training loop: epochs of steps, from the start or a saved state; subclasses define the step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from secli.config import TrainingSettings
 from secli.training.augment import Augmentation, Draws, augmentation_of
 from secli.training.epoch import augmentation_draws, image_order
-from secli.training.history import position
+from secli.training.history import stopped_at
 from secli.training.optim import learning_rate, set_learning_rate
 
 if TYPE_CHECKING:
@@ -24,27 +24,15 @@ SECONDS_BETWEEN_REPORTS = 0.25
 
 
 class Stopped(Exception):
-    """A signal asked the loop to stop."""
+    """A signal stopped the loop."""
 
 
 class Loop(ABC):
     """Epochs of steps.
 
-    Parameters
-    ----------
-    fabric : Fabric
-        Launched.
-    training : TrainingSettings
-        The settings.
-    size : tuple of int
-        Height and width of the images, for their augmentation.
-    stop : callable
-        Whether to stop after the present step.
-
-    Notes
-    -----
-    All randomness of an epoch comes from the seed and from where the loop stands, so that a loop which goes on from a
-    saved state takes the very steps that it would have taken.
+    All randomness of an epoch comes from the seed, the epoch and the step, so that a resumed loop takes the very steps
+    of an uninterrupted one. ``size`` is height and width of the images, for their augmentation; ``stop`` returns
+    whether to stop after the present step.
     """
 
     network: nn.Module
@@ -59,13 +47,7 @@ class Loop(ABC):
         self.epoch, self.step, self.seconds = 1, 0, 0.0
 
     def loop(self) -> None:
-        """Take all that is left of the epochs.
-
-        Raises
-        ------
-        Stopped
-            When a signal asked for it; the state is saved.
-        """
+        """Take the remaining epochs; after a signal, save the state and raise ``Stopped``."""
         try:
             while self.epoch <= self.training.epochs:
                 self._train_epoch()
@@ -77,8 +59,8 @@ class Loop(ABC):
             raise
 
     def position(self) -> str:
-        """Say where the loop stands."""
-        return position(self.epoch, self.training.epochs, self.step, len(self.bounds))
+        """Describe where the loop was stopped."""
+        return stopped_at(self.epoch, self.training.epochs, self.step, len(self.bounds))
 
     def lr(self) -> float:
         """Return the learning rate of the present epoch."""
@@ -88,7 +70,7 @@ class Loop(ABC):
         self._draw()
         self.network.train()
         set_learning_rate(self.optimizer.optimizer, self.lr())
-        self._question(0)
+        self._check_stop(0)
         began, before, first = time.perf_counter(), self.seconds, self.step
         reported = began
         try:
@@ -98,7 +80,7 @@ class Loop(ABC):
                 if self.fabric.is_global_zero and now - reported >= SECONDS_BETWEEN_REPORTS:
                     self._report_step((self.bounds[self.step - 1][1] - self.bounds[first][0]) / (now - began))
                     reported = now
-                self._question(self.step)
+                self._check_stop(self.step)
             self._check_losses()
         finally:
             self.seconds = before + time.perf_counter() - began
@@ -121,21 +103,21 @@ class Loop(ABC):
 
     @abstractmethod
     def _report_step(self, rate: float) -> None:
-        """Report where the epoch stands, at so many images per second; this waits for the device."""
+        """Report the progress of the epoch, at so many images per second; this waits for the device."""
 
     @abstractmethod
     def _check_losses(self) -> None:
-        """Raise, or leave out what has diverged, where a loss is not finite."""
+        """Raise, or drop the replicas, where a loss is not finite."""
 
-    def _question(self, step: int) -> None:
-        """Stop when a signal asked for it."""
+    def _check_stop(self, step: int) -> None:
+        """Stop after a signal."""
         del step
         if self.stop():
             raise Stopped
 
     @abstractmethod
     def _end_epoch(self) -> None:
-        """Validate, keep the weights if they are the best, write the state and what follows from it."""
+        """Validate, keep the weights if they are the best, write the state and the files that follow from it."""
 
     @abstractmethod
     def _test(self) -> None:
@@ -143,4 +125,4 @@ class Loop(ABC):
 
     @abstractmethod
     def _save_state(self) -> None:
-        """Save all that going on needs. The state is the truth: weights and metrics can be rewritten from it."""
+        """Save all that resuming needs; weights and metrics can be rewritten from it."""

@@ -1,16 +1,15 @@
-"""What a training step costs, counted and not computed: operations, memory traffic, and memory at the peak.
+"""The cost of a training step, counted and not computed: operations, memory traffic, and memory at the peak.
 
 A network on the meta device runs through forward and backward pass in milliseconds: only shapes are computed. Below
-autograd every operation is seen with the shapes of what it reads and writes; four kinds take their time in different
-ways::
+autograd every operation is seen with the shapes that it reads and writes; there are four kinds::
 
     products     matrix products, convolutions                     multiply–adds × 2 (torch.utils.flop_counter)
     samples      bilinear sampling                                 8 a cell (secli.models.flops), its gradient 24
     transforms   Fourier transforms of n points of P               5 P log₂ n
     traffic      all else: normalisation, activation, pooling, …   bytes that are read and written
 
-The memory at the peak is the largest sum of the storages that are alive at one moment, those of the parameters left
-out: activations, gradients, and what is thrown away again.
+The memory at the peak is the largest sum of the storages alive at one moment, without the parameters': activations,
+gradients, and temporaries.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ SAMPLING_GRADIENTS: Mapping[Any, int] = {
     aten.grid_sampler_2d_backward: 3,
     aten.upsample_bilinear2d_backward: 1,
 }
-"""Gradients of samplings, in samplings: one goes to the four neighbours, and as much again to either coordinate."""
+"""Gradients of samplings, in samplings: one for the four neighbours, and one more for each coordinate."""
 TRANSFORMS = frozenset({aten._fft_r2c, aten._fft_c2r, aten._fft_c2c})
 IDLE = frozenset({aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided})
 """Operators that touch no memory."""
@@ -44,15 +43,7 @@ IDLE = frozenset({aten.empty, aten.empty_like, aten.empty_strided, aten.new_empt
 
 @dataclass(frozen=True)
 class Work:
-    """What was done, kind by kind; see above.
-
-    Attributes
-    ----------
-    products, samples, transforms
-        Floating-point operations.
-    traffic
-        Bytes.
-    """
+    """Floating-point operations by kind, and bytes of memory traffic; see above."""
 
     products: float = 0.0
     samples: float = 0.0
@@ -60,13 +51,11 @@ class Work:
     traffic: float = 0.0
 
     def __mul__(self, times: float) -> Work:
-        """Return so many times as much."""
         return Work(
             self.products * times, self.samples * times, self.transforms * times, self.traffic * times
         )
 
     def __sub__(self, other: Work) -> Work:
-        """Return what is left without the other."""
         return Work(
             self.products - other.products,
             self.samples - other.samples,
@@ -77,14 +66,9 @@ class Work:
 
 @dataclass(frozen=True)
 class StepWork:
-    """What one training step costs.
+    """The cost of a training step: its forward pass, forward and backward pass together, and peak memory in bytes.
 
-    Attributes
-    ----------
-    forward, step
-        The forward pass, as it is in training; and forward and backward pass together.
-    peak
-        Bytes of images, activations, gradients and scratch at the moment when they are most.
+    The peak is that of images, activations, gradients and temporaries.
     """
 
     forward: Work
@@ -93,7 +77,7 @@ class StepWork:
 
 
 class _Result(NamedTuple):
-    """What an operation gave for some shapes, without the tensors: how they lie, and the work it was."""
+    """The result of an operation for some shapes: the layouts of its tensors, and its work."""
 
     outputs: Any
     work: Work
@@ -106,24 +90,22 @@ class _Layout(NamedTuple):
 
 
 class WorkCounter:
-    """Counts the work of networks; what an operation gives for some shapes is remembered from one to the next."""
+    """Counts the work of networks; the result of an operation for some shapes is cached between them."""
 
     def __init__(self) -> None:
         self._known: dict[Any, _Result] = {}
 
     def step(self, network: nn.Module, images: Tensor, labels: Tensor, passes: int = 1) -> StepWork:
-        """Count a training step: cross-entropy, forward and backward.
+        """Count a training step on one batch: cross-entropy, forward and backward.
 
         Parameters
         ----------
         network : Module
-            In the mode that is to be counted, on the device of the images: the meta device, or one where it is
-            computed. Its gradients are taken away.
-        images, labels : Tensor
-            One batch.
+            In the mode to be counted, on the device of the images: the meta device, or one where it is computed. Its
+            gradients are deleted.
         passes : int
-            How often the batch goes through before the step, with gradients that add up: from the second pass on
-            they are there all the time. The work is that of the last pass.
+            Passes before the step, with gradients that add up: from the second pass on they are present throughout.
+            The work is that of the last pass.
 
         Raises
         ------
@@ -153,26 +135,17 @@ class _Seen(UncompiledMode):
         self.known = known
         self.now = self.peak = 0
         self._products = self._samples = self._transforms = self._traffic = 0.0
-        # the weights' own memory is another's to count
+        # the weights' own memory is not counted
         self._alive: dict[int, Any] = {tensor.untyped_storage()._cdata: None for tensor in weights}
         for tensor in present:
             self._follow(tensor)
 
     def work(self) -> Work:
-        """Return all that was done until now."""
         return Work(self._products, self._samples, self._transforms, self._traffic)
-
-    def _add(self, work: Work) -> None:
-        # field by field: there are thousands of operations
-        self._products += work.products
-        self._samples += work.samples
-        self._transforms += work.transforms
-        self._traffic += work.traffic
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation, or give what it is known to give."""
         given = kwargs or {}
         kind = _kind(func)
         if kind.view:
@@ -188,7 +161,11 @@ class _Seen(UncompiledMode):
                 self.known[key] = _Result(_laid_out(outputs), work)
         for tensor in _tensors(outputs):
             self._follow(tensor)
-        self._add(work)
+        # field by field: there are thousands of operations
+        self._products += work.products
+        self._samples += work.samples
+        self._transforms += work.transforms
+        self._traffic += work.traffic
         self.peak = max(self.peak, self.now)
         return outputs
 
@@ -207,7 +184,7 @@ class _Seen(UncompiledMode):
 
 
 class _Kind(NamedTuple):
-    """What an operator does with memory: gives a view, or new tensors and nothing else."""
+    """Whether an operator returns a view, or new tensors and has no other effect."""
 
     view: bool
     pure: bool
@@ -226,7 +203,7 @@ def _kind(func: Any) -> _Kind:
 
 
 def _key(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return all that the shapes of an operation's result depend on; None where that cannot be looked up."""
+    """Return a key of all that determines the shapes of an operation's result; None where it cannot be hashed."""
     key = func, _seen(args), tuple((name, _seen(value)) for name, value in kwargs.items())
     try:
         hash(key)
@@ -252,7 +229,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _laid_out(value: Any) -> Any:
-    """Return outputs with a layout in place of each tensor."""
+    """Return outputs with a layout for each tensor."""
     if isinstance(value, Tensor):
         return _Layout(value.dtype, tuple(value.shape), value.stride())
     if isinstance(value, list | tuple):
@@ -294,5 +271,5 @@ def _work(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any
 
 
 def transform_flops(points: int, whole: int) -> float:
-    """Return what Fourier transforms cost: of so many points together, each transform of ``whole`` of them."""
+    """Return the cost of Fourier transforms of so many points together, each transform of ``whole`` of them."""
     return 5 * points * math.log2(max(whole, 2))

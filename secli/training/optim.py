@@ -1,4 +1,4 @@
-"""The optimiser and the step schedule of the learning rate, as the settings say."""
+"""The optimiser and the step schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], training: TrainingSetting
 
     On CUDA one kernel updates all parameters (``fused``), where torch would else start several for each operation.
     """
-    # nowhere else: on a CPU other sums would change the last bits of runs that were made without
+    # nowhere else: on a CPU other sums would change the last bits of earlier runs
     fused = True if training.device == "cuda" else None
     if training.optimizer == "adam":
         return Adam(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=fused)
@@ -31,14 +31,9 @@ def make_optimizer(parameters: Iterable[nn.Parameter], training: TrainingSetting
 
 
 def learning_rate(training: TrainingSettings, epoch: int) -> float:
-    """Return the rate of an epoch: η γ^m, m the number of milestones that lie before it.
+    """Return the rate of an epoch (from 1): η γ^m, m the number of milestones before it.
 
-    Parameters
-    ----------
-    training : TrainingSettings
-        η is ``lr``, γ is ``gamma``; a milestone is the last epoch before the rate is multiplied.
-    epoch : int
-        From 1.
+    η is ``lr``, γ is ``gamma``; a milestone is the last epoch before the rate is multiplied.
     """
     return training.lr * training.gamma ** bisect_left(training.milestones, epoch)
 

@@ -1,4 +1,4 @@
-"""What a run will do, before it does it: settings resolved, the folder's name, the checks of model against data."""
+"""The plan of a run: settings resolved, the folder's name, the checks of model against data."""
 
 from __future__ import annotations
 
@@ -21,23 +21,13 @@ from secli.records.identity import MACHINE, OPEN, outdated, settings_of, trainin
 from secli.records.schema import ModelInfo, TrainingRecord
 from secli.training.augment import augmentation_of
 
-# Settings that do not distinguish runs by name: the seed has its own place there, the machine has none.
+# Settings that are not in the hash of a run's name: the seed has a part of its own, the machine has none.
 UNNAMED = {"seed", *MACHINE}
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Model options and training settings with every default filled in.
-
-    Attributes
-    ----------
-    model
-        Registry name.
-    options
-        All options of the builder, as JSON holds them.
-    training
-        All training settings.
-    """
+    """A model's registry name, its options (as in JSON) and training settings, with every default filled in."""
 
     model: str
     options: dict[str, Any]
@@ -86,15 +76,15 @@ def _check_steps(training: TrainingSettings) -> None:
 
 
 def default_training(model_name: str) -> TrainingSettings:
-    """Return the training settings that the catalogue gives a model."""
+    """Return a model's training settings in the catalogue."""
     return TrainingSettings(**MODELS[model_name].training)
 
 
 def run_directory(out: Path, model_name: str, dataset: ScaleDataset, resolved: Resolved) -> Path:
     """Return ``<out>/<model>/<dataset>-r<k>-s<seed>[-<8 hexadecimal digits>]``.
 
-    The digits stand for whatever differs from the model's catalogue defaults, in its options or in its
-    training (the seed and the machine apart), and are left out where nothing does.
+    The digits are a hash of all that differs from the model's catalogue defaults, in its options or in its
+    training (without seed and machine), and are left out where nothing does.
     """
     changed = {"options": _changes(resolved.options, usual_options(model_name))}
     usual = default_training(model_name).model_dump(mode="json", exclude=UNNAMED)
@@ -111,11 +101,11 @@ def _changes(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
 def as_recorded(
     resolved: Resolved, record: TrainingRecord, dataset: ScaleDataset, run: Path
 ) -> TrainingSettings:
-    """Return the recorded settings for a resumption, after checking that nothing else was asked for.
+    """Return the recorded settings for a resumption, after checking that the requested ones are the same.
 
     Settings of the machine (device, devices, threads) that were not given are taken from the record; so are
-    ``device: auto`` and ``threads: 0``, which leave the choice open. A setting or an option that the record does not
-    know is newer than the run, which then did as its default does.
+    ``device: auto`` and ``threads: 0``, which leave the choice open. A setting or an option missing in the record is
+    newer than the run, and had its default.
 
     Raises
     ------
@@ -131,20 +121,20 @@ def as_recorded(
         )
     given = resolved.training.model_fields_set
     open_ = {key for key in MACHINE if key not in given}
-    asked = resolved.training.model_dump(mode="json", exclude=open_)
+    requested = resolved.training.model_dump(mode="json", exclude=open_)
     usual = usual_options(resolved.model)
-    for name, now, then in training_differences(resolved.options, asked, record, usual):
+    for name, now, then in training_differences(resolved.options, requested, record, usual):
         raise InputError(
             f"--resume: {name} = {now}, but {run} was started with {then}; "
             "leave the setting as it was, or give --force to replace the run"
         )
     recorded = settings_of(record.training)
-    here = {key: recorded[key] for key in MACHINE if asked.get(key, "auto") in OPEN}
-    return TrainingSettings.model_validate({**asked, **here})
+    here = {key: recorded[key] for key in MACHINE if requested.get(key, "auto") in OPEN}
+    return TrainingSettings.model_validate({**requested, **here})
 
 
 class ImageShape(NamedTuple):
-    """Images that a network shall take, and what the user knows them by."""
+    """The shape of a network's images, and their path (``where``)."""
 
     where: str
     channels: int
@@ -153,7 +143,7 @@ class ImageShape(NamedTuple):
 
 
 def build_for(dataset: ScaleDataset, resolved: Resolved) -> StagedModel:
-    """Build the network and check that it takes this dataset's images and tells its classes apart.
+    """Build the network and check that it takes this dataset's images and has its classes.
 
     Raises
     ------
@@ -175,20 +165,14 @@ def build_for(dataset: ScaleDataset, resolved: Resolved) -> StagedModel:
 
 
 def check_images(images: ImageShape, model: str, options: Mapping[str, Any]) -> None:
-    """Check that a model's options say the channels and the size of the images.
-
-    Raises
-    ------
-    InputError
-        When they do not; the message says which option to set.
-    """
+    """Check that a model's options have the channels and the size of the images; InputError names the option."""
     _check_option(images.where, model, options, "in_channels", images.channels, "channel")
     if images.height == images.width:
         _check_option(images.where, model, options, "image_size", images.height, "pixel")
 
 
 def outputs(images: ImageShape, model: str, network: nn.Module) -> int | None:
-    """Return how many classes a network tells apart, by trying it on one empty picture; None if it gives no logits.
+    """Return a network's number of classes, by running it on one empty picture; None if it returns no logits.
 
     Raises
     ------
@@ -273,10 +257,10 @@ def batch_bounds(images: int, batch: int, least: int) -> list[tuple[int, int]]:
 
 
 def parts_of(images: int, batch: int, accumulate: int, least: int) -> int:
-    """Return in how many parts a batch of so many images is passed through.
+    """Return the number of parts of a batch of so many images.
 
-    A full batch has ``accumulate`` of them, a shorter one as many fewer that its parts are about as large; none has
-    fewer than ``least`` images (over all devices).
+    A full batch has ``accumulate`` of them, a shorter one fewer of about the same size; none has fewer than ``least``
+    images (over all devices).
 
     Examples
     --------
@@ -285,7 +269,7 @@ def parts_of(images: int, batch: int, accumulate: int, least: int) -> int:
     >>> parts_of(129, 128, 1, 2)
     1
     """
-    if accumulate == 1:  # also a last batch that took a remainder in goes through whole
+    if accumulate == 1:  # a last batch with a remainder is not split, either
         return 1
     return max(1, min(-(-images * accumulate // batch), images // least))
 

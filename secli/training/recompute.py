@@ -1,7 +1,7 @@
 """Activations computed twice instead of kept: a training step then needs less memory, and about a third more time.
 
-Source: Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016: the forward pass keeps what
-enters each segment of a network; the backward pass runs a segment once more when it comes to it.
+Source: Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016: the forward pass keeps the
+input of each segment of a network; the backward pass runs a segment once more when it reaches it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,11 @@ from secli.models.contract import Model
 
 
 def recompute_activations(network: nn.Module) -> None:
-    """Let a network forget its activations in training and compute them again in the backward pass.
+    """Let a network with ``stages`` drop its activations in training and compute them again in the backward pass.
 
     Weights, gradients, statistics of batch norms and masks of dropout are those of the ordinary pass: the second
-    pass draws the same random numbers, and what it does to statistics is dropped. Names of parameters stay.
-
-    Parameters
-    ----------
-    network : nn.Module
-        With ``stages``; changed in place, and not to be copied afterwards: a copy would run the original's parts.
-        Outside training it runs as before.
+    pass draws the same random numbers, and its statistics are dropped. Names of parameters stay. The network is changed
+    in place and must not be copied afterwards: a copy would run the original's parts.
     """
     for segment in segments(network):
         _wrap(segment)
@@ -36,7 +31,7 @@ def recompute_activations(network: nn.Module) -> None:
 def segments(network: nn.Module) -> list[nn.Module]:
     """Return the parts that are run twice: stages, or the blocks of a stage that is a chain of residual blocks.
 
-    The last segment is left out: the backward pass starts with it, so nothing is gained by forgetting it.
+    The last segment is left out: the backward pass starts with it, so nothing is gained.
     """
     assert isinstance(network, Model)
     found: list[nn.Module] = []
@@ -68,7 +63,7 @@ def _wrap(segment: nn.Module) -> None:
 
 @contextmanager
 def _statistics_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Let modules update copies of their statistics (the buffers that a checkpoint holds), which are then dropped."""
+    """Let modules update copies of their statistics (the buffers in a checkpoint), which are then dropped."""
     owners = [
         (module, name, buffer)
         for parent in modules

@@ -1,4 +1,4 @@
-"""A run directory: named by what it holds, created whole, resumed, replaced only when asked, and read back."""
+"""A run directory: named by its settings, created whole, resumed, replaced only on request, and read back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from secli.training.interruption import catching_signals
 from secli.training.launch import launch
 from secli.training.plan import Resolved, as_recorded, build_for, model_info, resolve, run_directory
 
-__all__ = ["CONFIG_FILE", "load_model", "run_directory", "train"]
+__all__ = ["CONFIG_FILE", "load_run", "run_directory", "train"]
 
 CONFIG_FILE = "config.yaml"
 
@@ -58,14 +58,14 @@ def train(
     training : TrainingSettings
         All settings; ``secli.training.plan.default_training`` gives the model's published ones.
     out : Path
-        Where the run directory is made (see ``run_directory``).
+        Parent of the run directory (see ``run_directory``).
     resume : bool
-        Go on with the run that stands there; a finished one is left as it is, a missing one is started.
+        Resume the existing run; a finished one is left as it is, a missing one is started.
     force : bool
-        Replace the run that stands there: a finished one when the new one is finished, so that one of both is there
+        Replace the existing run: a finished one when the new one is finished, so that one of both exists
         at every moment; another one once the new one is ready to start.
     run : Path, optional
-        The run directory itself, in place of the one that ``run_directory`` names below ``out``.
+        The run directory itself, instead of the one that ``run_directory`` names in ``out``.
     on_event : callable, optional
         Receives ``secli.training.events``; with several devices it is called from another thread.
 
@@ -77,11 +77,11 @@ def train(
     Raises
     ------
     InputError
-        When something does not fit, or a run stands there and neither ``resume`` nor ``force`` is given.
+        When something does not fit, or a run exists and neither ``resume`` nor ``force`` is given.
     InterruptedRunError
         When a signal (SIGINT, SIGTERM) stopped the run; its state is saved.
     SecliError
-        When the run failed (the loss is not finite, the disk is full); its record says why.
+        When the run failed (the loss is not finite, the disk is full), with the reason in its record.
 
     Notes
     -----
@@ -106,16 +106,12 @@ class Intent:
 
     Attributes
     ----------
-    run
-        Its directory.
     record
-        The record that it will begin with; of a finished run, the one that stands there.
-    dataset
-        What it is trained on.
+        The record that it will begin with; of a finished run, the existing one.
     training
         All settings, resolved for this machine.
     going_on, replacing
-        Whether a run stands there to go on with, or may be replaced.
+        Whether an existing run is resumed, or may be replaced.
     finished
         Whether it is finished already.
     """
@@ -157,7 +153,7 @@ def intended(
 
 
 def begin(intent: Intent, locks: contextlib.ExitStack, report: Report) -> Job:
-    """Make or take over the run directory, and hold it until the locks are let go."""
+    """Make or take over the run directory, and hold it until the locks are released."""
     run, record = intent.run, intent.record
     if run.exists():
         if not (intent.going_on or intent.replacing):  # it was not there a moment ago
@@ -172,7 +168,7 @@ def begin(intent: Intent, locks: contextlib.ExitStack, report: Report) -> Job:
         return Job(run, record.model, intent.dataset, intent.training, resume=False)
     fresh = locks.enter_context(owned(run))
     _create(fresh, run, record, locks)
-    if _is_finished(run):  # it goes when the new one is finished, too
+    if _is_finished(run):  # it is replaced when the new one is finished, too
         return Job(fresh, record.model, intent.dataset, intent.training, resume=False, replaces=run)
     replace_folder(fresh, run)
     return Job(run, record.model, intent.dataset, intent.training, resume=False)
@@ -185,18 +181,8 @@ def _is_finished(run: Path) -> bool:
         return False
 
 
-def load_model(run: Path) -> tuple[StagedModel, TrainingRecord]:
-    """Load the kept weights of a run into its network.
-
-    Parameters
-    ----------
-    run : Path
-        A run directory; the run need not be finished.
-
-    Returns
-    -------
-    StagedModel, TrainingRecord
-        The network in eval mode, on the CPU, float32, and the run's record.
+def load_run(run: Path) -> tuple[StagedModel, TrainingRecord]:
+    """Return a run's network with its kept weights, in eval mode on the CPU, and its record; it need not be finished.
 
     Raises
     ------
@@ -211,13 +197,13 @@ def load_model(run: Path) -> tuple[StagedModel, TrainingRecord]:
 
 
 def _may_go_on(run: Path, resume: bool, force: bool) -> bool:
-    """Say whether a run stands there to go on with; refuse one that may neither be resumed nor replaced."""
+    """Return whether an existing run is resumed; refuse one that may neither be resumed nor replaced."""
     if resume and force:
         raise InputError("--resume and --force exclude each other: go on with the run, or replace it")
     if not run.exists():
         return False
     if not (resume or force):
-        raise InputError(f"{run}: a run stands here already; add --resume to go on, or --force to replace it")
+        raise InputError(f"{run}: a run exists here already; add --resume to go on, or --force to replace it")
     if not (run / RECORD_FILE).is_file():
         raise InputError(f"{run}: not a run directory (no {RECORD_FILE}); move it away or give another --out")
     return resume
@@ -243,7 +229,7 @@ class Accounts:
         self.jobs, self.records = jobs, list(records)
 
     def close(self, which: int, outcome: Outcome) -> None:
-        """Write down how a run ended."""
+        """Record how a run ended."""
         changes = {"status": outcome.status, "reason": outcome.reason, "results": outcome.results}
         self.records[which] = self.records[which].model_copy(update=changes)
         job = self.jobs[which]
@@ -252,7 +238,7 @@ class Accounts:
             replace_folder(job.run, job.replaces)
 
     def close_rest(self, status: Literal["failed", "interrupted"], reason: str) -> None:
-        """Write down how those ended that are still running, as far as the disk allows."""
+        """Record the end of those that are still running, as far as the disk allows."""
         for which in range(len(self.jobs)):  # others have not begun
             if self.records[which].status == "running":
                 with contextlib.suppress(OSError):
@@ -261,13 +247,7 @@ class Accounts:
 
 @contextlib.contextmanager
 def accounting(jobs: Sequence[Job], records: Sequence[TrainingRecord]) -> Iterator[Accounts]:
-    """Give the accounts of runs; what breaks the training off is written into all that are not closed.
-
-    Raises
-    ------
-    SecliError
-        In the place of an ``OSError``.
-    """
+    """Yield the accounts of runs; an error is recorded in all that are open, and an OSError becomes a SecliError."""
     accounts = Accounts(jobs, records)
     try:
         yield accounts
@@ -278,27 +258,27 @@ def accounting(jobs: Sequence[Job], records: Sequence[TrainingRecord]) -> Iterat
         reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
         accounts.close_rest("failed", reason)
         if isinstance(error, OSError) and jobs:
-            stands = "what was saved before stands: add --resume to go on"
+            hint = "what was saved before is kept: add --resume to go on"
             if jobs[0].replaces is not None:
-                stands = "the run that it was to replace stands"
+                hint = "the run that it was to replace is kept"
             where = "" if isinstance(error, FullError) else f"{jobs[0].home}: "  # it names the file
-            raise SecliError(f"{where}the run stopped: {reason}; {stands}") from None
+            raise SecliError(f"{where}the run stopped: {reason}; {hint}") from None
         raise
 
 
 def or_raise(run: Path, record: TrainingRecord, replacing: bool = False) -> TrainingRecord:
     """Return the record of a finished run; raise the error of another, which may have been to replace one."""
-    stands = "; the run that it was to replace stands" if replacing else ""
+    kept = "; the run that it was to replace is kept" if replacing else ""
     if record.status == "interrupted":
-        again = stands or "; the state is saved: repeat the command with --resume to go on"
-        raise InterruptedRunError(f"{run}: {record.reason}{again}")
+        hint = kept or "; the state is saved: repeat the command with --resume to go on"
+        raise InterruptedRunError(f"{run}: {record.reason}{hint}")
     if record.status == "failed":
-        raise SecliError(f"{run}: {record.reason}; a lower --lr may help{stands}")
+        raise SecliError(f"{run}: {record.reason}; a lower --lr may help{kept}")
     return record
 
 
 def _inspect_state(run: Path, report: Report) -> bool:
-    """Say whether the saved state can be used; a remark tells when it cannot, or may not repeat bit for bit."""
+    """Return whether the saved state can be used; remark when it cannot, or may not repeat bit for bit."""
     if load_state(run / STATE_FILE) is None:
         report(Remark(f"{run}: no usable state; starting over"))
         return False
@@ -313,21 +293,21 @@ def _inspect_state(run: Path, report: Report) -> bool:
     return True
 
 
-def _create(place: Path, run: Path, record: TrainingRecord, locks: contextlib.ExitStack) -> None:
+def _create(folder: Path, run: Path, record: TrainingRecord, locks: contextlib.ExitStack) -> None:
     """Make a run directory, whole from the start, and hold it."""
     try:
-        with atomic_directory(place) as temporary:
+        with atomic_directory(folder) as temporary:
             write_text(temporary / CONFIG_FILE, _config(record))
             write_record(temporary / RECORD_FILE, record)
             locks.enter_context(alone_in(temporary, run))
     except (InputError, OSError):
-        if place == run and run.exists():  # another process was quicker
+        if folder == run and run.exists():  # another process was quicker
             raise HeldRunError(f"{run}: another process is training here") from None
         raise
 
 
 def _config(record: TrainingRecord) -> str:
-    """Return the YAML that ``secli train --config`` repeats this run with."""
+    """Return the YAML with which ``secli train --config`` repeats this run."""
     content = {
         "model": {"name": record.model.name, "options": record.model.options},
         "data": record.data.path,
@@ -338,12 +318,9 @@ def _config(record: TrainingRecord) -> str:
 
 @contextlib.contextmanager
 def alone_in(run: Path, known_as: Path | None = None) -> Iterator[None]:
-    """Hold a run directory, so that no second process trains in it; the system lets go when this one dies.
+    """Hold a run directory, so that no second process trains in it; the system releases it when this one dies.
 
-    Raises
-    ------
-    HeldRunError
-        When another process holds it; naming it, or what it will be known as.
+    HeldRunError, when another process holds it, names it, or its later path ``known_as``.
     """
     try:
         descriptor = hold(run, wait=False)

@@ -27,7 +27,7 @@ from secli.action.generator import (
     generate_plane,
     level_weights,
 )
-from secli.action.images import axis_matrix, discrete_gaussian, rescale
+from secli.action.images import axis_matrix, bessel_kernel, rescale
 from secli.layers.gaussian import ScaleSpaceLift
 
 SHARP = 0.0
@@ -54,7 +54,7 @@ def test_the_matrix_is_the_derivative_of_the_matrix_of_l_s(n: int, centre: float
 
 def test_the_diffusion_is_the_derivative_of_the_discrete_gaussian() -> None:
     t = 1e-7
-    kernel = (discrete_gaussian(t, 1) - np.array([0, 1, 0])) / t
+    kernel = (bessel_kernel(t, 1) - np.array([0, 1, 0])) / t
     np.testing.assert_allclose(diffusion_matrix(7)[3, 2:5], kernel, atol=1e-6)
     assert diffusion_matrix(7)[3, [0, 1, 5, 6]].tolist() == [0, 0, 0, 0]
 

@@ -12,7 +12,7 @@ from scipy.interpolate import make_interp_spline
 from scipy.special import ive
 from torch import Tensor
 
-from secli.action.images import axis_matrix, blur_variance, discrete_gaussian, rescale
+from secli.action.images import axis_matrix, bessel_kernel, blur_variance, rescale
 
 FACTORS = st.floats(0.3, 2.0)
 SIZES = st.integers(5, 33)
@@ -122,11 +122,11 @@ def test_planes_need_not_be_square(factor: float, height: int, width: int) -> No
 
 @given(variance=st.floats(0.01, 4.0), other=st.floats(0.01, 4.0))
 def test_discrete_gaussian_is_a_semigroup_of_the_stated_variance(variance: float, other: float) -> None:
-    kernel = discrete_gaussian(variance, 40)
+    kernel = bessel_kernel(variance, 40)
     assert math.isclose(kernel.sum(), 1.0, rel_tol=1e-12)
     assert math.isclose(float((np.arange(-40, 41) ** 2) @ kernel), variance, rel_tol=1e-9)
-    both = np.convolve(kernel, discrete_gaussian(other, 40))
-    assert np.allclose(both, discrete_gaussian(variance + other, 80), atol=1e-14)
+    both = np.convolve(kernel, bessel_kernel(other, 40))
+    assert np.allclose(both, bessel_kernel(variance + other, 80), atol=1e-14)
 
 
 def test_float32_agrees_with_float64() -> None:

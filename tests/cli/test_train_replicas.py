@@ -49,7 +49,7 @@ def test_seeds_count_up_on_one_dataset(train: Train, data: Path) -> None:
         assert f"seed {seed}: test error {100 * error:.2f} % (30 images), best epoch 1 of 1" in line
     refused = train(*QUICK, *where, "--replicas", "2", "--seed", "4", "--at-once")
     assert refused.exit_code == 2
-    assert f"{runs[1]}: a run stands here already; add --resume to go on" in refused.stderr
+    assert f"{runs[1]}: a run exists here already; add --resume to go on" in refused.stderr
     assert not (runs[0].parent / runs[0].name.replace("-s3-", "-s5-")).exists()
     again = train(*QUICK, *where, "--replicas", "2", "--seed", "3", "--resume")
     assert (again.exit_code, again.stdout) == (0, result.stdout)

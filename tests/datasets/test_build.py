@@ -15,9 +15,9 @@ from PIL import Image
 
 from secli.datasets import build, workers
 from secli.datasets.build import make_dataset, verify_dataset
-from secli.datasets.export import class_folders, export_png
+from secli.datasets.export import class_folder_names, export_png
 from secli.datasets.protocols import DATASETS
-from secli.datasets.published_rescaling import rescale
+from secli.datasets.published_rescaling import rescale_as_published
 from secli.datasets.store import open_dataset, write_dataset
 from secli.datasets.transforms import TRANSFORMS
 from secli.errors import InputError, SecliError
@@ -59,7 +59,9 @@ def test_unscaled_has_the_same_splits(tmp_path: Path) -> None:
         assert (theirs.factors == 1).all()
         index = int(ours.factors.argmin())
         # the stored factors are rounded to float32: the pixels agree to a grey value
-        again = rescale(theirs.images[index : index + 1], ours.factors[index : index + 1].astype(np.float64))
+        again = rescale_as_published(
+            theirs.images[index : index + 1], ours.factors[index : index + 1].astype(np.float64)
+        )
         assert np.abs(again.astype(int) - ours.images[index : index + 1]).max() <= 1
 
 
@@ -118,7 +120,7 @@ def test_a_damaged_one_is_refused_not_rebuilt(tmp_path: Path) -> None:
 def test_another_set_in_its_place_is_refused(tmp_path: Path) -> None:
     (result,) = make_dataset("digits", tmp_path, [0], sizes=SMALL)
     result.path.rename(result.path.parent / "r1")
-    with pytest.raises(InputError, match=r"r1: holds .* r0 with .*not what its place says"):
+    with pytest.raises(InputError, match=r"r1: holds .* r0 with .*not what its path says"):
         make_dataset("digits", tmp_path, [1], sizes=SMALL)
 
 
@@ -280,7 +282,8 @@ def test_a_dead_worker_is_one_line(raw_images: RawMaker) -> None:
     with workers.workers(2) as pool:
         assert isinstance(pool, workers.Workers)
         np.testing.assert_array_equal(
-            pool.transform(SCALE, images, np.full(10, 0.5)).result(), rescale(images, np.full(10, 0.5))
+            pool.transform(SCALE, images, np.full(10, 0.5)).result(),
+            rescale_as_published(images, np.full(10, 0.5)),
         )
         for process in pool._processes:
             process.send_signal(signal.SIGKILL)
@@ -330,8 +333,8 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_class_folders_keep_the_labels_in_order() -> None:
-    assert class_folders(("airplane", "bird")) == ("airplane", "bird")
-    many = class_folders(tuple("kjihgfedcba"))
+    assert class_folder_names(("airplane", "bird")) == ("airplane", "bird")
+    many = class_folder_names(tuple("kjihgfedcba"))
     assert many[0] == "00-k"
     assert list(many) == sorted(many)
 

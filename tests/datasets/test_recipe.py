@@ -16,7 +16,7 @@ from PIL import Image
 from secli.datasets.build import make_dataset
 from secli.datasets.protocols import DATASETS, Parameters
 from secli.datasets.published_digests import first_difference, published_digests, split_digest
-from secli.datasets.published_rescaling import rescale
+from secli.datasets.published_rescaling import rescale_as_published
 from secli.datasets.splits import default_sizes, plan
 from secli.datasets.store import Split
 from secli.errors import InputError
@@ -74,7 +74,7 @@ def test_equals_the_literal_transcription(raw_images: RawMaker, realisation: int
     assert before == after, "the caller's generators were touched"
     for name, (images, labels) in literal(raw, (100, 40, 200), realisation).items():
         part = plans[name]  # type: ignore[index]
-        np.testing.assert_array_equal(rescale(raw.images[part.indices], part.factors), images)
+        np.testing.assert_array_equal(rescale_as_published(raw.images[part.indices], part.factors), images)
         np.testing.assert_array_equal(raw.labels[part.indices], labels)
 
 
@@ -91,7 +91,7 @@ def test_never_changes(raw_images: RawMaker, realisation: int, expected: str) ->
     plans = plan(DATASETS["mnist-scale"], SMALL, raw, realisation)
     digest = hashlib.sha256()
     for part in plans.values():
-        digest.update(rescale(raw.images[part.indices], part.factors).tobytes())
+        digest.update(rescale_as_published(raw.images[part.indices], part.factors).tobytes())
         digest.update(raw.labels[part.indices].astype(np.uint8).tobytes())
     assert digest.hexdigest() == expected
 
@@ -137,7 +137,7 @@ def test_rescaling_follows_the_formula(factor: float, height: int, width: int, c
     """
     ramp = (4 * np.arange(width)[None, :] + 3 * np.arange(height)[:, None]).astype(np.uint8)
     images = np.stack([ramp] * 3, axis=-1)[None] if colour else ramp[None]
-    rescaled = rescale(images, np.array([factor]))[0].astype(float)
+    rescaled = rescale_as_published(images, np.array([factor]))[0].astype(float)
     cx, cy = width / 2 + 0.5, height / 2 + 0.5
     x = (np.arange(width) + 0.5) / factor + cx - cx / factor - 0.5
     y = (np.arange(height) + 0.5) / factor + cy - cy / factor - 0.5
@@ -152,7 +152,7 @@ def test_rescaling_follows_the_formula(factor: float, height: int, width: int, c
 @pytest.mark.parametrize("colour", [False, True])
 def test_factor_one_changes_nothing(raw_images: RawMaker, colour: bool) -> None:
     images = raw_images(5, colour).images
-    np.testing.assert_array_equal(rescale(images, np.ones(5)), images)
+    np.testing.assert_array_equal(rescale_as_published(images, np.ones(5)), images)
 
 
 @given(

@@ -16,11 +16,11 @@ from secli.equivariance.attribution import local_errors
 from secli.equivariance.curves import measure_curves
 from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.inner_layers import KINDS, Probe, kind_of, layers_of
-from secli.equivariance.layer_fields import LayerReading, axis_grid, reading
+from secli.equivariance.layer_fields import LayerReading, axis_grid, layer_reading
 from secli.equivariance.local_error import Fed, feed, reach
 from secli.errors import InputError, UnknownNameError
 from secli.layers.dss import DSSConv
-from secli.layers.fast.forms import FORMS, without
+from secli.layers.fast.forms import FORMS, without_forms
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import ScalePool, SpatialPool
 from secli.models.building import build
@@ -337,7 +337,7 @@ class TestLayers:
         model = build(name)
         kinds = ("conv", "pool", "activation")
         fast = measured(model, digits[:4], 0.8, kinds=kinds)
-        with without(*FORMS):
+        with without_forms(*FORMS):
             plain = measured(model, digits[:4], 0.8, kinds=kinds)
         assert list(fast) == list(plain)
         assert ("conv3.conv.ses", "conv") in fast
@@ -577,7 +577,7 @@ def test_where_the_cells_behind_a_layer_lie(module: nn.Module, cells: int, expec
     with torch.no_grad():
         y = module.eval()(x)
     for axis in (0, 1):
-        assert reading(module, x, y, axis) == pytest.approx(expected)
+        assert layer_reading(module, x, y, axis) == pytest.approx(expected)
 
 
 def test_channels_last_is_no_plane(digits: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secli.action.fields import Invariant, Plane, Pyramid, VectorField
 from secli.action.images import rescale
-from secli.equivariance.feature_maps import bright_places, feature_views
+from secli.equivariance.feature_maps import bright_points, feature_views
 from secli.errors import InputError, UnknownNameError
 from secli.layers.deformable import DeformConv
 from secli.models.building import build
@@ -182,7 +182,7 @@ def test_strides_and_dilations_are_told_in_pixels_of_the_image(digits: Tensor) -
 def test_bright_places_lie_apart() -> None:
     picture = torch.zeros(1, 20, 30)
     picture[0, 4, 5], picture[0, 5, 6], picture[0, 15, 20] = 9.0, 8.0, 3.0
-    places = bright_places(picture, 2)
+    places = bright_points(picture, 2)
     assert np.hypot(*(places[0] - [5, 4])) < 2
     assert np.hypot(*(places[1] - [20, 15])) < 2
 

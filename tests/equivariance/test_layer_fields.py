@@ -14,7 +14,7 @@ from secli.action.fields import Canvas, Field, Plane, ScaleSpace, VectorField
 from secli.config import MeasureSettings
 from secli.equivariance import inner_layers as leaves
 from secli.equivariance.curves import measure_curves
-from secli.equivariance.layer_fields import field_behind, levels_behind
+from secli.equivariance.layer_fields import output_field, output_levels
 from secli.layers import (
     ColumnConv,
     ColumnLift,
@@ -41,7 +41,7 @@ def digits() -> Tensor:
 
 
 def behind(module: nn.Module, x: Tensor, before: Field) -> Field | None:
-    return field_behind(module, x, module(x), before, (), CANVAS)
+    return output_field(module, x, module(x), before, (), CANVAS)
 
 
 @pytest.mark.parametrize(
@@ -79,13 +79,13 @@ def test_levels_behind_a_pyramid_lift_lie_symmetrically_at_exact_steps() -> None
     """28/1.5² = 12.4 cells become 13: they are 2.25 pixels apart, not 28/13."""
     lift, x = PyramidLift(1.5, 3), torch.rand(1, 1, 28, 28)
     outputs = lift(x)
-    planes = levels_behind(lift, x, outputs, Plane(), CANVAS)
+    planes = output_levels(lift, x, outputs, Plane(), CANVAS)
     assert [plane.stride for plane in planes] == [(1.0, 1.0), (1.5, 1.5), (2.25, 2.25)]
     for plane, level in zip(planes, outputs, strict=True):
         assert isinstance(plane.origin, tuple)
         centre = plane.origin[0] + 1.5 ** planes.index(plane) * (level.shape[-1] - 1) / 2
         assert centre == pytest.approx(13.5)
-    spanning = levels_behind(nn.Identity(), None, outputs, None, CANVAS)
+    spanning = output_levels(nn.Identity(), None, outputs, None, CANVAS)
     assert [plane.stride for plane in spanning] == [(28 / y.shape[-1],) * 2 for y in outputs]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from secli.action.fields import Invariant, Plane, ScaleSpace
 from secli.errors import InputError, SecliError
 from secli.external.field_text import parse_field, parse_fields
-from secli.external.hooks import find_logits, matches
+from secli.external.hooks import find_logits, matches_pattern
 from secli.external.load import is_external, list_taps, load_external, suggested_input
 from secli.models.contract import Model
 
@@ -91,11 +91,11 @@ def test_a_directory_is_a_run_whatever_its_name(tmp_path: Path) -> None:
 
 
 def test_globs_stay_within_a_part_of_the_name() -> None:
-    assert matches("blocks.3", "blocks.*")
-    assert not matches("blocks.3.attn", "blocks.*")
-    assert matches("blocks.3.attn.qkv", "**.qkv")
-    assert matches("layer1", "layer[12]")
-    assert matches("a.b.c", "**")
+    assert matches_pattern("blocks.3", "blocks.*")
+    assert not matches_pattern("blocks.3.attn", "blocks.*")
+    assert matches_pattern("blocks.3.attn.qkv", "**.qkv")
+    assert matches_pattern("layer1", "layer[12]")
+    assert matches_pattern("a.b.c", "**")
 
 
 def test_a_factory_in_a_file(here: Path) -> None:

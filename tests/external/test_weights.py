@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from secli.errors import InputError
 from secli.external.checkpoints import read_content, state_dicts
-from secli.external.weights import load_weights
+from secli.external.weights import load_foreign_weights
 from secli.provenance import names_a_file
 
 
@@ -66,7 +66,7 @@ def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 )
 def test_checkpoints_however_they_are_wrapped(wrap: Any, prefix: str, tmp_path: Path) -> None:
     source, network = drawn(0), drawn(1)
-    origin = load_weights(network, saved(wrap(dict(source.state_dict())), tmp_path / "net.pth"))
+    origin = load_foreign_weights(network, saved(wrap(dict(source.state_dict())), tmp_path / "net.pth"))
     assert equal(network.state_dict(), source.state_dict())
     assert origin.prefix == prefix
     assert origin.state is None
@@ -74,7 +74,7 @@ def test_checkpoints_however_they_are_wrapped(wrap: Any, prefix: str, tmp_path: 
 
 def test_a_network_whose_own_names_share_a_prefix(tmp_path: Path) -> None:
     network, other = nn.Sequential(drawn(0)), nn.Sequential(drawn(1))
-    origin = load_weights(other, saved(network.state_dict(), tmp_path / "net.pth"))
+    origin = load_foreign_weights(other, saved(network.state_dict(), tmp_path / "net.pth"))
     assert origin.prefix == ""
     assert equal(network.state_dict(), other.state_dict())
 
@@ -91,7 +91,7 @@ def test_formats_are_told_by_content_not_by_suffix(name: str, tmp_path: Path) ->
     ):
         write()
         network = drawn(1)
-        load_weights(network, file)
+        load_foreign_weights(network, file)
         assert equal(network.state_dict(), state)
 
 
@@ -99,7 +99,7 @@ def test_the_counter_that_old_checkpoints_lack(tmp_path: Path) -> None:
     source, network = drawn(0), drawn(1)
     state = dict(source.state_dict())
     del state["1.num_batches_tracked"]
-    load_weights(network, saved(state, tmp_path / "old.pt"))
+    load_foreign_weights(network, saved(state, tmp_path / "old.pt"))
     assert torch.equal(network[0].weight, source[0].weight)  # type: ignore[arg-type]
 
 
@@ -115,20 +115,20 @@ def test_of_several_state_dicts_one_is_chosen(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"holds 2 state dicts that fit \(model, ema.module\); choose with --state"
     ):
-        load_weights(network, path)
+        load_foreign_weights(network, path)
     for state, source, name in (("model", plain, "model"), ("module", average, "ema.module")):
-        origin = load_weights(network, path, state)
+        origin = load_foreign_weights(network, path, state)
         assert origin.state == name
         assert equal(network.state_dict(), source.state_dict())
     with pytest.raises(InputError, match="holds no such state dict; did you mean 'model'"):
-        load_weights(network, path, "modle")
+        load_foreign_weights(network, path, "modle")
 
 
 def test_the_state_dict_that_alone_fits_is_taken(tmp_path: Path) -> None:
     student, teacher = drawn(0), nn.Linear(3, 4)
     path = saved({"teacher": teacher.state_dict(), "student": student.state_dict()}, tmp_path / "net.pth")
     network = drawn(1)
-    assert load_weights(network, path).state == "student"
+    assert load_foreign_weights(network, path).state == "student"
     assert equal(network.state_dict(), student.state_dict())
 
 
@@ -138,8 +138,8 @@ def test_two_networks_in_one_state_dict(tmp_path: Path) -> None:
     path = saved({"state_dict": {**state, "step": torch.tensor([5])}}, tmp_path / "net.pth")
     network = drawn(2)
     with pytest.raises(InputError, match="only its tensors under online_model, ema_model fit"):
-        load_weights(network, path)
-    assert load_weights(network, path, "ema_model").state == "state_dict.ema_model"
+        load_foreign_weights(network, path)
+    assert load_foreign_weights(network, path, "ema_model").state == "state_dict.ema_model"
     assert equal(network.state_dict(), average.state_dict())
 
 
@@ -153,15 +153,15 @@ class Tied(nn.Module):
 def test_tied_tensors(tmp_path: Path) -> None:
     source, network = Tied(), Tied()
     save_model(source, str(tmp_path / "tied.safetensors"))
-    load_weights(network, tmp_path / "tied.safetensors")
+    load_foreign_weights(network, tmp_path / "tied.safetensors")
     assert torch.equal(network.b.weight, source.a.weight)
     with torch.device("meta"):
         empty = Tied()
-    load_weights(empty, tmp_path / "tied.safetensors")
+    load_foreign_weights(empty, tmp_path / "tied.safetensors")
     assert torch.equal(empty.b.weight, source.a.weight)
     differing = {"a.weight": torch.zeros(4, 4), "b.weight": torch.ones(4, 4)}
     with pytest.raises(InputError, match=r"[ab].weight and [ab].weight are one tensor in the network"):
-        load_weights(network, saved(differing, tmp_path / "two.pth"))
+        load_foreign_weights(network, saved(differing, tmp_path / "two.pth"))
 
 
 class Expanding(nn.Module):
@@ -185,7 +185,7 @@ class Expanding(nn.Module):
 def test_buffers_of_eval_mode_only(saved_in_training: bool, training: bool, tmp_path: Path) -> None:
     source = Expanding().train(saved_in_training)
     network = Expanding().train(training)
-    load_weights(network, saved(source.state_dict(), tmp_path / "net.pth"))
+    load_foreign_weights(network, saved(source.state_dict(), tmp_path / "net.pth"))
     assert network.training is training
     torch.testing.assert_close(network.train(False).filter, source.train(False).filter)
 
@@ -216,7 +216,7 @@ def test_lossy_conversions_are_refused(case: str, tmp_path: Path) -> None:
     network = small()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with pytest.raises(InputError, match=message) as caught:
-        load_weights(network, saved(state, tmp_path / "net.pth"))
+        load_foreign_weights(network, saved(state, tmp_path / "net.pth"))
     assert "\n" not in str(caught.value)
     assert equal(dict(network.state_dict()), before)
 
@@ -227,7 +227,7 @@ def test_other_floats_are_converted(dtype: torch.dtype, tmp_path: Path) -> None:
     state = {
         key: value.to(dtype) for key, value in source.state_dict().items()
     }  # averages count in float, too
-    load_weights(network, saved(state, tmp_path / "net.pth"))
+    load_foreign_weights(network, saved(state, tmp_path / "net.pth"))
     found, expected = network.state_dict(), source.state_dict()
     assert torch.equal(found["0.weight"], expected["0.weight"].to(dtype).float())
     assert found["1.num_batches_tracked"].dtype == torch.int64
@@ -240,7 +240,7 @@ class Masked(nn.Module):
 
 
 def test_a_mask_may_be_infinite(tmp_path: Path) -> None:
-    load_weights(Masked(), saved(Masked().state_dict(), tmp_path / "net.pth"))
+    load_foreign_weights(Masked(), saved(Masked().state_dict(), tmp_path / "net.pth"))
 
 
 class Versioned(nn.Module):
@@ -263,14 +263,14 @@ def test_modules_are_told_the_version_of_their_weights(name: str, tmp_path: Path
         torch.save(wrapped.state_dict(), tmp_path / name)
     else:
         save_file(wrapped.state_dict(), tmp_path / name)
-    assert load_weights(Versioned(), tmp_path / name).prefix == "module."
+    assert load_foreign_weights(Versioned(), tmp_path / name).prefix == "module."
 
 
 def test_weights_give_a_network_on_the_meta_device_its_values(tmp_path: Path) -> None:
     source = drawn(0)
     with torch.device("meta"):
         network = small()
-    load_weights(network, saved(source.state_dict(), tmp_path / "net.pth"))
+    load_foreign_weights(network, saved(source.state_dict(), tmp_path / "net.pth"))
     assert equal(network.state_dict(), source.state_dict())
     assert isinstance(network[0].weight, nn.Parameter)
 
@@ -352,7 +352,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_changed(tmp_path: Path) -> No
     state |= {"0.weight": torch.zeros(2, 1, 5, 5), "0.bias": torch.zeros(2)}
     path = saved(state, tmp_path / "net.pth")
     with pytest.raises(InputError) as caught:
-        load_weights(network, path)
+        load_foreign_weights(network, path)
     assert str(caught.value) == (
         f"--weights {path}: does not fit the network: 4 missing (1.weight, 1.bias, 1.running_mean, 1.running_var); "
         "12 unexpected (x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, …); "

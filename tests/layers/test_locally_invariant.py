@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from secli.layers.canvas import canvas_matrix, canvas_operator, resized
-from secli.layers.locally_invariant import SIConv, resize
+from secli.layers.locally_invariant import SIConv, resize_on_canvas
 
 Golden = Callable[[str], Mapping[str, np.ndarray]]
 Difference = Callable[[Any, Any], float]
@@ -130,7 +130,7 @@ def test_sizes_are_rounded_down_as_numbers_not_as_floats() -> None:
 
 def test_scale_one_is_untouched() -> None:
     x = torch.randn(2, 2, 9, 11)
-    assert resize(x, 1.0) is x
+    assert resize_on_canvas(x, 1.0) is x
     layer = SIConv(2, 3, 3, (1,), stride=2, padding=0)
     assert torch.equal(layer(x), functional.conv2d(x, layer.weight, layer.bias, stride=2))
 
@@ -167,7 +167,7 @@ def test_the_answer_to_a_larger_picture_is_the_larger_answer() -> None:
         return max(answers) / min(answers)
 
     def error(network: SIConv, s: float) -> float:
-        expected, given = resize(network(spot(3.0)), s), network(spot(3.0 * s))
+        expected, given = resize_on_canvas(network(spot(3.0)), s), network(spot(3.0 * s))
         inner = (..., slice(8, n - 8), slice(8, n - 8))
         return float((expected - given)[inner].square().sum() / expected[inner].square().sum())
 

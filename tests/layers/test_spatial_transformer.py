@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from secli.action.fields import Plane
 from secli.equivariance.forward_mode import check_tangents
-from secli.layers.spatial_transformer import SpatialTransformer, resampled
+from secli.layers.spatial_transformer import SpatialTransformer, affine_resampled
 from secli.models.contract import Stage, StagedModel
 
 DTYPES = {torch.float32: 2e-5, torch.float64: 1e-12}
@@ -45,7 +45,9 @@ def test_resampling_is_the_formula(size: tuple[int, int], strength: float, dtype
     x = torch.randn(2, 2, *size, dtype=dtype)
     difference = strength * torch.randn(2, 2, 3, dtype=dtype)
     expected = literal(x.double(), difference.double()).to(dtype)
-    torch.testing.assert_close(resampled(x, difference), expected, rtol=DTYPES[dtype], atol=DTYPES[dtype])
+    torch.testing.assert_close(
+        affine_resampled(x, difference), expected, rtol=DTYPES[dtype], atol=DTYPES[dtype]
+    )
 
 
 @given(size=sizes, strength=st.floats(0.1, 1))
@@ -55,14 +57,16 @@ def test_resampling_is_that_of_affine_grid(size: tuple[int, int], strength: floa
     difference = strength * torch.randn(2, 2, 3, dtype=torch.float64)
     theta = difference + torch.eye(2, 3, dtype=torch.float64)
     grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
-    torch.testing.assert_close(resampled(x, difference), functional.grid_sample(x, grid, align_corners=False))
+    torch.testing.assert_close(
+        affine_resampled(x, difference), functional.grid_sample(x, grid, align_corners=False)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("size", [(28, 28), (27, 96), (1, 3)])
 def test_no_difference_moves_nothing(size: tuple[int, int], dtype: torch.dtype) -> None:
     x = torch.randn(2, 3, *size).to(dtype)
-    assert torch.equal(resampled(x, torch.zeros(2, 2, 3, dtype=dtype)), x)
+    assert torch.equal(affine_resampled(x, torch.zeros(2, 2, 3, dtype=dtype)), x)
 
 
 def test_shifts_and_quarter_turns_of_whole_pixels() -> None:
@@ -70,14 +74,14 @@ def test_shifts_and_quarter_turns_of_whole_pixels() -> None:
     shift, turn = torch.zeros(2, 1, 2, 3, dtype=torch.float64)
     shift[:, 0, 2] = 3 * 2 / 8  # reads three columns to the right: the picture moves to the left
     expected = functional.pad(x, (0, 3))[..., 3:]
-    torch.testing.assert_close(resampled(x, shift), expected)
+    torch.testing.assert_close(affine_resampled(x, shift), expected)
     turn[:, :, :2] = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64) - torch.eye(2)
-    torch.testing.assert_close(resampled(x, turn), torch.rot90(x, 1, (-2, -1)))
+    torch.testing.assert_close(affine_resampled(x, turn), torch.rot90(x, 1, (-2, -1)))
 
 
 def test_zeros_come_in_from_outside() -> None:
     half = torch.eye(2, 3).unsqueeze(0)  # A = 2: the picture at half its size
-    y = resampled(torch.ones(1, 1, 16, 16), half)
+    y = affine_resampled(torch.ones(1, 1, 16, 16), half)
     assert y[0, 0, 5:11, 5:11].eq(1).all()
     assert y[0, 0, :4].eq(0).all()
     assert y[0, 0, 12:].eq(0).all()
@@ -117,7 +121,7 @@ def test_the_gradient_is_the_finite_difference() -> None:
     torch.manual_seed(1)
     x = torch.randn(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
     difference = (0.3 * torch.randn(1, 2, 3, dtype=torch.float64)).requires_grad_()
-    assert torch.autograd.gradcheck(resampled, (x, difference), check_forward_ad=True)
+    assert torch.autograd.gradcheck(affine_resampled, (x, difference), check_forward_ad=True)
 
 
 @pytest.mark.filterwarnings(
@@ -132,7 +136,7 @@ def test_the_forward_tangent_is_right() -> None:
     direction = torch.randn_like(x)
     _, tangent = torch.func.jvp(layer, (x,), (direction,))[:2]
     fixed = layer.difference(x).detach()
-    _, partial = torch.func.jvp(lambda images: resampled(images, fixed), (x,), (direction,))[:2]
+    _, partial = torch.func.jvp(lambda images: affine_resampled(images, fixed), (x,), (direction,))[:2]
     assert (tangent - partial).norm() > 0.05 * tangent.norm()
     h = 1e-7
     slope = (layer(x + h * direction) - layer(x - h * direction)) / (2 * h)
@@ -145,7 +149,7 @@ def test_the_coordinates_stay_fine_in_half_precision() -> None:
         expected = layer(x)
         with torch.autocast("cpu", torch.bfloat16):
             assert (layer(x) - expected).norm() < 0.05 * expected.norm()
-        half = resampled(x.bfloat16(), layer.difference(x))
+        half = affine_resampled(x.bfloat16(), layer.difference(x))
     assert half.dtype == torch.bfloat16
     assert (half.float() - expected).norm() < 0.01 * expected.norm()
 

@@ -24,7 +24,7 @@ from secli.layers.pooling import BatchNorm, SpatialPool
 from secli.layers.ses import SESConv, SESLift, SESPointwise
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import StagedModel
-from secli.models.disco import pool
+from secli.models.disco import disco_pool
 from secli.models.grid import Grid
 from secli.models.wide_resnet import WideBlock
 
@@ -104,7 +104,7 @@ def test_the_network_is_its_description_step_by_step() -> None:
 @settings(max_examples=40)
 def test_the_last_pooling_leaves_two_by_two_where_its_grid_says(size: int) -> None:
     """A ramp and its negative, pooled: half their difference is the place of each window's middle."""
-    module, grid = pool(Grid.of_image(size), True)
+    module, grid = disco_pool(Grid.of_image(size), True)
     ramp = torch.arange(size, dtype=torch.float64).expand(1, 1, size, size)
     places = (module(ramp) - module(-ramp))[0, 0, 0] / 2
     assert places.shape == (2,) == (grid.size,)
@@ -116,13 +116,13 @@ def test_the_last_pooling_leaves_two_by_two_where_its_grid_says(size: int) -> No
 
 @given(size=st.integers(2, 40))
 def test_the_other_poolings_are_averages_where_their_grid_says(size: int) -> None:
-    module, grid = pool(Grid.of_image(size), False)
+    module, grid = disco_pool(Grid.of_image(size), False)
     ramp = torch.arange(size, dtype=torch.float64).expand(1, 1, 3, size, size)
     assert module(ramp)[0, 0, 0, 0].tolist() == [grid.first + grid.stride * cell for cell in range(grid.size)]
 
 
 def test_the_published_last_pooling() -> None:
-    module, grid = pool(Grid.of_image(14), True)
+    module, grid = disco_pool(Grid.of_image(14), True)
     assert isinstance(module, nn.Sequential)
     largest, average = module
     assert isinstance(largest, nn.MaxPool2d)

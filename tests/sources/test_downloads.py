@@ -141,7 +141,7 @@ def test_every_published_file_goes_by_https_or_has_a_pinned_sha256() -> None:
     from secli.sources.files import Download
 
     archives = [Download("a", (kind.url,), kind.tgz_md5) for kind in (CIFAR10, STL10)]
-    for item in (*mnist._mnist_downloads(), *mnist._fashion_downloads(), *archives):
+    for item in (*mnist._downloads("MNIST"), *mnist._downloads("FashionMNIST"), *archives):
         assert item.md5 in SHA256, item
         assert [url for url in addresses(item) if url.startswith("https://")] or item.md5 in SHA256
     unknown = Download("x", ("http://a.org/x", "ftp://b.org/x"), "0")

@@ -20,7 +20,7 @@ from secli.sweeps.engine import Notice
 from secli.sweeps.jobs import SweepJob, carry_out, standing
 from secli.sweeps.scheduler import run_jobs
 from secli.sweeps.tracker_replay import replay
-from secli.trackers.contract import parameters, result_metrics
+from secli.trackers.contract import result_metrics, run_parameters
 from secli.trackers.forward import TRACKERS, Follower, following, open_trackers
 from secli.trackers.mlflow_tracker import MLflowTracker
 from secli.training.events import EpochEnded, Event, Remark, silent
@@ -108,7 +108,7 @@ def test_mlflow_is_told_everything_and_a_resumed_run_stays_one_run(
     assert (run.info.run_id, run.info.status) == (first.info.run_id, "FINISHED")
     record, curves = read_training_record(job.run), read_record(job.run / "equivariance.json")
     assert isinstance(curves, EquivarianceRecord)
-    assert run.data.params == {key: str(value) for key, value in parameters(record).items()}
+    assert run.data.params == {key: str(value) for key, value in run_parameters(record).items()}
     rows = [json.loads(line) for line in (job.run / "metrics.jsonl").read_text().splitlines()]
     history = client.get_metric_history(run.info.run_id, "validation_error")
     assert [(point.step, point.value) for point in history] == [

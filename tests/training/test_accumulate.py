@@ -22,7 +22,7 @@ from secli.training.epoch import image_order
 from secli.training.fit import Fit, Job
 from secli.training.optim import make_optimizer
 from secli.training.plan import batch_bounds, build_for, parts_of, resolve
-from secli.training.run import load_model, train
+from secli.training.run import load_run, train
 
 Quick = Callable[..., TrainingSettings]
 CNN = ModelSettings(name="cnn")
@@ -149,7 +149,7 @@ def test_the_largest_number_of_parts_trains(
     runs = [train(CNN, tiny, settings, tmp_path / name) for name in ("a", "b")]
     assert digest(runs[0][0]) == digest(runs[1][0])
     assert runs[0][1].training["accumulate"] == 8
-    load_model(runs[0][0])
+    load_run(runs[0][0])
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -159,7 +159,7 @@ def test_a_step_is_that_of_the_formula(
     """One step on 65 images; every device takes every n-th image of the order, its share cut in three parts."""
     settings = quick(epochs=1, batch=64, accumulate=2, devices=devices, threads=devices)
     run, _ = train(CNN, tiny, settings, tmp_path)
-    trained, _ = load_model(run)
+    trained, _ = load_run(run)
     network, (images, labels) = build("cnn").train(), to_device(tiny.split("train"))
     order = image_order(65, 0, 1)
     for rank in range(devices):

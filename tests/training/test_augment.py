@@ -11,7 +11,7 @@ from PIL import Image
 
 from secli.config import Centre
 from secli.datasets import published_rescaling as rescaling
-from secli.training.augment import draw_factors, rescale
+from secli.training.augment import draw_scale_factors, rescale_bicubic
 
 FACTORS = (0.5, 0.73, 1.0, 1.3, 1.99)
 
@@ -37,7 +37,7 @@ def test_it_is_pillows_bicubic_transform_about_the_centre_asked_for(
     height: int, width: int, centre: Centre, beyond: float, dtype: torch.dtype
 ) -> None:
     images = noise(len(FACTORS), 2, height, width, dtype=dtype)
-    moved = rescale(images, torch.tensor(FACTORS), centre)
+    moved = rescale_bicubic(images, torch.tensor(FACTORS), centre)
     assert moved.dtype == dtype
     for picture, factor, got in zip(images, FACTORS, moved, strict=True):
         for channel, result in zip(picture.numpy(), got.numpy(), strict=True):
@@ -47,8 +47,8 @@ def test_it_is_pillows_bicubic_transform_about_the_centre_asked_for(
 
 def test_by_default_it_is_the_data_sets_own_recipe_but_for_the_steps_of_eight_bits() -> None:
     images = (noise(len(FACTORS), 28, 28) * 255).to(torch.uint8)
-    published = rescaling.rescale(images.numpy(), np.array(FACTORS)) / 255
-    moved = rescale(images.unsqueeze(1) / 255, torch.tensor(FACTORS)).squeeze(1)
+    published = rescaling.rescale_as_published(images.numpy(), np.array(FACTORS)) / 255
+    moved = rescale_bicubic(images.unsqueeze(1) / 255, torch.tensor(FACTORS)).squeeze(1)
     np.testing.assert_allclose(moved.numpy(), published, atol=1.001 / 255)
 
 
@@ -58,22 +58,22 @@ def test_the_centres_shift_a_picture_by_half_a_pixel_times_one_minus_the_factor(
     for factor in (0.6, 1.5):
         shift = 0.0
         for centre, sign in (("pixel", 1), ("corner", -1)):
-            moved = rescale(blob, torch.tensor([factor]), centre)  # type: ignore[arg-type]
+            moved = rescale_bicubic(blob, torch.tensor([factor]), centre)  # type: ignore[arg-type]
             shift += sign * float((moved.sum(dim=2) * torch.arange(29.0)).sum() / moved.sum())
         assert shift == pytest.approx((1 - factor) / 2, abs=0.03)
 
 
 def test_factor_one_changes_nothing() -> None:
     images = torch.rand(2, 1, 28, 28)
-    assert torch.equal(rescale(images, torch.ones(2)), images)
+    assert torch.equal(rescale_bicubic(images, torch.ones(2)), images)
 
 
 def test_shrinking_leaves_a_black_frame_and_no_value_leaves_the_range() -> None:
-    moved = rescale(torch.ones(1, 1, 28, 28), torch.tensor([0.5]))
+    moved = rescale_bicubic(torch.ones(1, 1, 28, 28), torch.tensor([0.5]))
     assert float(moved[..., :6, :].abs().max()) == 0
     assert float(moved[..., 10:18, 10:18].min()) == pytest.approx(1)
     edge = torch.cat([torch.zeros(1, 1, 28, 14), torch.ones(1, 1, 28, 14)], dim=3)
-    sharpened = rescale(edge, torch.tensor([1.7]))
+    sharpened = rescale_bicubic(edge, torch.tensor([1.7]))
     assert float(by_pillow(edge[0, 0].numpy() / 2, 1.7, (14.5, 14.5)).max()) > 0.505  # it does overshoot
     assert float(sharpened.min()) == 0
     assert float(sharpened.max()) == 1
@@ -81,7 +81,7 @@ def test_shrinking_leaves_a_black_frame_and_no_value_leaves_the_range() -> None:
 
 @given(st.integers(0, 2**32 - 1))
 def test_factors_are_uniform_between_a_half_and_two(seed: int) -> None:
-    factors = draw_factors(4000, torch.Generator().manual_seed(seed))
+    factors = draw_scale_factors(4000, torch.Generator().manual_seed(seed))
     assert 0.5 <= float(factors.min()) < 0.51
     assert 1.99 < float(factors.max()) <= 2
     assert float(factors.mean()) == pytest.approx(1.25, abs=0.05)

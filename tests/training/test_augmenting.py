@@ -18,7 +18,13 @@ from secli.datasets import stl10
 from secli.datasets.manifest import SPLITS, SplitName
 from secli.datasets.store import ScaleDataset, Split, open_dataset, write_dataset
 from secli.errors import InputError, InterruptedRunError
-from secli.training.augment import AUGMENTATIONS, CropFlipCutout, augmentation_of, draw_factors, rescale
+from secli.training.augment import (
+    AUGMENTATIONS,
+    CropFlipCutout,
+    augmentation_of,
+    draw_scale_factors,
+    rescale_bicubic,
+)
 from secli.training.determinism import Draw, generator_of
 from secli.training.events import Event, Stepped
 from secli.training.plan import build_for, resolve, run_directory
@@ -131,8 +137,8 @@ def test_random_scaling_draws_as_before() -> None:
     assert augmentation is not None
     images = torch.rand(6, 1, 28, 28)
     draws = augmentation.draw(6, (28, 28), generator_of(Draw.AUGMENT, 3, 2))
-    factors = draw_factors(6, generator_of(Draw.AUGMENT, 3, 2))
-    assert torch.equal(augmentation.apply(images, draws), rescale(images, factors))
+    factors = draw_scale_factors(6, generator_of(Draw.AUGMENT, 3, 2))
+    assert torch.equal(augmentation.apply(images, draws), rescale_bicubic(images, factors))
 
 
 @pytest.mark.parametrize("moment", [(1, 2), (2, 3)])
@@ -207,7 +213,7 @@ def test_the_centre_that_is_asked_for_is_what_images_are_rescaled_about(quick: Q
     for centre in ("pixel", "corner"):
         augmentation = augmentation_of(quick(augment="scale", centre=centre))
         assert augmentation is not None
-        assert torch.equal(augmentation.apply(images, (factors,)), rescale(images, factors, centre))
+        assert torch.equal(augmentation.apply(images, (factors,)), rescale_bicubic(images, factors, centre))
 
 
 def test_a_run_from_before_the_centre_could_be_chosen_is_not_gone_on_with_where_it_rescaled(

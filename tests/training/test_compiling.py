@@ -37,7 +37,7 @@ from secli.errors import InterruptedRunError
 from secli.training import compiling, evaluate, fit
 from secli.training.events import EpochEnded
 from secli.training.plan import default_training
-from secli.training.run import load_model, train
+from secli.training.run import load_run, train
 
 backend, name, data, out = sys.argv[1], sys.argv[2], open_dataset(Path(sys.argv[3])), Path(sys.argv[4])
 if backend != "inductor":
@@ -64,7 +64,7 @@ model = ModelSettings(name=name)
 steps = torch._dynamo.utils.counters["stats"]
 
 def weights(run):
-    return {key: value.clone() for key, value in load_model(run)[0].state_dict().items()}
+    return {key: value.clone() for key, value in load_run(run)[0].state_dict().items()}
 
 def interrupt(event):
     if isinstance(event, EpochEnded) and event.epoch == 1:

@@ -22,7 +22,7 @@ from secli.records.schema import read_training_record
 from secli.training.evaluate import count_errors
 from secli.training.events import Begun, EpochEnded, Event, Remark, Stepped
 from secli.training.load import load_subject
-from secli.training.run import load_model, train
+from secli.training.run import load_run, train
 
 Quick = Callable[..., TrainingSettings]
 Digest = Callable[[Path], str]
@@ -160,7 +160,7 @@ def test_the_first_epoch_of_the_lowest_validation_error_is_kept_and_tested(
     assert [row["lr"] for row in rows] == pytest.approx([0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025])
     assert results.train_seconds == pytest.approx(sum(row["seconds"] for row in rows))
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
-    network, _ = load_model(run)
+    network, _ = load_run(run)
     assert not network.training
     images, labels = to_device(tiny.split("test"))
     assert results.test_error == int(count_errors(network, images, labels, batch=7)) / 30
@@ -243,7 +243,7 @@ def test_a_full_disk_stops_the_run_cleanly_and_it_can_go_on(
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(
             SecliError,
-            match=r"last\.pt: no space left on device: .* needed, .*; what was saved before stands",
+            match=r"last\.pt: no space left on device: .* needed, .*; what was saved before is kept",
         ) as caught:
             train(CNN, tiny, settings, tmp_path)
     assert caught.value.exit_code == 1
@@ -270,7 +270,7 @@ def test_two_processes_share_each_batch(tiny: ScaleDataset, quick: Quick, tmp_pa
     (shared,), (single,) = metrics(run), metrics(alone)
     # the batch norms see half a batch each, so the losses are near, not equal
     assert shared["train_loss"] == pytest.approx(single["train_loss"], rel=0.05)
-    load_model(run)
+    load_run(run)
 
 
 @pytest.mark.slow
@@ -297,7 +297,7 @@ def test_a_run_begins_with_the_weights_of_its_seed(
 ) -> None:
     still = quick(epochs=1, seed=seed, lr=1e-30, weight_decay=0.0)  # so small a rate moves no weight
     run, _ = train(CNN, tiny, still, tmp_path / "runs")
-    network, record = load_model(run)
+    network, record = load_run(run)
     first = build("cnn", record.model.options, seed=seed)
     for (name, kept), drawn in zip(network.named_parameters(), first.parameters(), strict=True):
         assert torch.allclose(kept, drawn, rtol=0, atol=1e-20), name

@@ -358,7 +358,7 @@ def test_nothing_is_written_when_one_replica_is_refused(
     train(CNN, tiny, quick(seed=1, epochs=1), tmp_path)
     before = sorted(tmp_path.rglob("*"))
     trainings = seeds(quick, epochs=1)
-    with pytest.raises(InputError, match=r"s1-.*: a run stands here already; add --resume"):
+    with pytest.raises(InputError, match=r"s1-.*: a run exists here already; add --resume"):
         stacked(CNN, [tiny] * 3, trainings, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
     forced = stacked(CNN, [tiny] * 3, trainings, tmp_path, force=True)

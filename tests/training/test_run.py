@@ -23,7 +23,7 @@ from secli.storage.owners import owned_name
 from secli.tables.collect import collect
 from secli.training import run as run_module
 from secli.training.events import Begun, EpochEnded, Event, Remark
-from secli.training.run import load_model, train
+from secli.training.run import load_run, train
 
 Quick = Callable[..., TrainingSettings]
 Digest = Callable[[Path], str]
@@ -89,7 +89,7 @@ def test_a_standing_run_is_refused_and_left_alone(
     finished: Path, tiny: ScaleDataset, quick: Quick, tmp_path: Path
 ) -> None:
     before = files(finished)
-    with pytest.raises(InputError, match="a run stands here already; add --resume to go on, or --force"):
+    with pytest.raises(InputError, match="a run exists here already; add --resume to go on, or --force"):
         train(CNN, tiny, quick(epochs=1), tmp_path / "runs")
     with pytest.raises(InputError, match="--resume and --force exclude each other"):
         train(CNN, tiny, quick(epochs=1), tmp_path / "runs", resume=True, force=True)
@@ -136,7 +136,7 @@ def test_a_finished_run_stands_until_the_one_that_replaces_it_is_finished(
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(
-        InterruptedRunError, match=f"{finished.name}: .*; the run that it was to replace stands"
+        InterruptedRunError, match=f"{finished.name}: .*; the run that it was to replace is kept"
     ):
         train(CNN, tiny, quick(epochs=1), tmp_path / "runs", force=True, on_event=watch)
     assert len(seen) > 1
@@ -150,7 +150,7 @@ def test_a_run_that_fails_does_not_replace_a_finished_one(
 ) -> None:
     before = files(finished)
     monkeypatch.setattr("secli.training.fit.divergence", lambda *_: "the loss is not finite")
-    with pytest.raises(SecliError, match=r"not finite; .*; the run that it was to replace stands"):
+    with pytest.raises(SecliError, match=r"not finite; .*; the run that it was to replace is kept"):
         train(CNN, tiny, quick(epochs=1), tmp_path / "runs", force=True)
     assert files(finished) == before
     assert [path.name for path in finished.parent.iterdir()] == [finished.name]
@@ -315,18 +315,18 @@ def test_bad_input_makes_no_directory(tiny: ScaleDataset, quick: Quick, tmp_path
 
 
 def test_loading_a_run_checks_its_record_and_weights(finished: Path, tmp_path: Path) -> None:
-    network, record = load_model(finished)
+    network, record = load_run(finished)
     assert record.model.name == "cnn"
     assert not network.training
     rewrite(finished, lambda content: content["model"].update(name="dss_v1", options={}))
     with pytest.raises(InputError, match="weights of model 'cnn', but the record says 'dss_v1'"):
-        load_model(finished)
+        load_run(finished)
     rewrite(finished, lambda content: content["model"].update(name="cnn"))
     (finished / "model.safetensors").unlink()
     with pytest.raises(InputError, match="no weights yet"):
-        load_model(finished)
+        load_run(finished)
     (finished / RECORD_FILE).write_text("{")
     with pytest.raises(InputError, match="damaged record"):
-        load_model(finished)
+        load_run(finished)
     with pytest.raises(InputError, match="no such run directory"):
-        load_model(tmp_path / "nowhere")
+        load_run(tmp_path / "nowhere")

@@ -1,9 +1,8 @@
 """L_s on features: how scale acts on each kind of feature map.
 
-A network Φ keeps its promise under scale when Φ(L_s f) = L_s Φ(f); what ``L_s`` means on the right depends on
-what the features are. A ``Field`` says it: a plane is only rescaled, a scale space also moves along its levels,
-a vector field also turns. Cells that L_s cannot know (levels that would come from off the stack, say) are
-masked, and the mask holds for both sides.
+A network Φ is equivariant under scale when Φ(L_s f) = L_s Φ(f); what ``L_s`` means on the right depends on the
+features. A ``Field`` defines it: a plane is only rescaled, a scale space also moves along its levels, a vector field
+also turns. Cells that L_s cannot know (levels that would come from off the stack) are masked on both sides.
 """
 
 from secli.action.fields.contract import LATTICE_TOLERANCE, Acted, Canvas, Field, Pair, both

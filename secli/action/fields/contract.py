@@ -12,7 +12,6 @@ from secli.action.images import SAMPLING_BLUR
 
 Pair = float | tuple[float, float]
 
-
 LATTICE_TOLERANCE = 0.02
 """A scale within 2 % of a level counts as that level, because published scales are rounded."""
 
@@ -25,10 +24,10 @@ class Canvas(NamedTuple):
     height, width
         Pixels.
     blur
-        The blur σ of the pictures in pixels, which L_s keeps when it shrinks them.
+        σ of the pictures in pixels, which L_s keeps when it shrinks them.
     border
-        Cells nearer than so many pixels to the edge of the rescaled picture or of the canvas are masked: what
-        lies behind these edges is not the picture, and a filter that reaches across them sees a frame.
+        Cells nearer than so many pixels to the edge of the rescaled picture or of the canvas are masked: a filter
+        that reaches across these edges sees a frame.
     """
 
     height: int
@@ -45,11 +44,11 @@ class Acted(NamedTuple):
     features
         One tensor per resolution (one, but for a pyramid), shaped as the features themselves.
     masks
-        For each of these, which cells are known, in a shape that broadcasts to it; None when all are.
+        For each of these, which cells are known, broadcast to it; None when all are.
     levels_used, levels_total
-        Scale levels that are known, and all of them; None off a scale axis.
+        Scale levels that are known, and all of them; None without a scale axis.
     on_lattice
-        Whether s maps levels onto levels, so that nothing was interpolated; None off a scale axis.
+        Whether s maps levels onto levels, so that nothing was interpolated; None without a scale axis.
     """
 
     features: list[Tensor]
@@ -64,19 +63,10 @@ class Field(ABC):
 
     @abstractmethod
     def act(self, features: Tensor | list[Tensor], factor: float, canvas: Canvas, steps: int = 1) -> Acted:
-        """Apply L_s.
+        """Apply L_s for a factor s > 0.
 
-        Parameters
-        ----------
-        features : tensor or list of tensors
-            The features, as the field's table entry shapes them.
-        factor : float
-            Scale factor s > 0.
-        canvas : Canvas
-            The pictures that the features come from.
-        steps : int
-            Compose the spatial part from this many equal factors s^(1/steps). Two steps instead of one show how
-            far the grid keeps L_s from being an action: the floor. The level shift is applied once.
+        With ``steps`` the spatial part is composed from that many equal factors s^(1/steps): two steps instead of one
+        show how far the grid keeps L_s from being an action, the floor. The level shift is applied once.
         """
 
     def compared(
@@ -92,13 +82,9 @@ class Field(ABC):
         Parameters
         ----------
         acted : Acted
-            What ``act`` gave, perhaps of features whose background Φ(0) was taken away.
+            What ``act`` returned, perhaps of features whose background Φ(0) was subtracted.
         raw, answer : tensor or list of tensors
-            Φ(f) and Φ(L_s f) as the network gave them; no answer: only Φ(f) is looked at.
-        factor : float
-            Scale factor s > 0.
-        canvas : Canvas
-            The pictures that the features come from.
+            Φ(f) and Φ(L_s f) as the network returned them; without an answer only Φ(f) is used.
         """
         del raw, answer, factor, canvas
         return acted
@@ -110,7 +96,7 @@ class Field(ABC):
 
     @property
     def lattice(self) -> tuple[float, ...]:
-        """The factors s < 1 that map levels onto levels; empty off a scale axis."""
+        """The factors s < 1 that map levels onto levels; empty without a scale axis."""
         return ()
 
     def smallest_plane(self, features: Tensor | list[Tensor]) -> int | None:
@@ -119,7 +105,7 @@ class Field(ABC):
         return min(tensor.shape[-2:])
 
     def reads_as(self) -> str:
-        """Say in a few words what the field is."""
+        """Describe the field in a few words."""
         return type(self).__name__
 
 

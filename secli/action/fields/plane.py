@@ -32,5 +32,5 @@ class Plane(Field):
         return Acted([moved], [inside(tensor, factor, canvas, self.stride, self.origin)])
 
     def reads_as(self) -> str:
-        """Say in a few words what the field is."""
+        """Describe the field in a few words."""
         return f"plane, {geometry(self.stride, self.origin)}"

@@ -58,7 +58,7 @@ class Pyramid(Field):
         return tuple(factor / self.factors[0] for factor in others)
 
     def source(self, k: int, factor: float) -> int | None:
-        """Return the level nearest to s·f_k; None when that lies off the pyramid (beyond half a step).
+        """Return the level nearest to s·f_k; None when that is off the pyramid (beyond half a step).
 
         Truncated levels count as off the pyramid, as targets and as sources.
         """
@@ -96,29 +96,19 @@ class Pyramid(Field):
         return Acted(moved, masks, used, len(features), exact)
 
     def smallest_plane(self, features: Tensor | list[Tensor]) -> int | None:
-        """Return the smaller side of the first (largest) level: where that is too small, all are.
-
-        Of the others each is judged by itself (``small_levels``).
-        """
+        """Return the smaller side of the first (largest) level; ``small_levels`` judges the others one by one."""
         return min(features[0].shape[-2:])
 
     def reads_as(self) -> str:
-        """Say in a few words what the field is."""
+        """Describe the field in a few words."""
         cut = f", {self.truncated} truncated" if self.truncated else ""
         return f"pyramid {','.join(f'{factor:g}' for factor in self.factors)}, stride {self.stride:g}{cut}"
 
 
 def small_levels(acted: Acted, factor: float, smallest: float) -> list[int]:
-    """Return the levels of a pyramid on which the picture covers too few cells to have a scale.
+    """Return the levels of a pyramid on which the picture covers fewer than ``smallest`` cells; none without levels.
 
-    Parameters
-    ----------
-    acted : Acted
-        L_s of features; what has no list of levels has no small ones.
-    factor : float
-        Scale factor s: on n cells across, the picture covers min(s, 1)·n.
-    smallest : float
-        Cells that it must cover.
+    On n cells across, the picture covers min(s, 1)·n.
     """
     if acted.levels_total is None or len(acted.features) != acted.levels_total:
         return []

@@ -1,4 +1,4 @@
-"""L_s on planes of features: rescaled about the point where the image centre falls, and which cells lie inside."""
+"""L_s on planes of features: rescaled about the point where the image centre falls, and which cells are inside."""
 
 from __future__ import annotations
 
@@ -29,18 +29,10 @@ def rescale_plane(
 
     Parameters
     ----------
-    features : tensor (…, H, W)
-        The planes.
-    factor : float
-        Scale factor s > 0.
-    canvas : Canvas
-        The pictures that the features come from.
     stride, origin : float or pair
         Image pixels per cell, and the image coordinate of cell 0 (None: grid centre = image centre).
     base_blur : float
         z, in pixels.
-    steps : int
-        Compose from this many equal factors.
     """
     if factor == 1:
         return features
@@ -65,16 +57,10 @@ def resample_plane(
 
     Parameters
     ----------
-    features : tensor (…, H, W)
-        The planes.
     size : pair
         Cells of the new grid, whose spacing equals the old one's.
-    factor : float
-        Scale factor in cells.
     variance : float
         Of the blur applied before, in squared cells.
-    steps : int
-        Compose from this many equal factors, each with its share of the blur.
     """
     each = factor ** (1 / steps)
     for step in range(steps):
@@ -95,25 +81,9 @@ def inside(
     stride: Pair = 1.0,
     origin: Pair | None = None,
 ) -> Bool[Tensor, "*ones h w"] | None:
-    """Return which cells lie at least ``canvas.border`` pixels inside the rescaled picture and the canvas.
+    """Return which cells are at least ``canvas.border`` pixels inside the rescaled picture and the canvas.
 
-    A cell at image coordinate p is inside when |p − c| ≤ min(s, 1)·n/2 − border, on each axis.
-
-    Parameters
-    ----------
-    features : tensor (…, H, W)
-        The planes.
-    factor : float
-        Scale factor s > 0.
-    canvas : Canvas
-        The pictures, and the border in pixels.
-    stride, origin : float or pair
-        As for ``Plane``.
-
-    Returns
-    -------
-    bool tensor (1, …, 1, H, W) or None
-        None when no border is wanted.
+    A cell at image coordinate p is inside when |p − c| ≤ min(s, 1)·n/2 − border, on each axis. None without a border.
     """
     if canvas.border <= 0:
         return None
@@ -137,7 +107,7 @@ def _centre(n: int, pixels: int, cell: float, origin: Pair | None, axis: int) ->
 
 
 def geometry(stride: Pair, origin: Pair | None) -> str:
-    """Return stride and origin in words."""
+    """Describe stride and origin in a few words."""
 
     def read(value: Pair) -> str:
         return "×".join(f"{v:g}" for v in value) if isinstance(value, tuple) else f"{value:g}"

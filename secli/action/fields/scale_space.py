@@ -56,7 +56,7 @@ class ScaleSpace(Field):
     def sources(self, factor: float) -> list[LevelSource | None]:
         """Return where each level of L_sF comes from; None for a level that is not known.
 
-        Level k is read at scale σ_k/s: one level when that lies within 2 % of it, a mixture of the two
+        Level k is read at scale σ_k/s: one level when that is within 2 % of it, a mixture of the two
         neighbours otherwise. Nothing is known off the stack, or of truncated levels.
         """
         whole = len(self.scales) - self.truncated
@@ -83,7 +83,7 @@ class ScaleSpace(Field):
                 read_levels(tensor, known), factor, canvas, self.stride, self.origin, self.base_blur, steps
             )
         if len(used) < total:
-            moved = _placed(moved, used, tensor)
+            moved = _embedded(moved, used, tensor)
             kept = torch.tensor([source is not None for source in sources], device=tensor.device)
             mask = kept.reshape(1, 1, total, *(1 for _ in tensor.shape[3:]))
         mask = both(mask, inside(tensor, factor, canvas, self.stride, self.origin))
@@ -91,7 +91,7 @@ class ScaleSpace(Field):
         return Acted([moved], [mask], len(used), total, exact)
 
     def reads_as(self) -> str:
-        """Say in a few words what the field is."""
+        """Describe the field in a few words."""
         scales = ",".join(f"{scale:g}" for scale in self.scales)
         blur = f", base blur {self.base_blur:g}" if self.base_blur else ""
         cut = f", {self.truncated} truncated" if self.truncated else ""
@@ -138,18 +138,17 @@ def _read_level(tensor: Tensor, source: LevelSource) -> Tensor:
     return torch.lerp(tensor[:, :, source.lower], tensor[:, :, source.lower + 1], source.weight)
 
 
-def _placed(levels: Tensor, places: Sequence[int], like: Tensor) -> Tensor:
-    """Return a stack shaped as another one, with levels at their places and zeros at the others."""
+def _embedded(levels: Tensor, indices: Sequence[int], like: Tensor) -> Tensor:
+    """Return a stack shaped like another one, with the levels at their indices and zeros elsewhere."""
     nothing = like.new_zeros(())
-    if not places:
+    if not indices:
         return nothing.expand_as(like)
-    below, above = places[0], like.shape[2] - 1 - places[-1]
-    if len(places) != places[-1] - places[0] + 1:  # not a run: each for itself
+    if len(indices) != indices[-1] - indices[0] + 1:  # not consecutive
         stack = torch.zeros_like(like)
-        stack[:, :, list(places)] = levels
+        stack[:, :, list(indices)] = levels
         return stack
-    sides = [nothing.expand_as(like[:, :, :side]) for side in (below, above)]
-    joined = [sides[0], levels, sides[1]]
-    if levels.movedim(2, 0).is_contiguous():  # levels one behind the other: they stay so
+    below, above = indices[0], like.shape[2] - 1 - indices[-1]
+    joined = [nothing.expand_as(like[:, :, :below]), levels, nothing.expand_as(like[:, :, :above])]
+    if levels.movedim(2, 0).is_contiguous():  # one level after the other in memory: the result, too
         return torch.cat([each.movedim(2, 0) for each in joined]).movedim(0, 2)
     return torch.cat(joined, dim=2)

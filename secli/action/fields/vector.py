@@ -58,7 +58,7 @@ class VectorField(Field):
         return math.log(factor, self.base) * self.angle_step
 
     def stays(self, vectors: Tensor, turn: float) -> Bool[Tensor, "..."]:
-        """Tell which vectors (N, C, 2, …) still have an angle on the range after a turn; a zero vector has any."""
+        """Return which vectors (N, C, 2, …) still have an angle on the range after a turn; a zero vector has any."""
         u, v = vectors.unbind(2)
         # the angle before the turn, so that no turn wraps around
         angle = torch.atan2(v, u) + turn
@@ -74,11 +74,11 @@ class VectorField(Field):
         factor: float,
         canvas: Canvas,
     ) -> Acted:
-        """Mask the vectors of either side whose partner's angle lies off the range.
+        """Mask the vectors of either side whose partner's angle is off the range.
 
-        A vector of Φ(f) whose turned angle leaves the range has no place in Φ(L_s f), where some other angle wins;
-        a vector of Φ(L_s f) whose angle before the turn lies off the range has no source in Φ(f). Both are judged
-        by the vectors that the network gave: an angle is a scale there, which Φ(f) − Φ(0) has no more.
+        A vector of Φ(f) whose turned angle leaves the range has no counterpart in Φ(L_s f), where some other angle
+        wins; one of Φ(L_s f) whose angle before the turn is off the range has none in Φ(f). Both are judged by the
+        network's own vectors, whose angle is a scale: that of Φ(f) − Φ(0) is none.
         """
         if factor == 1:
             return acted
@@ -90,5 +90,5 @@ class VectorField(Field):
         return acted._replace(masks=[mask])
 
     def reads_as(self) -> str:
-        """Say in a few words what the field is."""
+        """Describe the field in a few words."""
         return f"vector field base {self.base:g}, {geometry(self.stride, self.origin)}"

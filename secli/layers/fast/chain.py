@@ -1,4 +1,4 @@
-"""Modules in a row, in which max-pooling changes places with the ReLU before it."""
+"""Modules in a sequence, in which max-pooling is moved before the ReLU that precedes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from secli.layers.pooling import SpatialPool
 
 
 class Chain(nn.Sequential):
-    """Run modules one after the other; a maximum over windows comes before the ReLU ahead of it.
+    """Run modules one after the other; a maximum over windows comes before the ReLU that precedes it.
 
     max_i ReLU(x_i) = ReLU(max_i x_i), and the gradient goes to the same cell: the first of the largest, if above 0.
     ReLU then sees as many cells as there are windows.
@@ -20,19 +20,16 @@ class Chain(nn.Sequential):
     Parameters
     ----------
     modules : Module
-        By name, in the order of the mathematics, which is also that of a checkpoint and of :meth:`children`.
+        By name, in the order of the formula, which is also that of a checkpoint and of :meth:`children`.
 
     Attributes
     ----------
     literal : bool
-        Whether the order of the mathematics is kept.
+        Whether the order of the formula is kept.
 
     Examples
     --------
     >>> import torch
-    >>> from torch import nn
-    >>> from secli.layers import SpatialPool
-    >>> from secli.layers.fast.chain import Chain
     >>> Chain(relu=nn.ReLU(), pool=SpatialPool(2))(torch.rand(2, 8, 4, 28, 28) - 0.5).shape
     torch.Size([2, 8, 4, 14, 14])
     """
@@ -52,17 +49,17 @@ class Chain(nn.Sequential):
     def in_order(self) -> Iterator[nn.Module]:
         """Yield the modules in the order in which they run."""
         swap = in_use("pool-first") and not self.literal
-        waiting: nn.Module | None = None
+        relu: nn.Module | None = None
         for module in self:
-            if waiting is not None and isinstance(module, SpatialPool) and module.how == "max":
+            if relu is not None and isinstance(module, SpatialPool) and module.how == "max":
                 yield module
                 continue
-            if waiting is not None:
-                yield waiting
-                waiting = None
+            if relu is not None:
+                yield relu
+                relu = None
             if swap and type(module) is nn.ReLU:
-                waiting = module
+                relu = module
             else:
                 yield module
-        if waiting is not None:
-            yield waiting
+        if relu is not None:
+            yield relu

@@ -1,7 +1,7 @@
-"""The faster forms of the layers, each of which can be left out: for tests against the literal form, and for timing.
+"""The faster forms of the layers, each of which can be switched off for tests and timing.
 
-All of them compute the same function. ``without("fourier")`` takes one away while its body runs;
-``secli bench NETWORK --forms`` says what each brings.
+All of them compute the same function. ``without_forms("fourier")`` switches one off while its body runs;
+``secli bench NETWORK --forms`` reports the gain of each.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ FORMS: dict[Form, str] = {
     "fourier": "wide kernels are applied by their Fourier transforms",
     "wide-gradient": "the gradient of kernels from 15 cells on is a convolution, too",
 }
-"""Every form, in the order in which the layers came to it, in one sentence each."""
+"""Every form, in one sentence each."""
 
 assert set(FORMS) == set(get_args(Form))
 
-_left_out: frozenset[str] = frozenset()  # of all threads: older compilers cannot trace a ContextVar
+_switched_off: frozenset[str] = frozenset()  # of all threads: older compilers cannot trace a ContextVar
 
 
 def in_use(form: Form) -> bool:
-    """Whether a form is taken where it pays."""
-    return form not in _left_out
+    """Whether a form is used where it pays."""
+    return form not in _switched_off
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Whether a tensor takes the forms that are for CPUs; one on the meta device does, so that they can be counted."""
+    """Whether a tensor takes the forms for CPUs; one on the meta device does, so that they can be counted."""
     return x.device.type in ("cpu", "meta")
 
 
 @contextmanager
-def without(*forms: str) -> Iterator[None]:
-    """Leave some forms out while the body runs.
+def without_forms(*forms: str) -> Iterator[None]:
+    """Switch some forms off while the body runs.
 
     Raises
     ------
@@ -60,17 +60,17 @@ def without(*forms: str) -> Iterator[None]:
 
     Examples
     --------
-    >>> with without("fourier"):
+    >>> with without_forms("fourier"):
     ...     print(in_use("fourier"), in_use("running-max"))
     False True
     """
     for form in forms:
         if form not in FORMS:
             raise ValueError(f"unknown form '{form}'; known: {', '.join(FORMS)}")
-    global _left_out
-    before = _left_out
-    _left_out = before | set(forms)
+    global _switched_off
+    before = _switched_off
+    _switched_off = before | set(forms)
     try:
         yield
     finally:
-        _left_out = before
+        _switched_off = before

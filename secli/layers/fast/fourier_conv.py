@@ -1,8 +1,8 @@
 """Convolution with a wide kernel by Fourier transforms: fewer multiplications than one per tap and pixel.
 
-On a circle of P cells, P ≥ h + p for a plane of side h and padding p, nothing that is kept wraps around::
+On a circle of P cells, P ≥ h + p for a plane of side h and padding p, no cell of the result wraps around::
 
-    y[q] = Σ_t x[q + t − p] κ[t]      ⟺      ŷ = x̂ · conj(κ̂)          (κ[t] standing at t − p mod P)
+    y[q] = Σ_t x[q + t − p] κ[t]      ⟺      ŷ = x̂ · conj(κ̂)          (κ[t] at t − p mod P)
     ∂x̂ = ĝ · κ̂,      ∂κ̂ = conj(ĝ) · x̂
 
 The transforms are taken once per channel, the products once per pair of channels and frequency: about P²/2 complex
@@ -25,7 +25,7 @@ _PER_POINT = 240.0  # a cell of a transformed plane, there and back, with its mo
 _PER_PRODUCT = 12.6  # a complex product
 _IMAGES = 32.0  # the kernels' own transforms are shared by about so many images
 _ROW = 14  # narrower rows leave the direct convolution's vectors half empty
-_MARGIN = 0.65  # the estimate is rough: it must promise so much less time
+_MARGIN = 0.65  # of the direct time, because the estimate is rough
 
 
 def circle(side: int, size: int, padding: int) -> int:
@@ -50,7 +50,7 @@ def pays(
 ) -> bool:
     """Whether the transforms are expected to take clearly less time than the direct sum, on a CPU.
 
-    ``ready`` says that the kernels' spectrum is there already.
+    ``ready``: the kernels' spectrum is known already.
     """
     if padding >= size or min(height, width) + 2 * padding < size:
         return False
@@ -72,28 +72,21 @@ def _meetings(side: int, size: int, padding: int) -> int:
 def spectrum(
     kernel: Float[Tensor, "o c k k"], height: int, width: int, padding: int
 ) -> Complex[Tensor, "f c o"]:
-    """Return conj(κ̂) for planes of one size, frequencies first, so that they are the batch of a matrix product."""
+    """Return conj(κ̂) for planes of one size, frequencies first, as the batch of a matrix product."""
     size = kernel.shape[-1]
     rows, columns = circle(height, size, padding), circle(width, size, padding)
-    standing = functional.pad(kernel, (0, columns - size, 0, rows - size))
-    standing = standing.roll((-padding, -padding), dims=(2, 3))
-    transformed: Tensor = torch.fft.rfft2(standing).flatten(2).permute(2, 1, 0)
+    on_circle = functional.pad(kernel, (0, columns - size, 0, rows - size))
+    on_circle = on_circle.roll((-padding, -padding), dims=(2, 3))
+    transformed: Tensor = torch.fft.rfft2(on_circle).flatten(2).permute(2, 1, 0)
     return transformed.conj().resolve_conj().contiguous()
 
 
 def convolve(
     x: Float[Tensor, "n c h w"], kernel_spectrum: Complex[Tensor, "f c o"], size: int, padding: int
 ) -> Float[Tensor, "n o y x"]:
-    """Return the convolution with a kernel of side ``size`` whose spectrum is known; stride 1.
+    """Return the convolution of stride 1, in float32 or float64, with a kernel of side ``size`` given by its spectrum.
 
-    Parameters
-    ----------
-    x : Tensor
-        float32 or float64.
-    kernel_spectrum : Tensor
-        From :func:`spectrum`, for planes of this size and this padding.
-    size, padding : int
-        Of the kernel.
+    The :func:`spectrum` is for planes of this size and this padding.
     """
     height, width = x.shape[-2:]
     shape = circle(height, size, padding), circle(width, size, padding)
@@ -109,7 +102,7 @@ def _transformed(x: Float[Tensor, "n c h w"], shape: tuple[int, int]) -> Complex
 def _back(
     product: Complex[Tensor, "f a b"], shape: tuple[int, int], height: int, width: int
 ) -> Float[Tensor, "a b y x"]:
-    """Return the planes' upper left corners: columns first, so that rows which nobody keeps are not finished."""
+    """Return the planes' upper left corners: columns first, so that rows outside them are not finished."""
     rows, columns = shape
     planes = product.permute(1, 2, 0).reshape(*product.shape[1:], rows, columns // 2 + 1)
     kept = torch.fft.ifft(planes, dim=2)[:, :, :height]
@@ -126,7 +119,7 @@ def fourier_conv2d(
 
 
 class _FourierConvolution(torch.autograd.Function):
-    """The convolution; only image and kernel are kept for the gradient, their transforms are taken again."""
+    """The convolution; only image and kernel are kept for the gradient, and transformed again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor, padding: int) -> Tensor:
@@ -135,7 +128,7 @@ class _FourierConvolution(torch.autograd.Function):
         ctx.padding = padding
         height, width = x.shape[-2:]
         y = convolve(x, spectrum(kernel, height, width, padding), kernel.shape[-1], padding)
-        return y.contiguous()  # not a view: a derivative in a direction lies in memory as its value does
+        return y.contiguous()  # not a view: a forward-mode tangent has its value's strides
 
     @staticmethod
     @once_differentiable
@@ -150,8 +143,8 @@ class _FourierConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             turned = torch.bmm(g.mH, _transformed(x, shape)).conj()  # (f, o, c)
             planes = turned.resolve_conj().permute(1, 2, 0).reshape(*kernel.shape[:2], shape[0], -1)
-            standing = torch.fft.irfft2(planes.conj(), s=shape)
-            to_kernel = standing.roll((padding, padding), dims=(2, 3))[..., :size, :size]
+            on_circle = torch.fft.irfft2(planes.conj(), s=shape)
+            to_kernel = on_circle.roll((padding, padding), dims=(2, 3))[..., :size, :size]
         return to_x, to_kernel, None
 
     @staticmethod

@@ -1,7 +1,7 @@
-"""How the levels of a scale space lie in memory: one behind the other, each a batch of whole planes.
+"""The memory layout of a scale space's levels: one after the other, each a batch of whole planes.
 
-The axes stay (N, C, S, H, W). Stored as (S, N, C, H, W), a level is what a convolution, a pooling window or a batch
-norm takes without a copy; stored in the order of the axes, every level has to be gathered from all channels.
+The axes stay (N, C, S, H, W). Stored as (S, N, C, H, W), a level needs no copy for a convolution, a pooling window or
+a batch norm; stored in the order of the axes, it has to be gathered from all channels.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def stack_levels(levels: Iterable[Float[Tensor, "n c h w"]]) -> Float[Tensor, "n
     return torch.stack(list(levels), dim=2)
 
 
-def levels_lead(x: Tensor) -> bool:
-    """Whether this is a scale space whose levels lie one behind the other."""
+def levels_first(x: Tensor) -> bool:
+    """Whether this is a scale space stored level by level."""
     return x.dim() == 5 and x.shape[2] > 1 and x.movedim(2, 0).is_contiguous()
 
 
 def as_planes(x: Float[Tensor, "n c s h w"]) -> Float[Tensor, "m c h w"]:
-    """Return all levels as one batch, M = S · N; a view where :func:`levels_lead`."""
+    """Return all levels as one batch, M = S · N; a view where :func:`levels_first`."""
     return x.movedim(2, 0).flatten(0, 1)
 
 

@@ -28,7 +28,6 @@ class ScaleProjection(nn.Sequential):
     --------
     >>> import torch
     >>> from secli.layers import ScalePool, SESLift, basis_b
-    >>> from secli.layers.fast.projection import ScaleProjection
     >>> lift = SESLift(1, 8, basis_b(13, (1.5, 2.6, 4.5), 7), padding=6)
     >>> ScaleProjection(lift, ScalePool("max"))(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 8, 28, 28])
@@ -48,5 +47,5 @@ class ScaleProjection(nn.Sequential):
 
 
 def _is_watched(module: nn.Module) -> bool:
-    """Whether somebody wants to see what goes in or comes out, which is nothing unless the module is called."""
+    """Whether the module has hooks, which run only when it is called."""
     return bool(module._forward_hooks or module._forward_pre_hooks)

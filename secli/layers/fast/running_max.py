@@ -7,8 +7,8 @@ vector units. Here::
     backward:  g_k = g · won_k,  g ← g − g_k,  from the last k to the first; g_0 = g
 
 which costs two passes over the cells and keeps one byte per comparison. Values are the same bit for bit; of equal
-neighbours the first takes the gradient, as in torch. What comes one after the other, as the levels of a convolution
-do, need not be joined first: :func:`largest`.
+neighbours the first takes the gradient, as in torch. Levels of a convolution need not be stacked first:
+:func:`largest`.
 """
 
 from __future__ import annotations
@@ -30,17 +30,7 @@ from secli.layers.fast.transforms import transformed
 
 
 def neighbour_max(x: Float[Tensor, "..."], axis: int, count: int) -> Float[Tensor, "..."]:
-    """Return the maximum of each ``count`` neighbours along an axis, which it must divide.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any floating type.
-    axis : int
-        Counted from the front.
-    count : int
-        At least 1.
-    """
+    """Return the maximum of each ``count`` neighbours along an axis, which ``count`` must divide."""
     if count == 1:
         return x
     if _needs_no_gradient(x):
@@ -50,26 +40,26 @@ def neighbour_max(x: Float[Tensor, "..."], axis: int, count: int) -> Float[Tenso
 
 
 def largest(responses: Iterable[Float[Tensor, "..."]]) -> Float[Tensor, "..."]:
-    """Return the maximum of tensors of one shape, which may come one after the other.
+    """Return the maximum of tensors of one shape, which may be computed one after the other.
 
-    They are not joined, and where no gradient is wanted each is forgotten as soon as it is compared. Where this form
-    does not run and a gradient is wanted they are: torch's maximum over a stack keeps one index per cell.
+    They are not stacked, and without gradients each is freed as soon as it is compared. With gradients where this form
+    does not run they are stacked: torch's maximum over a stack keeps one index per cell.
     """
-    left = iter(responses)
-    best = next(left)
+    others = iter(responses)
+    best = next(others)
     if not runs_here(best):
         if torch.is_grad_enabled():
-            return torch.stack([best, *left]).max(dim=0).values
-        return functools.reduce(torch.maximum, left, best)
+            return torch.stack([best, *others]).max(dim=0).values
+        return functools.reduce(torch.maximum, others, best)
     if _needs_no_gradient(best):
-        return _maximum(itertools.chain([best], left))
-    for response in left:
+        return _maximum(itertools.chain([best], others))
+    for response in others:
         best = _Larger.apply(best, response)
     return best
 
 
 def _needs_no_gradient(x: Tensor) -> bool:
-    """Whether neither a gradient nor a derivative in a direction will be asked for."""
+    """Whether neither a gradient nor a forward-mode derivative will be computed."""
     recorded = torch.is_grad_enabled() and x.requires_grad
     return not recorded and forward_ad.unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
 
@@ -83,9 +73,8 @@ def _maximum(parts: Iterator[Tensor]) -> Tensor:
 
 
 def runs_here(x: Tensor) -> bool:
-    """Whether this form is the faster one: on a CPU, and not while a compiler looks on, which fuses by itself.
-
-    Nor for replicas at once: torch's transform cannot look into it.
+    """Whether this form is the faster one: on a CPU, not under a compiler, which fuses by itself, nor under
+    torch.vmap.
     """
     if not in_use("running-max"):
         return False
@@ -93,7 +82,7 @@ def runs_here(x: Tensor) -> bool:
 
 
 def _dense(x: Tensor) -> tuple[int, ...]:
-    """Return strides that put the axes in the order that they have in memory, with nothing between them."""
+    """Return strides that order the axes as in memory, with no gaps."""
     strides, step = [0] * x.dim(), 1
     for axis in reversed(memory_order(x.stride())):
         strides[axis], step = step, step * x.shape[axis]
@@ -107,7 +96,7 @@ def _parts(x: Tensor, axis: int, count: int) -> tuple[Tensor, ...]:
 
 
 class _NeighbourMax(torch.autograd.Function):
-    """The maximum, its gradient, and its derivative in a direction."""
+    """The maximum, its gradient, and its forward-mode derivative."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axis: int, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Small fixed matrices of layers that take any input size: built once for each size, kept where the features are."""
+"""Small fixed matrices of layers that take any input size: built once for each size, cached on the features' device."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Matrix = Callable[[int, int], Tensor]
 
 
 def computes_at_once() -> bool:
-    """Whether a new tensor holds numbers: inside a compiler or a fake mode it would be a stand-in."""
+    """Whether a new tensor holds numbers: inside a compiler or a fake mode it would be a fake tensor."""
     return not torch.compiler.is_compiling() and type(torch.empty(0)) is Tensor
 
 
-def kept_operator(
+def cached_operator(
     matrix: Matrix, first: int, second: int, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "rows columns"]:
-    """Return ``matrix(first, second)`` in this dtype on this device, kept from one call to the next."""
-    if not computes_at_once():  # a stand-in may not outlive its trace
+    """Return ``matrix(first, second)`` in this dtype on this device, cached."""
+    if not computes_at_once():  # a fake tensor may not outlive its trace
         return matrix(first, second).to(device=device, dtype=dtype)
-    return _kept(matrix, first, second, dtype, device)
+    return _cached(matrix, first, second, dtype, device)
 
 
 @lru_cache(maxsize=1024)
-def _kept(matrix: Matrix, first: int, second: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # built outside inference mode, because a kept operator may later meet features that need gradients, and on the
-    # CPU whatever device is the default
+def _cached(matrix: Matrix, first: int, second: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # built outside inference mode, because a cached operator may later meet features that need gradients, and on
+    # the CPU whatever device is the default
     with torch.inference_mode(False), torch.device("cpu"):
         return matrix(first, second).to(device=device, dtype=dtype)

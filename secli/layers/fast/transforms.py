@@ -1,7 +1,6 @@
-"""Whether one of torch's function transforms looks on: ``torch.vmap``, ``torch.func.grad``, ``jvp`` and the like.
+"""Whether one of torch's function transforms is active: ``torch.vmap``, ``torch.func.grad``, ``jvp`` and the like.
 
-They cannot look into an operation that is written as a forward and a backward pass of its own; a layer that has one
-asks here, and takes torch's operators instead.
+They cannot transform an operation with a forward and a backward pass of its own; its layer then uses torch's operators.
 """
 
 from __future__ import annotations
@@ -10,6 +9,6 @@ import torch
 
 
 def transformed() -> bool:
-    """Whether a transform is under way in this thread; forward mode with dual tensors is none."""
-    # what torch.autograd.Function asks before it refuses; there is no public question
+    """Whether a transform is active in this thread; forward mode with dual tensors is none."""
+    # the check of torch.autograd.Function; there is no public one
     return bool(torch._C._are_functorch_transforms_active())

@@ -1,14 +1,14 @@
-"""A convolution that is not slow when the kernel is wide: neither itself nor its gradient.
+"""A convolution whose forward pass and gradient are fast for wide kernels, too.
 
-The widest go by Fourier transforms (:mod:`secli.layers.fast.fourier_conv`) where that takes less time.
+The widest use Fourier transforms (:mod:`secli.layers.fast.fourier_conv`) where that takes less time.
 
 oneDNN, which computes torch's convolutions on CPUs, has no fast gradient with respect to kernels wider than 14 cells:
 it takes five to eight times as long as the forward pass. That gradient is itself a convolution, of the image with the
-gradient of the output in the place of the kernel::
+gradient of the output as the kernel, images and channels exchanged::
 
     ∂w[o, c, t] = Σ_n Σ_p g[n, o, p] x[n, c, p + t − padding]
 
-with images and channels in each other's place, and the forward pass is fast at any width.
+and the forward pass is fast at any width.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from secli.layers.fast.fourier_conv import convolve, fourier_conv2d, pays, spect
 from secli.layers.fast.transforms import transformed
 
 Spectra = dict[tuple[int, int, int, int], Tensor]
-"""The spectra of one kernel, by height and width of the plane, padding, and side of what is left of the kernel."""
+"""The spectra of one kernel, by height and width of the plane, padding, and side of the cropped kernel."""
 MOST_SPECTRA = 4
 
 
@@ -36,10 +36,12 @@ def plain_conv2d(
 ) -> Tensor:
     """Return torch's convolution, by Fourier transforms or with another gradient where that is faster.
 
-    ``kept`` holds spectra of this very kernel, and takes new ones.
+    ``kept`` holds spectra of this very kernel, and receives new ones.
     """
     shape = x.shape[1], kernel.shape[0], *x.shape[-2:], kernel.shape[-1]
-    if stride == 1 and _may_transform(x, kernel) and pays(*shape, padding, kept is not None):
+    fine = (torch.float32, torch.float64)
+    may_transform = stride == 1 and in_use("fourier") and _is_plain(x, kernel, fine)
+    if may_transform and pays(*shape, padding, kept is not None):
         y = _transformed(x, kernel, padding, kept)
         return y if bias is None else y + bias.view(-1, 1, 1)
     if stride == 1 and may_transform_in_bfloat16(x, kernel) and pays(*shape, padding):
@@ -58,20 +60,16 @@ def plain_conv2d(
 def _transformed(x: Tensor, kernel: Tensor, padding: int, kept: Spectra | None) -> Tensor:
     if kept is None:
         return fourier_conv2d(x, kernel, padding)
-    place = (x.shape[-2], x.shape[-1], padding, kernel.shape[-1])
-    if place not in kept:
+    key = (x.shape[-2], x.shape[-1], padding, kernel.shape[-1])
+    if key not in kept:
         if len(kept) >= MOST_SPECTRA:
             kept.clear()
-        kept[place] = spectrum(kernel, *place[:3])
-    return convolve(x, kept[place], kernel.shape[-1], padding)
-
-
-def _may_transform(x: Tensor, kernel: Tensor) -> bool:
-    return in_use("fourier") and _is_plain(x, kernel, (torch.float32, torch.float64))
+        kept[key] = spectrum(kernel, *key[:3])
+    return convolve(x, kept[key], kernel.shape[-1], padding)
 
 
 def _is_plain(x: Tensor, kernel: Tensor, types: tuple[torch.dtype, ...]) -> bool:
-    """Whether a CPU computes this at once and as it stands: compiler, autocast and vmap see torch's convolution."""
+    """Whether a CPU computes this eagerly in its own type: compiler, autocast and vmap see torch's convolution."""
     return (
         on_cpu(x)
         and x.dtype == kernel.dtype
@@ -83,7 +81,7 @@ def _is_plain(x: Tensor, kernel: Tensor, types: tuple[torch.dtype, ...]) -> bool
 
 
 def _is_slow(x: Tensor, kernel: Tensor) -> bool:
-    """Whether oneDNN's gradient will be asked for."""
+    """Whether oneDNN's gradient will be computed."""
     return (
         in_use("wide-gradient")
         and torch.is_grad_enabled()

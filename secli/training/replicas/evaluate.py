@@ -14,36 +14,22 @@ from secli.training.replicas.pool import Pool
 from secli.training.replicas.stack import Stack
 
 
-def count_errors(
+def count_errors_by_replica(
     stack: Stack, pool: Pool, between: Callable[[], None] = nothing, batch: int = BATCH
 ) -> Int64[Tensor, "r"]:
-    """Count for each replica the images whose largest logit is not that of their label.
+    """Count for each replica the images whose largest logit is not that of their label, on the device.
 
-    Parameters
-    ----------
-    stack : Stack
-        On the pool's device; evaluated in eval mode, float32 outside autocast; its mode is restored.
-    pool : Pool
-        Each replica's images.
-    between : callable
-        Called after each batch; it may raise to stop.
-    batch : int
-        Images per forward pass, over all replicas.
-
-    Returns
-    -------
-    Tensor
-        The counts, on the device: nothing waits for them here.
+    As :func:`secli.training.evaluate.count_errors`, with ``batch`` images per forward pass over all replicas.
     """
     was_training = stack.training
     stack.eval()
     replicas = len(pool.first)
     each = max(1, batch // replicas)
-    places = torch.arange(pool.count, device=pool.first.device).unsqueeze(0)
+    indices = torch.arange(pool.count, device=pool.first.device).unsqueeze(0)
     wrong = torch.zeros(replicas, dtype=torch.int64, device=pool.first.device)
     try:
         for start in range(0, pool.count, each):
-            images, labels = pool.take(places[:, start : start + each])
+            images, labels = pool.take(indices[:, start : start + each])
             wrong += (stack(pixels(images)).argmax(dim=2) != labels).sum(dim=1)
             between()
         return wrong

@@ -15,7 +15,7 @@ from secli.datasets.loading import pixels
 from secli.datasets.manifest import SplitName
 from secli.training.augment import Draws
 from secli.training.checkpoint import STATE_FILE, load_state, save_state
-from secli.training.determinism import Draw, allow_what_must_be, seed_of
+from secli.training.determinism import Draw, allow_nondeterministic, seed_of
 from secli.training.devices import device_name
 from secli.training.events import Begun, Event, Remark, Stepped
 from secli.training.fit import Job, Outcome
@@ -23,7 +23,7 @@ from secli.training.history import Ledger, divergence
 from secli.training.loop import Loop, Stopped
 from secli.training.optim import make_optimizer
 from secli.training.plan import batch_bounds, smallest_batch
-from secli.training.replicas.evaluate import count_errors
+from secli.training.replicas.evaluate import count_errors_by_replica
 from secli.training.replicas.optimizer_state import join_states, keep_replicas, state_of
 from secli.training.replicas.pool import Pool
 from secli.training.replicas.stack import Stack
@@ -42,25 +42,20 @@ class _NoneLeft(Exception):
 class StackedFit(Loop):
     """Several training runs of one model on one device, step by step together.
 
+    Each replica takes the images, augmentations and dropout masks of its own run. A replica is dropped as soon as its
+    loss is found not finite. ``seconds`` and ``images_per_second`` are wall time: all replicas share it.
+
     Parameters
     ----------
     fabric : Fabric
         Launched, of one device.
     jobs : sequence of Job
-        One per replica: of equal model and settings (the seed apart), on datasets of equal sizes, to be begun or to
-        go on from one place.
+        One per replica: of equal model and settings (except the seed), on datasets of equal sizes, to be started or
+        resumed from one epoch and step.
     networks : sequence of Module
         Each replica's network as it begins, on the CPU.
-    report : callable
-        Receives each run's events.
     stop : callable
         Whether the runs shall stop after the present step.
-
-    Notes
-    -----
-    Each replica takes the images, augmentations and dropout masks of its own run. A replica whose loss is not finite
-    is left out from where that is noticed. ``seconds`` and ``images_per_second`` are those of the wall: all replicas
-    share the time.
     """
 
     def __init__(
@@ -74,7 +69,7 @@ class StackedFit(Loop):
         super().__init__(fabric, jobs[0].training, jobs[0].dataset.image_size, stop)
         self.jobs, self.report = jobs, report
         self.outcomes: dict[int, Outcome] = {}
-        self.live = list(range(len(jobs)))  # which jobs the rows of all that follows stand for
+        self.live = list(range(len(jobs)))  # the jobs of the rows of all that follows
         self.ledgers = [Ledger(job.run, job.model) for job in jobs]
         self.train, self.val = self._pool("train"), self._pool("val")
         least = smallest_batch(networks[0], 1)
@@ -83,7 +78,7 @@ class StackedFit(Loop):
         self._seed_dropout(0)
         two = torch.arange(min(2, self.train.count), device=fabric.device)
         some, _ = self.train.take(two.unsqueeze(0))
-        remark = allow_what_must_be(fabric, self.stack, pixels(some))
+        remark = allow_nondeterministic(fabric, self.stack, pixels(some))
         if remark is not None:
             report(jobs[0].home, Remark(f"weights will not repeat bit for bit on this device: {remark}"))
         optimizer = make_optimizer(self.stack.parameters(), self.training)
@@ -100,7 +95,7 @@ class StackedFit(Loop):
     # ---- the whole runs
 
     def run(self) -> list[Outcome]:
-        """Train from where the states stand, keep each replica's best weights, test them once."""
+        """Train from the saved states, if any, keep each replica's best weights, test them once."""
         if self.jobs[0].resume:
             self._restore()
         epochs, name = self.training.epochs, device_name(self.training.device)
@@ -156,12 +151,12 @@ class StackedFit(Loop):
             self.report(self.jobs[which].home, Stepped(self.epoch, self.step, loss, error, rate))
 
     def _check_losses(self) -> None:
-        """Let the replicas whose loss is not finite end as failed, and go on with the others."""
+        """End the replicas whose loss is not finite as failed, and continue with the others."""
         losses, kept, lost = self.losses.cpu(), [], []
-        for place, which in enumerate(self.live):
-            reason = divergence(losses[place], self.epoch, self.lr())
+        for row, which in enumerate(self.live):
+            reason = divergence(losses[row], self.epoch, self.lr())
             if reason is None:
-                kept.append(place)
+                kept.append(row)
             else:
                 lost.append(which)
                 self.outcomes[which] = Outcome("failed", reason, None)
@@ -174,35 +169,34 @@ class StackedFit(Loop):
             self.report(run, Remark(f"{run}: {reason}; the other replicas go on"))
         self._keep(kept)
 
-    def _keep(self, places: Sequence[int]) -> None:
-        """Leave out all replicas but those at these places."""
-        keep_replicas(self.optimizer.optimizer, places)
+    def _keep(self, rows: Sequence[int]) -> None:
+        """Drop all replicas but those of these rows."""
+        keep_replicas(self.optimizer.optimizer, rows)
         for holder in (self.stack, self.train, self.val):
-            holder.keep(places)
-        self.live = [self.live[place] for place in places]
+            holder.keep(rows)
+        self.live = [self.live[row] for row in rows]
         self.losses, self.wrong, self.order = (
-            rows[list(places)] for rows in (self.losses, self.wrong, self.order)
+            tensor[list(rows)] for tensor in (self.losses, self.wrong, self.order)
         )
-        self.draws = tuple(numbers[list(places)] for numbers in self.draws)
+        self.draws = tuple(numbers[list(rows)] for numbers in self.draws)
 
     # ---- between epochs
 
     def _errors(self, pool: Pool) -> list[float | None]:
-        """Return the fraction misclassified by each live replica; None of no images."""
+        """Return the fraction misclassified by each live replica; None without images."""
         if pool.count == 0:
             return [None] * len(self.live)
-        return [
-            wrong / pool.count for wrong in count_errors(self.stack, pool, lambda: self._question(0)).tolist()
-        ]
+        wrong = count_errors_by_replica(self.stack, pool, lambda: self._check_stop(0))
+        return [count / pool.count for count in wrong.tolist()]
 
     def _end_epoch(self) -> None:
         val_errors = self._errors(self.val)
         losses, wrong = self.losses.cpu(), self.wrong.tolist()
         ended = []
-        for place, (which, val_error) in enumerate(zip(self.live, val_errors, strict=True)):
+        for row, (which, val_error) in enumerate(zip(self.live, val_errors, strict=True)):
             ledger = self.ledgers[which]
-            figures = (losses[place], wrong[place], val_error, self.lr(), self.seconds)
-            weights = partial(self.stack.weights_of, place)
+            figures = (losses[row], wrong[row], val_error, self.lr(), self.seconds)
+            weights = partial(self.stack.weights_of, row)
             ended.append(ledger.close_epoch(self.epoch, self.bounds, *figures, weights))
         self._next_epoch()
         self.losses.zero_()
@@ -213,8 +207,8 @@ class StackedFit(Loop):
             self.report(self.jobs[which].home, event)
 
     def _test(self) -> None:
-        for place, which in enumerate(self.live):
-            self.stack.load(place, self.ledgers[which].best_weights)
+        for row, which in enumerate(self.live):
+            self.stack.load(row, self.ledgers[which].best_weights)
         pool = self._pool("test")
         for which, error in zip(self.live, self._errors(pool), strict=True):
             results = self.ledgers[which].results(error, pool.count)
@@ -223,17 +217,17 @@ class StackedFit(Loop):
     # ---- the run directories
 
     def _save_state(self) -> None:
-        """Save for each run what a run by itself would save: either can go on from it."""
+        """Save for each run the state of a single run, from which either can be resumed."""
         losses, wrong = self.losses.cpu(), self.wrong.tolist()
-        for place, which in enumerate(self.live):
+        for row, which in enumerate(self.live):
             state = {
-                "network": self.stack.weights_of(place),
-                "optimizer": state_of(self.optimizer.optimizer, place),
+                "network": self.stack.weights_of(row),
+                "optimizer": state_of(self.optimizer.optimizer, row),
                 "scaler": self.fabric.strategy.precision.state_dict(),
                 "epoch": self.epoch,
                 "step": self.step,
-                "losses": losses[place].clone(),
-                "wrong": wrong[place],
+                "losses": losses[row].clone(),
+                "wrong": wrong[row],
                 "seconds": self.seconds,
                 **self.ledgers[which].state(),
             }
@@ -242,7 +236,7 @@ class StackedFit(Loop):
     def _restore(self) -> None:
         states = [load_state(job.run / STATE_FILE) for job in self.jobs]
         usable = [state for state in states if state is not None]
-        assert len(usable) == len(states)  # who made the jobs has read them
+        assert len(usable) == len(states)  # they were read when the jobs were made
         for which, state in enumerate(usable):
             self.stack.load(which, state["network"])
             self.ledgers[which].restore(state)

@@ -1,8 +1,8 @@
-"""The state of an optimiser over a stack, taken apart into those of single runs, and put together again."""
+"""The state of an optimiser over a stack, split into those of single runs, and joined again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,12 +13,25 @@ State = dict[str, Any]
 
 
 def state_of(optimizer: Optimizer, replica: int) -> State:
-    """Return what the optimiser of one replica alone would save.
+    """Return the state of one replica's own optimiser.
 
-    Whatever has a parameter's shape is one replica's share of it; all else (Adam's count of steps) is common.
+    Tensors of a parameter's shape are split; all else (Adam's count of steps) is common.
     """
     shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
-    return _mapped(optimizer.state_dict(), lambda i, value: _share(value, shapes[i], replica))
+
+    def share(i: int, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value[replica].clone() if value.shape == shapes[i] else value.clone()
+
+    state = optimizer.state_dict()
+    return {
+        **state,
+        "state": {
+            i: {key: share(i, value) for key, value in entries.items()}
+            for i, entries in state["state"].items()
+        },
+    }
 
 
 def join_states(states: Sequence[State], shapes: Sequence[torch.Size]) -> State:
@@ -42,19 +55,8 @@ def join_states(states: Sequence[State], shapes: Sequence[torch.Size]) -> State:
 
 
 def keep_replicas(optimizer: Optimizer, replicas: Sequence[int]) -> None:
-    """Leave the replicas but these out of the state; to be called before the parameters lose them."""
+    """Drop all replicas but these from the state; to be called before the parameters lose them."""
     for parameter, entries in optimizer.state.items():
         for key, value in entries.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 entries[key] = value[list(replicas)]
-
-
-def _share(value: Any, stacked: torch.Size, replica: int) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return value[replica].clone() if value.shape == stacked else value.clone()
-
-
-def _mapped(state: State, change: Callable[[int, Any], Any]) -> State:
-    entries = {i: {key: change(i, value) for key, value in own.items()} for i, own in state["state"].items()}
-    return {**state, "state": entries}

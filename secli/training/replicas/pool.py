@@ -1,4 +1,4 @@
-"""One split of several datasets on a device: what several replicas have in common lies there once."""
+"""One split of several datasets on a device; content that replicas share is stored once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ from secli.datasets.store import ScaleDataset
 
 
 class Pool:
-    """The images of one split, replica by replica.
+    """The images of one split on a device, replica by replica.
 
-    Parameters
-    ----------
-    datasets : sequence of ScaleDataset
-        One per replica, with splits of one size and images of one shape; those with equal content are kept once.
-    split : str
-        ``train``, ``val`` or ``test``.
-    device : torch.device
-        Where the images shall live.
+    There is one dataset per replica, with splits of one size and images of one shape; equal ones are stored once.
     """
 
     def __init__(self, datasets: Sequence[ScaleDataset], split: SplitName, device: torch.device) -> None:
@@ -36,10 +29,10 @@ class Pool:
         self.first = torch.tensor([[first[dataset.digest]] for dataset in datasets], device=device)
 
     def take(self, chosen: Int64[Tensor, "#r n"]) -> tuple[UInt8[Tensor, "r n c h w"], Int64[Tensor, "r n"]]:
-        """Return each replica's images and labels at these places of its own split."""
-        places = self.first + chosen
-        return self.images[places], self.labels[places]
+        """Return each replica's images and labels at these indices of its own split."""
+        indices = self.first + chosen
+        return self.images[indices], self.labels[indices]
 
     def keep(self, replicas: Sequence[int]) -> None:
-        """Leave out all replicas but these."""
+        """Drop all replicas but these."""
         self.first = self.first[list(replicas)]

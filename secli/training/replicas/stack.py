@@ -1,4 +1,4 @@
-"""Several networks of one architecture as one module: their parameters stacked, their forward passes one."""
+"""Several networks of one architecture as one module, with stacked parameters and one forward pass."""
 
 from __future__ import annotations
 
@@ -17,25 +17,18 @@ from secli.training.checkpoint import Weights
 
 
 class Stack(nn.Module):
-    """R networks of one architecture, run at once by ``torch.vmap``.
+    """R networks of one architecture, on the CPU and copied, run at once by ``torch.vmap``.
 
-    Parameters
-    ----------
-    networks : sequence of Module
-        Of equal structure, on the CPU; they are copied.
+    ``network.parameters()`` are in the order of a single network's, so that an element-wise optimiser (Adam, SGD) on
+    the stack equals R optimisers.
 
     Attributes
     ----------
     network
-        The first one's structure; each of its parameters has a leading axis of length R, and so has each buffer
+        The first one's structure; each of its parameters has a first axis of length R, and so has each buffer
         that a network changes or in which they differ. Used only through this module.
     streams
-        Where each replica's dropout draws from.
-
-    Notes
-    -----
-    ``network.parameters()`` come in the order of a single network's, so that an optimiser that works element by
-    element (Adam, SGD) does on the stack what R optimisers would do.
+        The random numbers of each replica's dropout.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -70,8 +63,8 @@ class Stack(nn.Module):
             name: parameter if self.training else parameter.detach()
             for name, parameter in self.network.named_parameters()
         }
-        # nothing asks for a gradient in evaluation, yet its mode stays on: where it is off, layers keep what they
-        # have expanded from their weights, and the tensors of a transform cannot be kept
+        # no gradient is needed in evaluation, yet its mode stays on: where it is off, layers cache their expanded
+        # kernels, and the tensors of a transform cannot be cached
         with torch.enable_grad():
             logits: Tensor = torch.vmap(self._one)(parameters, own, images)
         return logits
@@ -91,13 +84,13 @@ class Stack(nn.Module):
 
     @torch.no_grad()
     def load(self, replica: int, weights: Weights) -> None:
-        """Give one replica the parameters and persistent buffers of a single network."""
+        """Set one replica's parameters and persistent buffers to those of a single network."""
         for name, value in self.network.state_dict().items():
             value[replica].copy_(weights[name])
 
     @torch.no_grad()
     def keep(self, replicas: Sequence[int]) -> None:
-        """Leave out all replicas but these, in this order."""
+        """Drop all replicas but these, in this order."""
         buffers = dict(self.network.named_buffers())
         for stacked in (*self.network.parameters(), *(buffers[name] for name in self.own_buffers)):
             stacked.data = stacked.data[list(replicas)]
@@ -106,7 +99,7 @@ class Stack(nn.Module):
 
 @contextlib.contextmanager
 def without_advice() -> Iterator[None]:
-    """Keep torch's advice on the speed of its transforms from the user, who can do nothing about it."""
+    """Silence torch's advice on the speed of its transforms, which the user cannot follow."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
         yield

@@ -1,4 +1,4 @@
-"""Whether networks of one model can be run at once and give what each gives alone: it is tried, in float64."""
+"""Whether networks of one model give the same results at once as alone: tested in float64."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOLERANCE = 1e-6
 
 
 def not_at_once(training: TrainingSettings) -> str | None:
-    """Say which setting cannot be met by networks at once; None when all can."""
+    """Return the setting that excludes networks at once; None without one."""
     if training.device == "mps":
         return "on mps it has not been tried"
     if training.precision == "16":
@@ -37,21 +37,10 @@ def not_at_once(training: TrainingSettings) -> str | None:
 def cannot_stack(
     networks: Sequence[nn.Module], shape: tuple[int, int, int], device: torch.device
 ) -> str | None:
-    """Try two networks at once and compare logits, gradients and buffers with those of each alone.
+    """Compare logits, gradients and buffers of two networks at once with those of each alone.
 
-    Parameters
-    ----------
-    networks : sequence of Module
-        Of one model, on the CPU; the first two are copied.
-    shape : tuple of int
-        Channels, height and width of an image.
-    device : torch.device
-        Where they will be trained.
-
-    Returns
-    -------
-    str or None
-        What is in the way, in one line; None when they give the same at once.
+    Returns the difference or failure, in one line; None when they give the same at once. The first two networks, of one
+    model and on the CPU, are copied; ``shape`` is that of an image.
     """
     pair = [copy.deepcopy(network).to(device, torch.float64).train() for network in networks[:2]]
     generator = torch.Generator().manual_seed(0)
@@ -75,7 +64,7 @@ def cannot_stack(
 
 
 def _results(module: nn.Module, holder: nn.Module, logits: Float[Tensor, "..."]) -> dict[str, Tensor]:
-    """Return logits, the gradients of a function of them, and what the pass left in the buffers."""
+    """Return logits, the gradients of a function of them, and the buffers after the pass."""
     module.zero_grad()
     weights = torch.linspace(-1, 1, logits.shape[-1], dtype=logits.dtype, device=logits.device)
     torch.autograd.backward((logits * weights).square().sum())
@@ -85,7 +74,7 @@ def _results(module: nn.Module, holder: nn.Module, logits: Float[Tensor, "..."])
 
 
 def _differ(mine: Tensor, alone: Tensor, logits: Tensor) -> bool:
-    """Whether two results differ beyond rounding; a gradient that is zero but for rounding is zero."""
+    """Whether two results differ beyond rounding; a gradient that is zero up to rounding is zero."""
     size = (
         max(float(alone.double().abs().max()), TOLERANCE * float(logits.abs().max())) if alone.numel() else 0
     )

@@ -40,23 +40,21 @@ def train_replicas(
     at_once: bool | None = None,
     on_event: ReplicaReport | None = None,
 ) -> list[tuple[Path, TrainingRecord]]:
-    """Train several replicas of a model in this process, each as ``secli.training.run.train`` would train it.
+    """Train several replicas of a model in this process, each like ``secli.training.run.train``.
 
     Parameters
     ----------
-    model : ModelSettings
-        Registry name, and options that differ from the defaults.
+    model, out
+        As for ``train``; the run directories have the names and the content of single runs.
     datasets : sequence of ScaleDataset
-        One per replica (the same one may stand several times), with equal numbers of images of one shape.
+        One per replica (the same one may occur several times), with equal numbers of images of one shape.
     trainings : sequence of TrainingSettings
         One per replica; only their seeds may differ.
-    out : Path
-        Where the run directories are made, with the names and the content that single runs have.
     resume : bool
-        Go on with the runs that stand there: finished ones are left as they are, missing ones are started. Those
-        that stand at one place of their training go on together.
+        Resume the existing runs: finished ones are left as they are, missing ones are started. Those at one epoch and
+        step continue together.
     force : bool
-        Replace the runs that stand there.
+        Replace the existing runs.
     at_once : bool, optional
         True: with stacked parameters, all replicas in each step. False: one after the other, to the very bytes of
         single runs. None: at once on a CUDA device, which small networks leave idle; one after the other on others.
@@ -66,24 +64,24 @@ def train_replicas(
     Returns
     -------
     list of (Path, TrainingRecord)
-        In the order of the arguments. A replica whose loss was not finite has ``status: failed``; the others went on.
+        In the order of the arguments. A replica whose loss was not finite has ``status: failed``; the others continue.
 
     Raises
     ------
     InputError
-        When something does not fit, or a run stands there already: before anything is written. When another process
+        When something does not fit, or a run exists already: before anything is written. When another process
         holds one of the runs: those that had begun then end as failed, and can be resumed.
     InterruptedRunError
-        When a signal stopped the runs; their states are saved, and each can go on by itself or with the others.
+        When a signal stopped the runs; their states are saved, and each can be resumed by itself or with the others.
     SecliError
-        When all had to end (the disk is full, memory is short); their records say why.
+        When all had to end (the disk is full, memory is short), with the reason in their records.
 
     Notes
     -----
-    At once, each replica sees its own images in its own order, its own augmentation and dropout, and its batch norms
-    their own statistics; results agree with those of single runs to rounding. A model that ``torch.vmap`` does not
-    run to the same result, which is tried in float64 before the first step, and a setting that it cannot meet, are
-    trained one after the other; a remark says why.
+    At once, each replica has its own images in its own order, its own augmentation and dropout, and its batch norms
+    their own statistics; results agree with those of single runs to rounding. Models whose results differ under
+    ``torch.vmap``, which is tested in float64 before the first step, and settings that it excludes, are trained one
+    after the other, with a remark.
     """
     report = on_event or (lambda run, event: None)
     intents = _intended(model, datasets, trainings, out, resume, force)
@@ -115,7 +113,7 @@ def _intended(
     resume: bool,
     force: bool,
 ) -> list[Intent]:
-    """Check every replica, and that all go together."""
+    """Check every replica, and that all fit together."""
     if len(datasets) != len(trainings) or not datasets:
         raise ValueError(f"{len(datasets)} datasets, but {len(trainings)} settings")
     if any(training.devices > 1 for training in trainings):
@@ -165,7 +163,7 @@ def _raise_if_interrupted(records: dict[Path, TrainingRecord], replacing: bool) 
         others = f" and {len(stopped) - 1} more" if len(stopped) > 1 else ""
         again = "the states are saved: repeat the command with --resume to go on"
         if replacing:
-            again = "the runs that were to be replaced stand"
+            again = "the runs that were to be replaced are kept"
         raise InterruptedRunError(f"{run}{others}: {record.reason}; {again}")
 
 
@@ -173,7 +171,7 @@ def _raise_if_interrupted(records: dict[Path, TrainingRecord], replacing: bool) 
 
 
 def _carry_out(jobs: Sequence[Job], accounts: Accounts, at_once: bool | None, report: ReplicaReport) -> None:
-    """Train the jobs, those together that stand at one place; close the account of each."""
+    """Train the jobs, those at one epoch and step together; close the account of each."""
     with catching_signals() as interruption, without_advice():
         stopped = False
         for group in _groups(jobs, at_once, report):
@@ -209,11 +207,12 @@ def _together(jobs: Sequence[Job], report: ReplicaReport, interruption: Interrup
 
 
 def _groups(jobs: Sequence[Job], at_once: bool | None, report: ReplicaReport) -> list[list[int]]:
-    """Return which jobs are trained at once: those at one place of their training, if they can be at all."""
+    """Return which jobs are trained at once: those at one epoch and step, if they can be at all."""
     singly = [[which] for which in range(len(jobs))]
     device = torch.device(jobs[0].training.device)
-    wanted = device.type == "cuda" if at_once is None else at_once
-    if not wanted or len(jobs) == 1:
+    if at_once is None:
+        at_once = device.type == "cuda"
+    if not at_once or len(jobs) == 1:
         return singly
     reason = not_at_once(jobs[0].training)
     if reason is None:
@@ -226,12 +225,12 @@ def _groups(jobs: Sequence[Job], at_once: bool | None, report: ReplicaReport) ->
         return singly
     alike: dict[Hashable, list[int]] = {}
     for which, job in enumerate(jobs):
-        alike.setdefault((_place(job), _apart_from_seed(job.training)), []).append(which)
+        alike.setdefault((_progress(job), _apart_from_seed(job.training)), []).append(which)
     return list(alike.values())
 
 
-def _place(job: Job) -> tuple[int, int] | None:
-    """Return the epoch that comes next and how many of its steps are done; None of a run to be begun."""
+def _progress(job: Job) -> tuple[int, int] | None:
+    """Return the next epoch and how many of its steps are done; None for a run to be started."""
     state = load_state(job.run / STATE_FILE) if job.resume else None
     return None if state is None else (state["epoch"], state["step"])
 

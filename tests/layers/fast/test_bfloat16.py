@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from secli.layers import BatchNorm, ScalePool, SESConv, SESLift, SpatialPool, basis_b
 from secli.layers.fast import wide_conv
-from secli.layers.fast.forms import without
+from secli.layers.fast.forms import without_forms
 from secli.layers.fast.fourier_conv import fourier_conv2d
 from secli.layers.fast.wide_conv import plain_conv2d
 
@@ -87,7 +87,7 @@ def test_the_widest_are_transformed_in_float32_where_they_are_learned(
         assert transformed == [torch.float32]
         with torch.no_grad():
             plain_conv2d(x, kernel, bias, 1, 6)
-        with without("fourier"):
+        with without_forms("fourier"):
             plain_conv2d(x, kernel, bias, 1, 6)
     assert len(transformed) == 1
     plain_conv2d(x.bfloat16(), kernel.bfloat16(), bias.bfloat16(), 1, 6)

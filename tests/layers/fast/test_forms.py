@@ -12,8 +12,8 @@ from torch.nn import functional
 from secli.layers import ses
 from secli.layers.fast import fourier_conv, running_max, wide_conv
 from secli.layers.fast.chain import Chain
-from secli.layers.fast.forms import FORMS, Form, in_use, without
-from secli.layers.fast.levels import as_planes, as_space, levels_lead, stack_levels
+from secli.layers.fast.forms import FORMS, Form, in_use, without_forms
+from secli.layers.fast.levels import as_planes, as_space, levels_first, stack_levels
 from secli.layers.fast.projection import ScaleProjection
 from secli.layers.hermite import basis_b
 from secli.layers.literal import literal_twin
@@ -52,7 +52,7 @@ def test_no_form_changes_a_value_or_a_gradient(
     x, weights = torch.rand(3, 1, 28, 28, dtype=dtype), list(model.parameters())
     theirs = values_and_gradients(twin, x, weights)
     tolerance = 1e-4 if dtype == torch.float32 else 1e-11
-    with without(*([] if left_out is None else [left_out])):
+    with without_forms(*([] if left_out is None else [left_out])):
         assert_alike(values_and_gradients(model, x, weights), theirs, tolerance)
         with torch.no_grad():
             torch.testing.assert_close(model(x), theirs[0], rtol=tolerance, atol=tolerance)
@@ -84,7 +84,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     watch(wide_conv._WideConvolution, "apply", "wide-gradient", always)
     watch(running_max._NeighbourMax, "apply", "running-max", always)
     watch(running_max._Larger, "apply", "running-max", always)
-    watch(ses, "stack_levels", "levels-first", lambda y, *_: levels_lead(y))
+    watch(ses, "stack_levels", "levels-first", lambda y, *_: levels_first(y))
     watch(functional, "relu", "pool-first", lambda y, *_: y.shape[-1] == 14)
     watch(ses, "plain_conv2d", "cropped-kernels", lambda _, x, kernel, *rest: kernel.shape[-1] < WIDE.size)
     return seen
@@ -97,7 +97,7 @@ def test_each_form_is_taken_where_it_pays_and_left_out_when_asked(taken: set[str
     assert taken == in_training
     for form in in_training:
         taken.clear()
-        with without(form):
+        with without_forms(form):
             model(x)
         assert form not in taken
         assert in_use(form)
@@ -107,14 +107,14 @@ def test_kept_kernels_can_be_left_out() -> None:
     layer = SESLift(1, 2, WIDE, padding=7).eval()
     with torch.no_grad():
         assert layer.kernels()[0] is layer.kernels()[0]
-        with without("kept-kernels"):
+        with without_forms("kept-kernels"):
             assert layer.kernels()[0] is not layer.kernels()[0]
 
 
 def test_an_unknown_form_is_refused() -> None:
     with (
         pytest.raises(ValueError, match="unknown form 'fuorier'; known: cropped-kernels, "),
-        without("fuorier"),
+        without_forms("fuorier"),
     ):
         pass
 
@@ -127,15 +127,15 @@ def test_levels_lie_one_behind_the_other() -> None:
     space = stack_levels(levels)
     assert space.shape == (2, 3, 3, 4, 5)
     assert all(torch.equal(space[:, :, k], level) for k, level in enumerate(levels))
-    assert levels_lead(space)
+    assert levels_first(space)
     assert space[:, :, 1].is_contiguous()
     planes = as_planes(space)
     assert planes.data_ptr() == space.data_ptr()
     assert torch.equal(as_space(planes, 3), space)
-    with without("levels-first"):
+    with without_forms("levels-first"):
         plain = stack_levels(levels)
     assert torch.equal(plain, space)
-    assert not levels_lead(plain)
+    assert not levels_first(plain)
     assert torch.equal(as_planes(plain), planes)
 
 
@@ -160,7 +160,7 @@ def test_layers_give_the_same_in_either_order_of_memory(layer: nn.Module) -> Non
     layer = layer.double()
     x = torch.randn(2, 3, 4, 8, 8, dtype=torch.float64)
     leading = stack_levels(x.unbind(2))
-    assert levels_lead(leading) > levels_lead(x)
+    assert levels_first(leading) > levels_first(x)
     weights = list(layer.parameters())
     results = []
     for each in (x, leading):
@@ -181,7 +181,7 @@ def test_a_maximum_and_relu_may_change_places(ties: bool) -> None:
     x = (x.round() if ties else x).requires_grad_()
     layer = Chain(relu=nn.ReLU(), pool=SpatialPool(2))
     ours = layer(x)
-    with without("pool-first"):
+    with without_forms("pool-first"):
         theirs = layer(x)
     assert torch.equal(ours, theirs)
     probe = torch.randn_like(ours)
@@ -225,7 +225,7 @@ def test_only_neighbours_change_places(names: str, order: str) -> None:
     assert [known[module] for module in chain.in_order()] == order.split()
     assert [name for name, _ in chain.named_children()] == list(modules)
     assert list(chain[1:]) == list(modules.values())[1:]
-    with without("pool-first"):
+    with without_forms("pool-first"):
         assert list(chain.in_order()) == list(modules.values())
     chain.literal = True
     assert list(chain.in_order()) == list(modules.values())
@@ -310,7 +310,7 @@ def test_a_projection_keeps_less_for_the_backward_pass() -> None:
             layer(x)
         return total
 
-    with without("running-max"):
+    with without_forms("running-max"):
         stacked = kept()  # 64-bit indices
     assert stacked - kept() > 4 * 2 * 16 * 32 * 32
 
