@@ -377,25 +377,25 @@ def read_config(path: Path) -> Config:
     return validated(Config, content, f"--config {path}")
 
 
-def among(value: Any, wanted: Any) -> bool:
-    """Say whether a value is the wanted one, or one of them where a list is wanted; texts are shell patterns.
+def among(value: Any, allowed: Any) -> bool:
+    """Say whether a value is the allowed one, or one of them where it is a list; texts are shell patterns.
 
     Examples
     --------
     >>> among("dss_v1", "dss_*"), among(3, [1, 2]), among([20, 40], [20, 40]), among(True, 1)
     (True, False, True, False)
     """
-    return _equal(value, wanted) or (
-        isinstance(wanted, list | tuple) and any(_equal(value, choice) for choice in wanted)
+    return _equal(value, allowed) or (
+        isinstance(allowed, list | tuple) and any(_equal(value, each) for each in allowed)
     )
 
 
-def _equal(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, str) and isinstance(value, str):
-        return fnmatchcase(value, wanted)
-    if isinstance(wanted, tuple):
-        wanted = list(wanted)
-    return bool(value == wanted and isinstance(value, bool) == isinstance(wanted, bool))
+def _equal(value: Any, choice: Any) -> bool:
+    if isinstance(choice, str) and isinstance(value, str):
+        return fnmatchcase(value, choice)
+    if isinstance(choice, tuple):
+        choice = list(choice)
+    return bool(value == choice and isinstance(value, bool) == isinstance(choice, bool))
 
 
 def settings_hash(values: Mapping[str, Any], digits: int = 8) -> str:

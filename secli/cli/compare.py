@@ -110,11 +110,11 @@ def compare(
 
     chosen = None if factors is None else merged(parse_factors(factors))
     if any(text is not None for text in (rows, columns, value, ablate)) or ranks or curves or test != "t":
-        from secli.cli.compare_grid import print_grid, refuse_mixtures, wanted_table
+        from secli.cli.compare_grid import print_grid, refuse_mixtures, table_spec
 
         refuse_mixtures(by, sort, accuracy, columns, value, ablate, curves, published, ranks)
-        wanted = wanted_table(rows, columns, value, tap, chosen, ranks, test)
-        print_grid(paths, wanted, ablate, curves, published, format)
+        spec = table_spec(rows, columns, value, tap, chosen, ranks, test)
+        print_grid(paths, spec, ablate, curves, published, format)
         return
     groups = names("--by", by)
     summary = summarise(paths, groups, chosen, tap)

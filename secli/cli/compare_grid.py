@@ -16,7 +16,7 @@ def _words(option: str, text: str | None) -> tuple[str, ...]:
     return () if text is None else names(option, text)
 
 
-def wanted_table(
+def table_spec(
     rows: str | None,
     columns: str | None,
     value: str | None,
@@ -80,7 +80,7 @@ def refuse_mixtures(
 
 
 def print_grid(
-    paths: list[Path], wanted: TableSpec, ablate: str | None, curves: bool, published: bool, format: str
+    paths: list[Path], spec: TableSpec, ablate: str | None, curves: bool, published: bool, format: str
 ) -> None:
     """Print pivots, ablations or curves, with what was set aside; for programs, as one document."""
     from secli.errors import InputError
@@ -100,11 +100,11 @@ def print_grid(
     figures = load_published() if published else None
     tables: list[Table]
     if ablate:
-        tables = ablation_tables(runs, aside, _words("--ablate", ablate), wanted)
+        tables = ablation_tables(runs, aside, _words("--ablate", ablate), spec)
     elif curves:
-        tables = curve_tables(runs, aside, wanted, figures)
+        tables = curve_tables(runs, aside, spec, figures)
     else:
-        tables = pivot_tables(runs, aside, wanted, figures)
+        tables = pivot_tables(runs, aside, spec, figures)
     left: list[SetAside] = list(dict.fromkeys(aside))
     if format == "json":
         apart = [{"path": one.path, "reason": one.reason} for one in left]

@@ -214,9 +214,9 @@ def longest_path(seconds: Sequence[float], jobs: int) -> float:
     return max(ends)
 
 
-def protocol_sizes(wanted: DatasetRequest) -> tuple[int, int, int] | None:
+def protocol_sizes(request: DatasetRequest) -> tuple[int, int, int] | None:
     """Return the images in train, val and test that a protocol prescribes; None where the pictures decide."""
-    return DATASETS[wanted.name].parameters(wanted.factors, wanted.sizes, wanted.image_size).sizes
+    return DATASETS[request.name].parameters(request.factors, request.sizes, request.image_size).sizes
 
 
 def finished_seconds(

@@ -108,10 +108,10 @@ def _difference(job: SweepJob, record: TrainingRecord) -> str | None:
     """Say how a run's settings differ from the job's: a key leaves out defaults, and defaults may change."""
     if reason := outdated(record.training):
         return f"{job.run}: made with {reason}; move it away or remove it"
-    wanted = to_jsonable_python(resolve_options(MODELS[job.model.name], job.model.options))
+    options = to_jsonable_python(resolve_options(MODELS[job.model.name], job.model.options))
     usual = usual_options(job.model.name)
     training = job.training.model_dump(mode="json", exclude={"device"})
-    for name, now, then in training_differences(wanted, training, record, usual):
+    for name, now, then in training_differences(options, training, record, usual):
         return (
             f"{job.run}: made with {name} = {then} by an older secli, where this one takes {now}; "
             "move it away or remove it"
@@ -180,7 +180,7 @@ def put_aside(job: SweepJob) -> Path | None:
     if damaged is None:
         return None
     names = (f"{damaged.name}{DAMAGED}{number}" for number in ("", *range(2, 1000)))
-    kept = next(place for name in names if not os.path.lexists(place := damaged.with_name(name)))
+    kept = next(path for name in names if not os.path.lexists(path := damaged.with_name(name)))
     with alone_in(job.run):
         damaged.rename(kept)
     forget_failure(job)

@@ -68,16 +68,16 @@ def machine(device: str, threads: int) -> TrainingSettings:
     return where.model_copy(update={"device": "cpu"}) if where.device == "mps" else where
 
 
-def pictures_for(subject: Subject, place: Path, settings: MeasureSettings) -> Pictures:
+def pictures_for(subject: Subject, path: Path, settings: MeasureSettings) -> Pictures:
     """Open the pictures in the shape that a network takes, and check that it takes them."""
 
     shape = None
     if subject.foreign:
         channels, height, width = subject.info.options["input"]
         shape = (channels, height, width)
-    pictures = open_pictures(place, input_shape=shape, images=settings.images)
+    pictures = open_pictures(path, input_shape=shape, images=settings.images)
     channels, height, width = pictures.images.shape[1:]
-    images = ImageShape(str(place), channels, height, width)
+    images = ImageShape(str(path), channels, height, width)
     if not subject.foreign:
         check_images(images, subject.info.name, subject.info.options)
         outputs(images, subject.info.name, cast("nn.Module", subject.model))
@@ -87,12 +87,12 @@ def pictures_for(subject: Subject, place: Path, settings: MeasureSettings) -> Pi
 def measure_subject(
     subject: Subject,
     pictures: Pictures,
-    wanted: MeasureRequest,
+    request: MeasureRequest,
     where: TrainingSettings,
     watch: Watch = unwatched,
     remark: Callable[[str], None] = lambda text: None,
 ) -> EquivarianceRecord:
-    """Measure one network, and its controls where they are wanted.
+    """Measure one network, and its controls where they are asked for.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def measure_subject(
         The network.
     pictures : Pictures
         In the shape that it takes (see :func:`pictures_for`).
-    wanted : MeasureRequest
+    request : MeasureRequest
         What is measured.
     where : TrainingSettings
         Device and threads, as :func:`machine` resolves them.
@@ -110,8 +110,8 @@ def measure_subject(
     for text in remarks(subject, pictures):
         remark(text)
     with reproducible(where, strict=False):
-        record = _measured(subject, subject.model, subject.info, pictures, wanted, where, watch, remark)
-        if not wanted.controls:
+        record = _measured(subject, subject.model, subject.info, pictures, request, where, watch, remark)
+        if not request.controls:
             return record
         beside = controls(
             subject.model,
@@ -124,7 +124,7 @@ def measure_subject(
             on_missing=lambda control, reason: remark(f"no control '{control}': {reason}"),
         )
         only_curves = MeasureRequest(
-            wanted.settings.model_copy(update={"taps": None, "factors": _factors(record)})
+            request.settings.model_copy(update={"taps": None, "factors": _factors(record)})
         )
         records = []
         for control, network, info in beside:
@@ -149,13 +149,13 @@ def _measured(
     network: Model,
     info: ModelInfo,
     pictures: Pictures,
-    wanted: MeasureRequest,
+    request: MeasureRequest,
     where: TrainingSettings,
     watch: Watch,
     remark: Callable[[str], None] = lambda text: None,
     control: str | None = None,
 ) -> EquivarianceRecord:
-    settings, images, device = wanted.settings, pictures.images, where.device
+    settings, images, device = request.settings, pictures.images, where.device
     title = control or info.name
     curves = measure_curves(
         network,
@@ -170,7 +170,7 @@ def _measured(
     for text in curves.remarks:
         remark(f"{title}: {text}")
     lie, local = [], []
-    if wanted.lie:
+    if request.lie:
         try:
             lie = lie_derivatives(
                 network,
@@ -185,13 +185,13 @@ def _measured(
             remark(f"{title}: {error}")
             fields = {row.tap: row.field for row in curves.rows}
             lie = [null_lie_row(tap, str(error), field) for tap, field in fields.items()]
-    if wanted.local or wanted.kinds:
-        local = without_stages(network, settings) if wanted.local else []
+    if request.local or request.kinds:
+        local = without_stages(network, settings) if request.local else []
         local += local_errors(
             network,
             images,
             settings,
-            kinds=wanted.kinds,
+            kinds=request.kinds,
             on_black=pictures.on_black,
             device=device,
             on_progress=lambda done, total: watch(title, "parts", done, total),

@@ -251,7 +251,7 @@ def _check_distinct(sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
 def matches(run: PlannedRun, entry: Mapping[str, Any]) -> bool:
     """Say whether a run matches every key of an entry; a value may be a pattern, or a list of them."""
     facts = run.facts()
-    return all(key in facts and among(facts[key], wanted) for key, wanted in entry.items())
+    return all(key in facts and among(facts[key], choice) for key, choice in entry.items())
 
 
 def _excluded(run: PlannedRun, entries: Sequence[Mapping[str, Any]]) -> bool:

@@ -50,12 +50,14 @@ Progress = Callable[[str, int, int], None]
 
 def requested_datasets(runs: Sequence[PlannedRun]) -> list[DatasetRequest]:
     """Return every realisation that the runs need, for training or for measuring, each once."""
-    wanted = [run.data for run in runs] + [run.measure.on for run in runs if run.measure is not None]
-    return list(dict.fromkeys(wanted))
+    requested = [run.data for run in runs] + [run.measure.on for run in runs if run.measure is not None]
+    return list(dict.fromkeys(requested))
 
 
 def prepare(
-    wanted: Sequence[DatasetRequest], sources: Sources, on_progress: Progress = lambda name, done, total: None
+    requested: Sequence[DatasetRequest],
+    sources: Sources,
+    on_progress: Progress = lambda name, done, total: None,
 ) -> dict[DatasetRequest, ScaleDataset]:
     """Make the datasets that are not there, verify those that are.
 
@@ -67,11 +69,11 @@ def prepare(
         When a download fails.
     """
     ready: dict[DatasetRequest, ScaleDataset] = {}
-    for alike in _by_protocol(wanted):
+    for alike in _by_protocol(requested):
         first = alike[0]
         stand_in = (sources.stand_ins or {}).get(first.name)
         if stand_in is not None:
-            ready |= {each: open_dataset(_place_of(stand_in, each)) for each in alike}
+            ready |= {each: open_dataset(_checked_path(stand_in, each)) for each in alike}
             continue
         made = make_dataset(
             first.name,
@@ -89,45 +91,45 @@ def prepare(
 
 
 def check_sources(
-    wanted: Sequence[DatasetRequest], sources: Sources, place: Path, *, writes: bool = True
+    requested: Sequence[DatasetRequest], sources: Sources, path: Path, *, writes: bool = True
 ) -> None:
-    """Refuse what can be seen to be wrong before anything is made, in ``place`` or among the datasets.
+    """Refuse what can be seen to be wrong before anything is made, in ``path`` or among the datasets.
 
     Raises
     ------
     InputError
         When a stand-in is missing or stands in for nothing, or a directory is missing or cannot be written.
     """
-    names = {each.name for each in wanted}
+    names = {each.name for each in requested}
     for name in sources.stand_ins or {}:
         if name not in names:
             raise InputError(f"--stand-in {name}: the sweep takes no {name}, only {', '.join(sorted(names))}")
-    for each in wanted:
+    for each in requested:
         stand_in = (sources.stand_ins or {}).get(each.name)
         if stand_in is not None:
-            _place_of(stand_in, each)
+            _checked_path(stand_in, each)
     if sources.source is not None and not sources.source.is_dir():
         raise InputError(f"--source {sources.source}: no such directory")
     if writes:
         check_writable(sources.out)
-        check_writable(place)
+        check_writable(path)
 
 
-def present(wanted: Sequence[DatasetRequest], sources: Sources) -> list[DatasetRequest]:
+def present(requested: Sequence[DatasetRequest], sources: Sources) -> list[DatasetRequest]:
     """Return the datasets that stand already, so that naming them costs no more than verifying them."""
-    places = ((each, _standing_place(each, sources)) for each in wanted)
-    return [each for each, place in places if place is not None and place.is_dir()]
+    paths = ((each, _dataset_path(each, sources)) for each in requested)
+    return [each for each, path in paths if path is not None and path.is_dir()]
 
 
-def _standing_place(wanted: DatasetRequest, sources: Sources) -> Path | None:
+def _dataset_path(requested: DatasetRequest, sources: Sources) -> Path | None:
     """Return where a dataset lies, or will lie; None where its name depends on the pictures."""
-    stand_in, spec = (sources.stand_ins or {}).get(wanted.name), DATASETS[wanted.name]
+    stand_in, spec = (sources.stand_ins or {}).get(requested.name), DATASETS[requested.name]
     if stand_in is not None:
-        return stand_in / f"r{wanted.realisation}"
+        return stand_in / f"r{requested.realisation}"
     if not SOURCES[spec.source].published:
         return None
-    folder = spec.folder(spec.parameters(wanted.factors, wanted.sizes, wanted.image_size))
-    return sources.out / folder / f"r{wanted.realisation}"
+    folder = spec.folder(spec.parameters(requested.factors, requested.sizes, requested.image_size))
+    return sources.out / folder / f"r{requested.realisation}"
 
 
 def shape_in(dataset: ScaleDataset) -> Shape:
@@ -135,22 +137,22 @@ def shape_in(dataset: ScaleDataset) -> Shape:
     return Shape(dataset.channels, *dataset.image_size, len(dataset.classes))
 
 
-def _by_protocol(wanted: Sequence[DatasetRequest]) -> list[list[DatasetRequest]]:
+def _by_protocol(requested: Sequence[DatasetRequest]) -> list[list[DatasetRequest]]:
     """Group what differs in the realisation only: their source is then read once."""
     groups: dict[tuple[object, ...], list[DatasetRequest]] = {}
-    for each in wanted:
+    for each in requested:
         groups.setdefault((each.name, each.sizes, each.factors, each.image_size), []).append(each)
     return list(groups.values())
 
 
-def _place_of(directory: Path, wanted: DatasetRequest) -> Path:
-    place = directory / f"r{wanted.realisation}"
-    if not place.is_dir():
+def _checked_path(directory: Path, requested: DatasetRequest) -> Path:
+    path = directory / f"r{requested.realisation}"
+    if not path.is_dir():
         raise InputError(
-            f"{place}: no such dataset directory; it shall stand in for realisation {wanted.realisation} "
-            f"of {wanted.name}"
+            f"{path}: no such dataset directory; it shall stand in for realisation {requested.realisation} "
+            f"of {requested.name}"
         )
-    return place
+    return path
 
 
 def jobs_of(
@@ -201,10 +203,10 @@ def so_far(runs: Sequence[PlannedRun], sources: Sources, out: Path) -> list[JobS
     return states
 
 
-def _digest_of(wanted: DatasetRequest, sources: Sources) -> str | None:
+def _digest_of(requested: DatasetRequest, sources: Sources) -> str | None:
     """Return the digest of a dataset that stands already, as its manifest says; None where there is none."""
-    place = _standing_place(wanted, sources)
+    path = _dataset_path(requested, sources)
     try:
-        return None if place is None else read_manifest(place).digest
+        return None if path is None else read_manifest(path).digest
     except InputError:  # told when it is made or opened
         return None

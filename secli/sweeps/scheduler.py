@@ -72,7 +72,7 @@ def chosen(runs: Sequence[PlannedRun], only: Sequence[str], limit: int | None) -
     InputError
         When an entry cannot be read, or no run is left.
     """
-    wanted: dict[str, list[Any]] = {}
+    choices: dict[str, list[Any]] = {}
     known = {name for run in runs for name in run.facts()}
     for text in only:
         key, equals, value = text.partition("=")
@@ -82,8 +82,8 @@ def chosen(runs: Sequence[PlannedRun], only: Sequence[str], limit: int | None) -
             raise InputError(
                 f"--only {text}: no run has '{key}'; write model=PATTERN, realisation=0, model.OPTION=…"
             )
-        wanted.setdefault(key, []).extend(_readings(value))
-    left = [run for run in runs if matches(run, wanted)]
+        choices.setdefault(key, []).extend(_readings(value))
+    left = [run for run in runs if matches(run, choices)]
     if not left:
         raise InputError(f"--only {' '.join(only)}: no run of the sweep matches")
     return left if limit is None else left[:limit]

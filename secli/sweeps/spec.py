@@ -407,14 +407,14 @@ class _Whole(Part, Sweep):
     """All keys that may stand at the top of a file: those of the sweep, and of a block that is not written apart."""
 
 
-def _kind_at(place: Sequence[int | str]) -> type[Settings]:
-    """Return whose keys may stand at a place of the file."""
+def _kind_at(position: Sequence[int | str]) -> type[Settings]:
+    """Return whose keys may stand at a position of the file."""
     kinds: dict[int | str, type[Settings]] = {
         "models": SweptModel,
         "datasets": SweptDataset,
         "tables": SweptTable,
     }
-    return next((kinds[part] for part in place if part in kinds), _Whole)
+    return next((kinds[part] for part in position if part in kinds), _Whole)
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -436,8 +436,8 @@ def _torn_value(content: Any) -> str | None:
     if not isinstance(content, Mapping):
         return None
     entries = list(content.items())
-    for place, (key, value) in enumerate(entries):
-        alone = itertools.takewhile(lambda entry: entry[1] is None, entries[place + 1 :])
+    for index, (key, value) in enumerate(entries):
+        alone = itertools.takewhile(lambda entry: entry[1] is None, entries[index + 1 :])
         more = list(itertools.takewhile(_NUMBER.fullmatch, (str(name) for name, _ in alone)))
         if more and _NUMBER.fullmatch(str(value)):
             parts = [str(value), *more]

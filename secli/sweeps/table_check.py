@@ -55,8 +55,8 @@ def check_tables(
         there = f"{where}: table '{table.title}'"
         for part in ("rows", "columns", "ablate", "only"):
             _check_names(getattr(table, part), known, f"{there}: {part}")
-        wanted = {fact_name(key): value for key, value in table.only.items()}
-        asked = {key: value for key, value in wanted.items() if key not in open_facts}
+        choices = {fact_name(key): value for key, value in table.only.items()}
+        asked = {key: value for key, value in choices.items() if key not in open_facts}
         for key, value in asked.items():
             _check_value(key, value, known, f"{there}: only")
         if not any(all(_has(run, key, value) for key, value in asked.items()) for run in known):
@@ -85,11 +85,11 @@ def _known(run: PlannedRun, unnamed: bool) -> Known:
     return {**known, "dataset": (run.data.name, folder)}
 
 
-def _has(run: Known, key: str, wanted: Any) -> bool:
-    """Say whether a run has a wanted value; a dataset whose name is not known yet may have any."""
+def _has(run: Known, key: str, choices: Any) -> bool:
+    """Say whether a run has a value; a dataset whose name is not known yet may have any."""
     if key == "dataset" and key not in run:
         return True
-    return any(among(value, wanted) for value in run.get(key, (None,)))
+    return any(among(value, choices) for value in run.get(key, (None,)))
 
 
 def _check_names(keys: Collection[str], known: Sequence[Known], where: str) -> None:
@@ -99,9 +99,9 @@ def _check_names(keys: Collection[str], known: Sequence[Known], where: str) -> N
             raise InputError(f"{where}: no run has '{key}'{suggestion(fact_name(key), names)}")
 
 
-def _check_value(key: str, wanted: Any, known: Sequence[Known], where: str) -> None:
+def _check_value(key: str, choices: Any, known: Sequence[Known], where: str) -> None:
     """Refuse a value, or one of a list, that no run has."""
-    for choice in wanted if isinstance(wanted, list | tuple) else (wanted,):
+    for choice in choices if isinstance(choices, list | tuple) else (choices,):
         if not any(_has(run, key, choice) for run in known):
             values = {str(value) for run in known for value in run.get(key, ())}
             raise InputError(f"{where}: no run has {key} {choice}{suggestion(str(choice), values)}")

@@ -228,14 +228,14 @@ class _Leader:
         self.waiting, self.running = list(jobs), dict[Any, SweepJob]()
         self.session, self.version = uuid.uuid4().hex[:12], secli_version()
         self.shipped: dict[Path, Shipped] = {}
-        self.needed = Counter(place for job in jobs for place in _places(job))
+        self.needed = Counter(path for job in jobs for path in _data_paths(job))
         self.interrupted: Counter[str] = Counter()
         self.shares: dict[str, float] = {}
         self._check_cores(jobs)
         self.gpu_memory = self._smallest_gpu()
         here = ray.get_runtime_context().get_node_id()
-        places = {key: str(job.run.resolve()) for key, job in self.by_key.items()}
-        self.run_files = ray.remote(RunFiles).options(num_cpus=0, **self._on(here)).remote(places)
+        paths = {key: str(job.run.resolve()) for key, job in self.by_key.items()}
+        self.run_files = ray.remote(RunFiles).options(num_cpus=0, **self._on(here)).remote(paths)
         self.looked, self.said = time.monotonic(), False
 
     def lead(self, stop: Callable[[], bool]) -> None:
@@ -332,13 +332,13 @@ class _Leader:
         errand = Errand(job, self._ship(job.data), on, self.session, self.version)
         self.running[self.ray.remote(carry_out_here).options(**options).remote(errand, self.run_files)] = job
 
-    def _ship(self, place: Path) -> Shipped:
+    def _ship(self, path: Path) -> Shipped:
         """Put a dataset into the cluster's object store, once."""
         from secli.datasets.store import open_dataset
 
-        if place not in self.shipped:
-            self.shipped[place] = Shipped(open_dataset(place).digest[:24], self.ray.put(pack(place)))
-        return self.shipped[place]
+        if path not in self.shipped:
+            self.shipped[path] = Shipped(open_dataset(path).digest[:24], self.ray.put(pack(path)))
+        return self.shipped[path]
 
     def _close(self, reference: Any, job: SweepJob, stopping: bool) -> None:
         """Report how a job ended; one that somebody else interrupted is begun again."""
@@ -356,10 +356,10 @@ class _Leader:
             if self.interrupted[job.key] <= RETRIES:
                 self.waiting.insert(0, job)
                 return
-        for place in _places(job):
-            self.needed[place] -= 1
-            if not self.needed[place]:
-                self.shipped.pop(place, None)
+        for path in _data_paths(job):
+            self.needed[path] -= 1
+            if not self.needed[path]:
+                self.shipped.pop(path, None)
         if ended.how == "done":
             replay(
                 job, lambda event: self.report(Notice(event.text, job)) if isinstance(event, Remark) else None
@@ -383,8 +383,8 @@ class _Leader:
                 self.report(Notice(content[0], job))
 
 
-def _places(job: SweepJob) -> set[Path]:
-    return {place for place in (job.data, job.measured_on) if place is not None}
+def _data_paths(job: SweepJob) -> set[Path]:
+    return {path for path in (job.data, job.measured_on) if path is not None}
 
 
 def _gpu_memory() -> int:

@@ -332,14 +332,14 @@ def dataset_here(home: Path, shipped: Shipped) -> Path:
     """
     import ray
 
-    place = home / "data" / shipped.digest
-    place.parent.mkdir(exist_ok=True)
-    with place.with_name(f".{place.name}.lock").open("w") as file:
+    path = home / "data" / shipped.digest
+    path.parent.mkdir(exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as file:
         _lock(file, exclusive=True)
-        if not place.exists():
-            with atomic_directory(place) as temporary:
+        if not path.exists():
+            with atomic_directory(path) as temporary:
                 extract(ray.get(shipped.reference), temporary)
-    return place
+    return path
 
 
 def remote_reason(error: BaseException) -> str:
