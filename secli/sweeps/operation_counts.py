@@ -19,7 +19,6 @@ from torch import nn
 
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
-from secli.errors import one_line
 from secli.layers.basis_cache import Array, cached_array
 from secli.layers.fast.forms import without_forms
 from secli.models.building import build
@@ -136,7 +135,7 @@ class Counts:
         try:
             return self._on_meta(shapes) if _is_ours(shapes.model) else self._foreign(shapes)
         except (RuntimeError, ValueError) as error:
-            raise Unfit(one_line(error)) from None
+            raise Unfit((str(error).splitlines() or [type(error).__name__])[0]) from None
 
     def _on_meta(self, shapes: Shapes) -> Counted:
         return self._step(outline(shapes.model, json.loads(shapes.options)), shapes, shapes.images, "meta")
