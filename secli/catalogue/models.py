@@ -140,14 +140,14 @@ def _mnist(
 
 def _dss(mode: str, side: int) -> ModelSpec:
     idea = "7×7 scale convolutions, 2 levels " + {"vector": "to the end", "scalar": "in each block"}[mode]
-    options = {"mode": mode, "upsampling": side // 28}
+    options: dict[str, Any] = {"mode": mode, "upsampling": side // 28}
     return _mnist(f"mnist_dss_{mode}", side, idea, "dss", DSS, "dss:mnist_dss", 494_359, **options)
 
 
 def _ses(mode: str, side: int, augmented: bool = False, **basis: float) -> ModelSpec:
     kept = {"vector": "to layer 3", "scalar": "in each layer"}[mode]
     idea = f"steerable filters, {basis['levels']:g} scales {kept}"
-    options = {"mode": mode, "upsampling": side // 28, **basis}
+    options: dict[str, Any] = {"mode": mode, "upsampling": side // 28, **basis}
     return _mnist(
         f"mnist_ses_{mode}", side, idea, "ses", SESN, "sesn:mnist_ses", 494_549, augmented, **options
     )
