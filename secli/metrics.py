@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import AfterValidator, WithJsonSchema
 
+from secli.errors import UnknownNameError
 from secli.plugins import offered
 from secli.registry import Registry
 
@@ -111,9 +112,10 @@ METRICS = Registry(
 
 
 def _known(name: str) -> str:
-    if name not in METRICS:
-        raise ValueError(f"must be one of {', '.join(METRICS)}")
-    return name
+    try:
+        return METRICS[name].name
+    except UnknownNameError as error:
+        raise ValueError(str(error)) from None
 
 
 MetricName = Annotated[

@@ -107,8 +107,8 @@ def test_a_protocol_is_a_line_and_its_transform_another(copy: Path) -> None:
         "scipy_turn.py",
     )
     # what was made before is read as it is
-    own = ["make-data digits-turned --out d -q", TRAIN.format("cnn", "digits-turned")]
-    measure = f"{MEASURE} --data d/digits-turned/r0"
+    own = ["make-data digits-turned --factors 0 45 --out d -q", TRAIN.format("cnn", "digits-turned-")]
+    measure = f"{MEASURE} --data d/digits-turned-*/r0"
     lines = run(copy, before, *own, measure, "compare runs --format json")
     (row,) = json.loads("\n".join(lines[lines.index("[") :]))
     assert (row["model"], row["n"]) == ("cnn", 1)

@@ -160,6 +160,13 @@ PATHS = frozenset(
         *("--plot", "--heatmap", "--show-features", "--preview", "--export-png"),
     )
 )
+SWITCHES = frozenset(
+    (
+        *("--accuracy", "--controls", "--curves", "--dry-run", "--force", "--lie", "--list-taps", "--local"),
+        *("--offline", "--published", "--quiet", "-q", "--ranks", "--retry-failed"),
+    )
+)
+"""Options without a value: what follows one of them is an argument."""
 
 
 def refuse_empty_paths(arguments: Sequence[str]) -> None:
@@ -176,7 +183,8 @@ def refuse_empty_paths(arguments: Sequence[str]) -> None:
         if argument == "" and before in PATHS:
             name = before
         elif not (equals and value == "" and name in PATHS):
-            positional = argument == "" and number > 0 and not before.startswith("-")
+            # after an option that takes a value the empty text is that value
+            positional = argument == "" and number > 0 and (not before.startswith("-") or before in SWITCHES)
             if not (positional and arguments[0] in WITH_PATHS):
                 continue
             name = f"argument {number}"

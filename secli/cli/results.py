@@ -12,7 +12,7 @@ from secli.datasets.pictures import Pictures
 from secli.equivariance.pooling import pool
 from secli.errors import InputError
 from secli.figures.curves import plot_curves
-from secli.records.identity import pooling_key, told_defaults
+from secli.records.identity import measured_like, pooling_key, told_defaults
 from secli.records.schema import CURVES_FILE, EquivarianceRecord, read_record, write_record
 from secli.storage.disk_space import check_file
 from secli.storage.leftovers import tidy
@@ -136,12 +136,11 @@ def left_over(measurement: Measurement, save: Path | None) -> EquivarianceRecord
 
 def _answers(record: EquivarianceRecord, measurement: Measurement) -> bool:
     subject, pictures, question = measurement
-    settings = question.settings.model_dump(mode="json", exclude={"batch"})
     kinds = {row.kind for row in record.local} - {"stage"}
     return (
-        {key: record.measure.get(key, value) for key, value in settings.items()} == settings
+        measured_like(record, question.settings, pictures.info.digest)
         and (record.model, record.seed) == (subject.info, subject.seed)
-        and (record.data.digest, record.data.order) == (pictures.info.digest, pictures.order)
+        and record.data.order == pictures.order
         and bool(record.lie) == question.lie
         and (bool(record.local), kinds) == (question.local or bool(question.kinds), set(question.kinds))
         and bool(record.controls) == question.controls

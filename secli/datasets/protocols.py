@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
+from secli.datasets.transforms import TRANSFORMS
 from secli.errors import InputError
 from secli.registry import Registry
 
@@ -134,13 +135,11 @@ def _check_factors(spec: DatasetSpec, factors: Factors) -> None:
     given = f"--factors {low:g} {high:g}"
     if spec.factors is None:
         raise InputError(f"{given}: {spec.name} does not rescale its images; use a '-scale' dataset")
-    from secli.config import check_factors  # brings pydantic, which 'secli --help' must not wait for
-
     try:
-        check_factors(factors)
+        TRANSFORMS[spec.transform].check(factors)
     except ValueError as error:
         raise InputError(f"{given}: {error}") from None
-    if low > high:
+    if not low <= high:
         raise InputError(f"{given}: the lowest factor comes first")
 
 

@@ -9,10 +9,12 @@ import importlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from secli.registry import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Range = tuple[float, float]
 
@@ -25,6 +27,8 @@ class Transform:
     ----------
     draw
         From Python's generator, seeded with the realisation, and the protocol's range to the number of one picture.
+    check
+        Raises ``ValueError`` on a range that means nothing, beyond its order.
     function
         ``"module:function"``, (images uint8, numbers float64) to images of the same shape: as text, so that worker
         processes find it and nothing is imported before it is needed.
@@ -34,6 +38,7 @@ class Transform:
     summary: str
     draw: Callable[[random.Random, Range], float]
     function: str
+    check: Callable[[Range], object] = lambda _: None
 
 
 def apply(function: str, images: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -48,6 +53,12 @@ def _published(generator: random.Random, factors: Range) -> float:
     return generator.uniform(*factors)
 
 
+def _check_scale_factors(factors: Range) -> None:
+    from secli.config import check_factors  # brings pydantic, which 'secli --help' must not wait for
+
+    check_factors(factors)
+
+
 TRANSFORMS: Registry[Transform] = Registry(
     "transform",
     [
@@ -56,6 +67,7 @@ TRANSFORMS: Registry[Transform] = Registry(
             "rescaled on its canvas by a factor U[low, high], as published",
             _published,
             "secli.datasets.published_rescaling:rescale_as_published",
+            _check_scale_factors,
         ),
     ],
 )

@@ -34,7 +34,7 @@ class ErrorSample:
         self.errors: list[Float64[Tensor, "n"]] = []
         self.floors: list[Float64[Tensor, "n"]] = []
         self.shares = Shares()
-        self.dead = self.broken = 0
+        self.dead = self.broken = self.undefined = 0
 
     def add(
         self,
@@ -69,11 +69,16 @@ class ErrorSample:
         self.broken += int((~finite).sum())
         self.dead += int((finite & ~alive).sum())
         kept = finite & alive
-        self.errors.append(METRICS[self.metric].value(comparison)[kept].cpu())
+        errors = METRICS[self.metric].value(comparison)
+        undefined = kept & ~torch.isfinite(errors)  # of a metric that divides by ‖Φ(L_s f)‖, say
+        self.undefined += int(undefined.sum())
+        kept &= ~undefined
+        self.errors.append(errors[kept].cpu())
         if halves is not None:
             count = len(halves[0])
             again = compare(first_images(acted, count), halves, self.metric, comparison.expected[:count])
-            self.floors.append(METRICS[self.metric].value(again)[kept[:count]].cpu())
+            floors = METRICS[self.metric].value(again)[kept[:count]]
+            self.floors.append(floors[torch.isfinite(floors)].cpu())
 
     @property
     def share(self) -> float | None:
@@ -94,6 +99,8 @@ class ErrorSample:
             return None
         if self.broken:
             return f"the features of {self.broken} of {images} images are not finite"
+        if self.undefined:
+            return f"the metric '{self.metric}' is not defined for {self.undefined} of {images} images"
         return f"dead tap: L_sΦ(f) vanishes for all {images} images"
 
 

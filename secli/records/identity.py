@@ -138,6 +138,7 @@ def pooling_key(
 
 
 def training_differences(
+    model: str,
     options: Mapping[str, Any],
     settings: Mapping[str, Any],
     record: TrainingRecord,
@@ -147,6 +148,8 @@ def training_differences(
 
     Parameters
     ----------
+    model : str
+        Its registry name.
     options, settings : mapping
         Of the model and of its training, resolved. A setting of the machine that is left out or open does not differ.
     record : TrainingRecord
@@ -154,6 +157,8 @@ def training_differences(
     defaults : mapping
         The registry's of the model's options, for those that are newer than the record.
     """
+    if record.model.name != model:
+        return [Difference("model", model, record.model.name)]
     found = settings_of(record.training)
     ignored = {key for key in MACHINE if settings.get(key, "auto") in OPEN}
     pairs = {

@@ -111,7 +111,7 @@ def _difference(job: SweepJob, record: TrainingRecord) -> str | None:
     options = to_jsonable_python(resolve_options(MODELS[job.model.name], job.model.options))
     usual = usual_options(job.model.name)
     training = job.training.model_dump(mode="json", exclude={"device"})
-    for name, now, then in training_differences(options, training, record, usual):
+    for name, now, then in training_differences(job.model.name, options, training, record, usual):
         return (
             f"{job.run}: made with {name} = {then} by an older secli, where this one takes {now}; "
             "move it away or remove it"

@@ -290,7 +290,7 @@ def seconds_below(out: Path) -> Callable[[PlannedRun], float | None]:
             except InputError:
                 continue
             differ = training_differences(
-                run.resolved.options, settings, record, usual_options(run.model.name)
+                run.model.name, run.resolved.options, settings, record, usual_options(run.model.name)
             )
             if record.results is not None and not differ:
                 return record.results.train_seconds

@@ -34,9 +34,12 @@ def samples(frame: pandas.DataFrame) -> dict[Any, dict[Draw, float]]:
 
 
 def wide(groups: Sequence[Group], quantities: Sequence[Quantity]) -> pandas.DataFrame:
-    """Return one row per group, with ``<quantity>_mean``, ``_std`` and ``_n`` of each quantity."""
+    """Return one row per group: ``<quantity>_mean``, ``_std`` (NaN where there is none) and ``_n`` of each quantity."""
     cells = tidy(groups, quantities).groupby(["group", "quantity"])["value"]
     numbers: pandas.DataFrame = cells.agg(mean="mean", std="std", n="count").unstack("quantity")
     numbers.columns = numbers.columns.map(lambda pair: f"{pair[1]}_{pair[0]}")
-    reindexed: pandas.DataFrame = numbers.reindex(range(len(groups)))
-    return reindexed
+    names = [f"{quantity.key}_{part}" for quantity in quantities for part in ("mean", "std", "n")]
+    whole: pandas.DataFrame = numbers.reindex(index=range(len(groups)), columns=names)
+    counts = [name for name in names if name.endswith("_n")]
+    whole[counts] = whole[counts].fillna(0).astype(int)
+    return whole

@@ -145,9 +145,11 @@ class Summary:
 
         from secli.tables.frame import wide
 
-        by = DataFrame([{**row.by, "trained": row.trained, "n": row.n, "tap": row.tap} for row in self.rows])
-        named = map(quantity, ("test_error", "delta", "train_seconds", "parameters"))
-        joined: pandas.DataFrame = by.join(wide(self.rows, [*named, *self.at_factors()]))
+        by = DataFrame([{**row.by, "trained": row.trained, "n": row.n} for row in self.rows])
+        error, delta, seconds = map(quantity, ("test_error", "delta", "train_seconds"))
+        joined: pandas.DataFrame = by.join(wide(self.rows, [error, delta, *self.at_factors(), seconds]))
+        joined["tap"] = [row.tap for row in self.rows]
+        joined["parameters"] = [row.model.parameters for row in self.rows]
         return joined
 
 

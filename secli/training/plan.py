@@ -123,7 +123,7 @@ def as_recorded(
     open_ = {key for key in MACHINE if key not in given}
     requested = resolved.training.model_dump(mode="json", exclude=open_)
     usual = usual_options(resolved.model)
-    for name, now, then in training_differences(resolved.options, requested, record, usual):
+    for name, now, then in training_differences(resolved.model, resolved.options, requested, record, usual):
         raise InputError(
             f"--resume: {name} = {now}, but {run} was started with {then}; "
             "leave the setting as it was, or give --force to replace the run"

@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from secli.cli.app import app
+from secli.cli.options import SWITCHES, WITH_PATHS
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -62,3 +63,22 @@ def test_every_command_refuses_an_unknown_format_in_the_same_words(name: str) ->
     result = CliRunner().invoke(app, [name, "--format", "jsn"])
     assert result.exit_code == 2
     assert result.stderr == "error: unknown format --format 'jsn'; did you mean 'json'?\n"
+
+
+def test_switches_are_those_of_the_commands_that_take_paths() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    switches = {
+        name
+        for command in WITH_PATHS
+        for parameter in commands[command].params
+        if getattr(parameter, "is_flag", False)
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+    assert switches == SWITCHES
+    for arguments in (
+        ["compare", "--accuracy", ""],
+        ["report", "--published", ""],
+        ["equivariance", "-q", ""],
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert (result.exit_code, "an empty path" in result.stderr) == (2, True), result.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import secli
+from secli.action.fields import Plane
 from secli.action.images import rescale
 from secli.cli.app import app
 from secli.errors import UnknownNameError
 from secli.metrics import METRICS, Metric, Norms
+from secli.models.contract import Stage, StagedModel
 
 
 def angle(norms: Norms) -> Tensor:
@@ -93,9 +96,20 @@ def test_a_new_metric_in_tables_figures_and_records(format: str, tmp_path: Path)
     assert "1 − cos" in again.stdout
 
 
+@pytest.mark.usefixtures("_registered")
+def test_pictures_for_which_a_metric_is_undefined_do_not_count(digits: Tensor) -> None:
+    bright = nn.Threshold(0.93, 0.0)  # nothing is left of a shrunk picture: the angle is 0/0
+    model = StagedModel([Stage("bright", bright, Plane())])
+    options: dict[str, Any] = {"factors": [1, 0.35], "taps": ["bright"], "border": 0, "background": "none"}
+    ok = secli.measure(model, digits[:8], metric="relative", **options)["n"].iloc[1]
+    row = secli.measure(model, digits[:8], metric="angle", **options).iloc[1]
+    assert row["n"] < ok
+    assert row["n"] > 0 or "not defined" in row["reason"]
+
+
 def test_an_unknown_metric_is_told_with_those_there_are(digits: Tensor) -> None:
     with pytest.raises(UnknownNameError, match="squared"):
         METRICS["sqared"]
     result = CliRunner().invoke(app, ["equivariance", "mnist_cnn", "--data", "digits", "--metric", "sqared"])
     assert result.exit_code == 2
-    assert "squared, relative, absolute" in result.stderr
+    assert "did you mean 'squared'" in result.stderr

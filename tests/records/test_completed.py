@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from secli.records.identity import BEFORE, pooling_key, settings_of, told_defaults
+from secli.records.identity import BEFORE, pooling_key, settings_of, told_defaults, training_differences
 from secli.records.schema import ModelInfo, read_record
 from secli.tables.groups import summarise
 from tests.tables.fabricate import curves, training, write_run
@@ -77,3 +77,9 @@ def test_networks_of_others_are_left_as_they_are(name: str) -> None:
 def test_a_record_that_was_read_says_what_it_knows(tmp_path: Path) -> None:
     record = read_record(write_run(tmp_path, training("cnn")) / "record.json")
     assert "changed" in record.model.model_fields_set
+
+
+def test_a_run_of_another_model_is_another_run() -> None:
+    record = training("cnn", 0.05)
+    (found,) = training_differences("dcn", record.model.options, record.training, record, {})
+    assert found == ("model", "dcn", "cnn")

@@ -293,6 +293,25 @@ def test_the_frame_has_one_column_per_number(tmp_path: Path) -> None:
     assert frame.loc[0, "test_error_mean"] == pytest.approx(0.06)
     assert frame.loc[0, "delta_0.5_n"] == 2
     assert list(frame["model"]) == ["cnn"]
+    numbers = (
+        "test_error",
+        "delta",
+        "delta_0.5",
+        "delta_0.8",
+        "accuracy_0.5",
+        "accuracy_0.8",
+        "train_seconds",
+    )
+    parts = [f"{number}_{part}" for number in numbers for part in ("mean", "std", "n")]
+    assert list(frame.columns) == ["model", "trained", "n", *parts, "tap", "parameters"]
+    assert frame["parameters"].dtype == int
+
+
+def test_what_nobody_measured_has_its_columns_too(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", training("cnn", 0.05))
+    frame = summarise([tmp_path], factors=[0.5]).frame()
+    assert frame["delta_mean"].isna().all()
+    assert list(frame["delta_0.5_n"]) == [0]
 
 
 def test_data_helper_gives_one_digest_per_realisation() -> None:
