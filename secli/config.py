@@ -18,14 +18,18 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from secli.errors import InputError, shortened, shown, suggestion
-from secli.metrics import MetricName
+from secli.metrics import METRICS
 from secli.yaml_files import parse_yaml, read_yaml
 
+MetricName = Annotated[
+    str, AfterValidator(METRICS.known), WithJsonSchema({"enum": list(METRICS.own), "type": "string"})
+]
 Background = Literal["empty", "none"]
 Precision = Literal["32", "tf32", "bf16", "16"]
 Augmentation = Literal["none", "scale", "stl10"]

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-from pydantic import AfterValidator, WithJsonSchema
-
-from secli.errors import UnknownNameError
 from secli.plugins import offered
 from secli.registry import Registry
 
@@ -109,16 +106,3 @@ METRICS = Registry(
     ],
     others=lambda: offered(GROUP, _offered),
 )
-
-
-def _known(name: str) -> str:
-    try:
-        return METRICS[name].name
-    except UnknownNameError as error:
-        raise ValueError(str(error)) from None
-
-
-MetricName = Annotated[
-    str, AfterValidator(_known), WithJsonSchema({"enum": list(METRICS.own), "type": "string"})
-]
-"""A metric's name in settings and records."""

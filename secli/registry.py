@@ -78,6 +78,13 @@ class Registry(Mapping[str, T]):
     def __len__(self) -> int:
         return len(self._specs) + len(self._offered())
 
+    def known(self, name: str) -> str:
+        """Return a registered name, or raise ``ValueError``, as a check in a schema does, with the near miss."""
+        try:
+            return self[name].name
+        except UnknownNameError as error:
+            raise ValueError(str(error)) from None
+
     @property
     def own(self) -> tuple[str, ...]:
         """The names that the registry itself holds, without those that others offer."""

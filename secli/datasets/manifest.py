@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from secli.config import FileName, first_problem
 from secli.datasets.protocols import DATASETS
-from secli.errors import InputError, UnknownNameError, printable
+from secli.errors import InputError, printable
 from secli.records.schema import DataParameters, RecordPart, read_json
 from secli.sources.contract import SourceInfo
 
@@ -34,14 +34,6 @@ def _class_name(text: str) -> str:
     return text
 
 
-def _protocol(name: str) -> str:
-    """Return the name of a protocol that this secli knows."""
-    try:
-        return DATASETS[name].name
-    except UnknownNameError as error:
-        raise ValueError(str(error)) from None
-
-
 class Manifest(RecordPart):
     """What ``manifest.json`` holds."""
 
@@ -50,7 +42,9 @@ class Manifest(RecordPart):
     name: FileName = Field(
         description="dataset name, with its parameters' hash where they are not the standard ones"
     )
-    protocol: Annotated[str, AfterValidator(_protocol)] = Field(description="registry name of the protocol")
+    protocol: Annotated[str, AfterValidator(DATASETS.known)] = Field(
+        description="registry name of the protocol"
+    )
     realisation: int = Field(
         ge=0, le=MAX_REALISATION, description="realisation r (the seed of the split and of the factors)"
     )

@@ -14,9 +14,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from secli.config import TrainingSettings, file_name, first_problem
+from secli.config import MetricName, TrainingSettings, file_name, first_problem
 from secli.errors import InputError, shortened
-from secli.metrics import MetricName
 from secli.storage.writing import write_text
 from secli.yaml_files import check_depth
 

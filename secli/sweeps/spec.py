@@ -27,6 +27,7 @@ from secli.config import (
 )
 from secli.datasets.protocols import DATASETS, MAX_IMAGES, MAX_SIDE
 from secli.errors import InputError, UnknownNameError
+from secli.registry import Registry
 from secli.tables.belonging import fact_names, known_fact
 from secli.tables.quantities import quantity
 from secli.yaml_files import read_yaml
@@ -97,7 +98,7 @@ Factor = Annotated[float, Field(ge=LOWEST_FACTOR, le=HIGHEST_FACTOR)]
 class Registered(Settings):
     """Something of a registry and what of it differs in this sweep; its name alone stands for the rest."""
 
-    registry: ClassVar[Mapping[str, Any]]
+    registry: ClassVar[Registry[Any]]
 
     name: str
 
@@ -109,7 +110,7 @@ class Registered(Settings):
     @field_validator("name")
     @classmethod
     def _known(cls, value: str) -> str:
-        return _named(cls.registry, value)
+        return cls.registry.known(value)
 
 
 class SweptModel(Registered):
@@ -170,7 +171,7 @@ class SweptMeasure(Settings):
     @field_validator("data")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
-        return None if value is None else _named(DATASETS, value)
+        return None if value is None else DATASETS.known(value)
 
     def resolved(self) -> MeasureSettings:
         """Return the settings with every default filled in."""
@@ -372,15 +373,6 @@ def _checked_training(values: dict[str, Any]) -> dict[str, Any]:
         _check_setting(name)
     validated(TrainingSettings, values, "training")
     return values
-
-
-def _named(registry: Mapping[str, Any], name: str) -> str:
-    """Return a registered name, or raise ``ValueError`` with the near miss."""
-    try:
-        registry[name]
-    except UnknownNameError as error:
-        raise ValueError(str(error)) from None
-    return name
 
 
 def read_sweep(path: Path) -> Sweep:
