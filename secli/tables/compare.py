@@ -10,12 +10,11 @@ from typing import Any
 from secli.errors import UnknownNameError
 from secli.tables import notes
 from secli.tables.collect import SetAside
-from secli.tables.frame import samples, tidy
 from secli.tables.groups import Group, Summary
 from secli.tables.layout import Marks, column_of
 from secli.tables.published import KINDS, Published, Reported, elsewhere, reported, source_notes
 from secli.tables.quantities import QUANTITIES, Quantity, accuracy_at_factor, delta_at
-from secli.tables.statistic import Statistic, statistic
+from secli.tables.statistic import Statistic
 from secli.tables.table import Cell, Column, Table
 
 METRIC_NAMES = {
@@ -117,10 +116,8 @@ def _measured_columns(summary: Summary, accuracy: bool) -> list[tuple[Column, li
             cells = [Cell(value, words=some) for value, some in zip(values, words, strict=True)]
             columns.append((Column(key, key, text=True), cells))
     columns.append((Column("n", "n"), [Cell(row.n) for row in rows]))
-    quantities = _quantities(summary, accuracy)
-    values_at = samples(tidy(rows, quantities))
-    for one in quantities:
-        found = [statistic(values_at.get((index, one.key), {}).values()) for index in range(len(rows))]
+    for one in _quantities(summary, accuracy):
+        found = [row.statistic(one) for row in rows]
         if one.key == "parameters":
             columns.append((Column(one.key, one.title), [Cell(row.model.parameters) for row in rows]))
         elif one.curves or any(value.n for value in found):
