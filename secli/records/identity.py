@@ -73,6 +73,21 @@ def measured_as(record: EquivarianceRecord) -> dict[str, Any]:
     return measure
 
 
+def reading_facts(record: EquivarianceRecord) -> tuple[tuple[str, Any], ...]:
+    """Return all that must agree before two readings of Δ may be averaged or compared in a table, as (name, value)."""
+    images = max([row.n for row in record.rows] + [row.n for row in record.accuracy], default=0)
+    size = "as stored" if record.data.resized is None else "×".join(map(str, record.data.resized))
+    how = measured_as(record)
+    return (
+        ("metric", record.metric),
+        ("background", record.background),
+        ("data", record.data.name),
+        ("images", images),
+        ("size", size),
+        *((name, how[name]) for name in ("border", "smallest_plane")),
+    )
+
+
 @cache
 def _usual_training() -> Mapping[str, Any]:
     """Return the defaults of all settings; tables ask for them with every fact of every run."""

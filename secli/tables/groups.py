@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError, UnknownNameError
-from secli.records.identity import DRAW, MACHINE
+from secli.records.identity import DRAW, MACHINE, reading_facts
 from secli.records.schema import EquivarianceRecord, ModelInfo
 from secli.tables import notes, readings
 from secli.tables.belonging import KeepsApart, check_by, facts, grouped, named_apart, same_data, same_protocol
@@ -248,7 +248,7 @@ def _same_measure(
     members: Sequence[Sequence[Run]], aside: list[SetAside]
 ) -> tuple[list[list[Run]], Measure | None]:
     """Drop the curves that were measured in another way than most; the runs keep their test error."""
-    ways = {id(run): readings.decisive(run.curves) for group in members for run in group if run.curves}
+    ways = {id(run): reading_facts(run.curves) for group in members for run in group if run.curves}
     if not ways:
         return [list(group) for group in members], None
     usual = Counter(ways.values()).most_common(1)[0][0]

@@ -1,11 +1,11 @@
-"""ReadAt numbers off equivariance curves: at a factor, over common factors, at the deepest tap that has them."""
+"""Reading numbers off equivariance curves: at a factor, over common factors, at the deepest tap that has them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from secli.errors import InputError
 from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord
@@ -17,8 +17,6 @@ SAME_FACTOR = 0.02
 # Factors whose Δ gets a column unless the user names some, where they were measured.
 SHOWN_FACTORS = (0.5, 0.8)
 SHOWN_NEAR = 0.1
-# what else of the measure's settings changes a reading, and what it is where a record does not have it
-DECISIVE: dict[str, Any] = {"border": None, "smallest_plane": 4.0}
 
 Measure = tuple[str, str, str, int]
 """Metric, background, data set, number of images."""
@@ -56,20 +54,6 @@ def same_factor(one: float, other: float, tolerance: float = SAME_FACTOR) -> boo
 def among(factor: float, others: Sequence[float]) -> bool:
     """Whether a scale factor is one of others."""
     return any(same_factor(factor, other) for other in others)
-
-
-def decisive(record: EquivarianceRecord) -> tuple[tuple[str, Any], ...]:
-    """Return all that must agree before two readings of Δ may be averaged or compared, as (name, value)."""
-    images = max([row.n for row in record.rows] + [row.n for row in record.accuracy], default=0)
-    size = "as stored" if record.data.resized is None else "×".join(map(str, record.data.resized))
-    return (
-        ("metric", record.metric),
-        ("background", record.background),
-        ("data", record.data.name),
-        ("images", images),
-        ("size", size),
-        *((name, record.measure.get(name, usual)) for name, usual in DECISIVE.items()),
-    )
 
 
 def common_factors(records: Curves) -> list[float]:
