@@ -201,7 +201,7 @@ class OneLineErrors(TyperGroup):
         signals.forget()
         prepare_streams()
         try:
-            refuse_empty_paths(sys.argv[1:] if args is None else args)
+            refuse_empty_paths(sys.argv[1:] if args is None else args, self.commands)
             result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
             sys.stdout.flush()
         except InterruptedRunError as error:

@@ -160,17 +160,12 @@ PATHS = frozenset(
         *("--plot", "--heatmap", "--show-features", "--preview", "--export-png"),
     )
 )
-SWITCHES = frozenset(
-    (
-        *("--accuracy", "--controls", "--curves", "--dry-run", "--force", "--lie", "--list-taps", "--local"),
-        *("--offline", "--published", "--quiet", "-q", "--ranks", "--retry-failed"),
-    )
-)
-"""Options without a value: what follows one of them is an argument."""
 
 
-def refuse_empty_paths(arguments: Sequence[str]) -> None:
+def refuse_empty_paths(arguments: Sequence[str], commands: Mapping[str, Any]) -> None:
     """Refuse an empty path: it would mean the working directory, and comes of a shell variable that is not set.
+
+    ``commands`` are click's, by their names.
 
     Raises
     ------
@@ -183,9 +178,11 @@ def refuse_empty_paths(arguments: Sequence[str]) -> None:
         if argument == "" and before in PATHS:
             name = before
         elif not (equals and value == "" and name in PATHS):
+            if argument or not number or arguments[0] not in WITH_PATHS:
+                continue
             # after an option that takes a value the empty text is that value
-            positional = argument == "" and number > 0 and (not before.startswith("-") or before in SWITCHES)
-            if not (positional and arguments[0] in WITH_PATHS):
+            options = [each for each in commands[arguments[0]].params if before in each.opts]
+            if before.startswith("-") and not any(each.is_flag for each in options):
                 continue
             name = f"argument {number}"
         raise InputError(
