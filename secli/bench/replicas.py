@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from secli.bench.rows import Row, TimingRequest, measured_rows, range_text, rows_table, settings_text
 from secli.bench.timing import NOISE, OnProgress, TimedNetwork, autocast, duration, in_turn, ratio, spread
-from secli.catalogue import MODELS
-from secli.models.building import build, resolve_options
+from secli.models.building import build
 from secli.tables.table import Column
 from secli.training.optim import make_optimizer, set_learning_rate
 from secli.training.replicas.stack import Stack, without_advice
@@ -56,9 +55,7 @@ class _AtOnce:
     """The replicas of a network as one stack, on the same images; the optimiser's rate is zero."""
 
     def __init__(self, network: TimedNetwork, replicas: int) -> None:
-        sized = "image_size" in resolve_options(MODELS[network.name])
-        options = {"image_size": network.input[1]} if sized else {}
-        networks = [build(network.name, options, seed=seed) for seed in range(replicas)]
+        networks = [build(network.name, network.options, seed=seed) for seed in range(replicas)]
         self.network, self.replicas = network, replicas
         self.stack = Stack(networks).to(network.device).train()
         self.images = network.images.expand(replicas, *network.images.shape).contiguous()

@@ -43,8 +43,8 @@ class TimedNetwork:
         side = image_size or options.get("image_size", PIXELS)
         self.name, self.device, self.precision = name, device, precision
         self.input = (options.get("in_channels", 1), side, side)
-        sized = {"image_size": side} if "image_size" in options else {}
-        self.model: nn.Module = build(name, sized).to(device)
+        self.options = {"image_size": side} if "image_size" in options else {}
+        self.model: nn.Module = build(name, self.options).to(device)
         generator = torch.Generator().manual_seed(0)
         self.images = torch.rand(batch, *self.input, generator=generator).to(device)
         self.labels = (torch.arange(batch) % options.get("classes", 10)).to(device)

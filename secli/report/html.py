@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from html import escape as escape_html
-from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
@@ -43,12 +42,6 @@ def to_html(report: Report) -> str:
             script=Markup(script),
         )
     )
-
-
-def table_html(table: Table, sortable: bool) -> str:
-    """Return a table in a box of its own that scrolls, with its notes below."""
-    parts: Any = _environment().get_template("parts.html.j2").module
-    return str(parts.table(table, sortable))
 
 
 @cache
