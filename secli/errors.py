@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -20,6 +21,8 @@ MOST_NAMES = 12
 """Names that a message lists."""
 DEBUG = "SECLI_DEBUG"
 """Environment variable that prints the traceback of a bug."""
+_FOREIGN = "_secli_foreign"
+"""Attribute of an error that comes of a network which is not ours."""
 
 
 class SecliError(Exception):
@@ -199,6 +202,18 @@ def one_line(error: BaseException, most: int = LONGEST_MESSAGE) -> str:
     except Exception:  # an error of foreign code may have no text: its __str__ raises in turn
         text = ""
     return shortened(text or type(error).__name__, most)
+
+
+def mark_foreign(error: BaseException, line: str) -> None:
+    """Remember that an error comes of a network that is not ours, and how it is told should nobody handle it."""
+    with contextlib.suppress(Exception):  # an error may refuse attributes
+        error.__dict__[_FOREIGN] = line
+
+
+def foreign_line(error: BaseException) -> str | None:
+    """Return how an error of a network that is not ours is told; None of any other."""
+    line: str | None = getattr(error, "__dict__", {}).get(_FOREIGN)
+    return line
 
 
 def bug_message(error: BaseException) -> str:

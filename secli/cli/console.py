@@ -26,6 +26,8 @@ from secli.errors import (
     SecliError,
     as_message,
     bug_message,
+    foreign_line,
+    one_line,
     printable,
 )
 
@@ -215,7 +217,8 @@ class OneLineErrors(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = EXIT_FAILED
         except OSError as error:
-            code = fail(_os_message(error), EXIT_FAILED if error.errno in _SYSTEM_ERRORS else EXIT_USAGE)
+            known = EXIT_FAILED if error.errno in _SYSTEM_ERRORS else EXIT_USAGE
+            code = fail(foreign_line(error) or _os_message(error), known)
         except Exception as error:
             code = _fail_unforeseen(error)
         else:
@@ -246,7 +249,8 @@ def _fail_unforeseen(error: Exception) -> int:
         import traceback
 
         traceback.print_exception(type(error), error, error.__traceback__)
-    return fail(bug_message(error), EXIT_BUG)
+    foreign = foreign_line(error)
+    return fail(foreign, EXIT_USAGE) if foreign is not None else fail(bug_message(error), EXIT_BUG)
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -254,7 +258,7 @@ def _out_of_memory(error: Exception) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in one_line(error))
     )
 
 

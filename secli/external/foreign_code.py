@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from secli.errors import InputError, SecliError, one_line
+from secli.errors import InputError, SecliError, mark_foreign, one_line
 from secli.external.private_modules import PrivateModules
 from secli.external.process_state import OURS, OWN, Random, read, seed_everything, write
 from secli.external.standard_output import StdoutToStderr
@@ -90,6 +90,8 @@ class _Inside:
         # SystemExit, and others that end a process without being an error
         if error is not None and not isinstance(error, (Exception, KeyboardInterrupt, GeneratorExit)):
             raise InputError(f"{code.name}: {error_line(error)}") from None
+        if error is not None and not isinstance(error, SecliError) and not _raised_by_us(error):
+            mark_foreign(error, f"{code.name}: {error_line(error)}")
 
 
 @contextlib.contextmanager
@@ -106,6 +108,11 @@ def one_line_errors(name: str) -> Iterator[None]:
 def error_line(error: BaseException) -> str:
     """Return an error in one line: file and line, kind, and message."""
     return f"{source_line(error)}: {type(error).__name__}: {one_line(error)}"
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith(str(Path(__file__).parents[1]))
 
 
 def source_line(error: BaseException) -> str:

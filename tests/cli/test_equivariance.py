@@ -318,3 +318,30 @@ def test_outputs_that_cannot_be_written_are_refused_before_anything_is_measured(
         at = str(tmp_path / "file" / path)
         refused(measure("run", *FEW, "--force", option, at), "file: is a file, not a directory to write into")
     refused(measure("run", *FEW, "--force", "--plot", f"{tmp_path / ('n' * 300)}.png"), "too long")
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        ("ValueError('not so many')", "ValueError: not so many"),
+        (
+            "FileNotFoundError(2, 'no such file', 'w.bin')",
+            "FileNotFoundError: [Errno 2] no such file: 'w.bin'",
+        ),
+        ("Mute()", "Mute: Mute"),
+    ],
+)
+def test_a_network_that_fails_in_a_later_pass_is_no_bug_of_ours(
+    measure: Measure, tmp_path: Path, raised: str, told: str
+) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Mute(RuntimeError):\n    def __str__(self): raise ValueError\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.conv = nn.Conv2d(1, 2, 3, padding=1)\n"
+        "    def forward(self, x):\n"
+        f"        if len(x) == 5: raise {raised}\n"
+        "        return self.conv(x)\n"
+    )
+    result = measure(f"{tmp_path}/net.py:Net", "--data", "data/digits/r0", *FEW, "-q")
+    refused(result, f"net.py:9: {told}")
