@@ -275,16 +275,17 @@ def _notes(records: Records, styles: Styles) -> list[str]:
     first = page.metric_note(records)
     if any(record.lie for record in records):
         first += " Lie derivative: the limit of $\\Delta_s/(\\log\\,s)^2$."
-    notes = [f"{owner}{warning}: {where}." for owner, where, warning in warned]
-    unmeasured = [f"{owner}{where} ({reason})" for owner, where, reason in null]
+    # each name and reason is shortened by itself: a sentence of many must not lose its middle
+    notes = [f"{owner}{page.plain(warning)}: {page.plain(where)}." for owner, where, warning in warned]
+    unmeasured = [f"{owner}{page.plain(where)} ({page.plain(reason)})" for owner, where, reason in null]
     for record in records:
         if taps := [row.tap for row in record.lie if row.mean is None]:
-            unmeasured.append(f"Lie derivative of {', '.join(taps)}")
+            unmeasured.append(page.plain(f"Lie derivative of {', '.join(taps)}"))
     if unmeasured:
         rest = len(unmeasured) - MAX_NOTES
         more = f"; and {rest} more." if rest > 0 else "."
         notes.append("Not measurable, not drawn: " + "; ".join(unmeasured[:MAX_NOTES]) + more)
-    return [first, *map(page.plain, notes)]
+    return [first, *notes]
 
 
 def _by_owner(styles: Styles, found: Sequence[Sequence[tuple[str, str]]]) -> list[tuple[str, str, str]]:

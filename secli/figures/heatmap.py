@@ -255,5 +255,8 @@ def _notes(maps: Sequence[Map], letters: dict[str, str]) -> list[str]:
         notes.append(page.plain(f"{letters[pattern(same[0].reason)]}: {reason}."))
     for one in maps:
         owner = f"{one.label}: " if len(maps) > 1 else ""
-        notes += [page.plain(f"{owner}{found.text}: {found.where}.") for found in warnings_of(one.rows)]
+        notes += [
+            f"{page.plain(owner)}{page.plain(found.text)}: {page.plain(found.where)}."
+            for found in warnings_of(one.rows)
+        ]
     return notes

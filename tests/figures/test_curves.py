@@ -287,6 +287,21 @@ def test_reasons_that_differ_in_numbers_are_said_once() -> None:
     assert "pool, block at s = 0.333–0.5 (covers 2.3–3.5 cells, fewer than 4)" in said
 
 
+def test_a_long_note_keeps_its_middle() -> None:
+    reason = (
+        "the picture covers fewer cells of this tap than a feature map needs to have a scale that can be told"
+    )
+    records = [
+        curves(
+            name, rows=[curve_row(f"{name}{f}", f, None if f < 0.6 else 0.3, reason=reason) for f in FACTORS]
+        )
+        for name in ("cnn", "dcn", "dss_v1", "so2_cnn")
+    ]
+    told = " ".join(texts(drawn(records)).split())
+    assert told.count(reason) == 4
+    assert "…" not in told
+
+
 def test_other_names_meet_by_depth() -> None:
     panels = tap_panels([curves(taps=["a", "b", "c"]), curves("dcn", taps=["x", "y"])])
     assert [panel.title for panel in panels] == [
