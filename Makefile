@@ -26,24 +26,24 @@ lowest: $(LOWEST)/.dev
 # secli alone: what a user installs
 $(VENV)/.secli: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("secli needs Python 3.10 or newer") if sys.version_info < (3, 10) else None'
-	@echo "Installing secli and what it needs into $(VENV): about 5 GB on disk, most of it PyTorch with CUDA (it runs on CPUs too); a few minutes."
+	@echo "Installing secli and what it needs into $(VENV): about 6 GB on disk, most of it PyTorch with CUDA (it runs on CPUs too); a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install -qq --editable .
 	@touch $@
 	@echo "Installed: $$(du -sm $(VENV) | cut -f1) MiB in $(VENV)."
 
 $(VENV)/.dev: $(VENV)/.secli
 	@echo "Adding the tools of the tests to $(VENV): about 1 GB more."
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install -qq --editable '.[dev]'
 	@touch $@
 
 $(LOWEST)/.dev: pyproject.toml tools/lowest_versions.py
-	@echo "Installing the lowest allowed versions into $(LOWEST), for $(LOWEST_PYTHON): about 6 GB."
+	@echo "Installing the lowest allowed versions into $(LOWEST), for $(LOWEST_PYTHON): about 7 GB."
 	$(LOWEST_PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
 	$(LOWEST)/bin/python tools/lowest_versions.py > $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[dev]'
+	$(LOWEST)/bin/python -m pip install -qq --constraint $(LOWEST)/lowest.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.secli
