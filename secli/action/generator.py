@@ -34,6 +34,7 @@ from secli.action.fields import (
     both,
     inside,
 )
+from secli.action.fields.contract import single
 from secli.action.images import SPLINE_MARGIN
 
 ANGLE_SLACK = 1e-3
@@ -179,7 +180,7 @@ def _of_invariant(field: Invariant, features: Tensor | list[Tensor], canvas: Can
 
 @generate.register
 def _of_plane(field: Plane, features: Tensor | list[Tensor], canvas: Canvas) -> Generated:
-    tensor = _single(field, features)
+    tensor = single(features, f"the field '{type(field).__name__}'")
     moved = generate_plane(tensor, canvas, field.stride, field.origin)
     return Generated([moved], [inside(tensor, 1.0, canvas, field.stride, field.origin)])
 
@@ -187,7 +188,7 @@ def _of_plane(field: Plane, features: Tensor | list[Tensor], canvas: Canvas) -> 
 @generate.register
 def _of_scale_space(field: ScaleSpace, features: Tensor | list[Tensor], canvas: Canvas) -> Generated:
     """Subtract the central difference in log σ; levels without two whole neighbours are masked."""
-    tensor = _single(field, features)
+    tensor = single(features, f"the field '{type(field).__name__}'")
     total = len(field.scales)
     if tensor.ndim < 5 or tensor.shape[2] != total:
         raise ValueError(
@@ -239,7 +240,7 @@ def _of_pyramid(field: Pyramid, features: Tensor | list[Tensor], canvas: Canvas)
 @generate.register
 def _of_vectors(field: VectorField, features: Tensor | list[Tensor], canvas: Canvas) -> Generated:
     """Add the turn of every vector; vectors at either end of the range of angles are masked."""
-    tensor = _single(field, features)
+    tensor = single(features, f"the field '{type(field).__name__}'")
     if tensor.ndim < 5 or tensor.shape[2] != 2:
         raise ValueError(f"a vector field is (N, C, 2, …, H, W), not {tuple(tensor.shape)}")
     planes = generate_plane(tensor, canvas, field.stride, field.origin)
@@ -251,9 +252,3 @@ def _of_vectors(field: VectorField, features: Tensor | list[Tensor], canvas: Can
     within = (angle > low + slack) & (angle < high - slack)
     known = (within | ((u == 0) & (v == 0))).unsqueeze(2)
     return Generated([planes + turn], [both(known, inside(tensor, 1.0, canvas, field.stride, field.origin))])
-
-
-def _single(field: Field, features: Tensor | list[Tensor]) -> Tensor:
-    if isinstance(features, list):
-        raise ValueError(f"the field '{type(field).__name__}' acts on one tensor, not on a list of them")
-    return features

@@ -116,8 +116,8 @@ def both(one: Bool[Tensor, "..."] | None, other: Bool[Tensor, "..."] | None) -> 
     return one & other
 
 
-def single(features: Tensor | list[Tensor]) -> Tensor:
+def single(features: Tensor | list[Tensor], field: str = "this field") -> Tensor:
     """Return features that must be one tensor, or raise."""
     if isinstance(features, list):
-        raise ValueError("this field acts on one tensor, not on a list of them")
+        raise ValueError(f"{field} acts on one tensor, not on a list of them")
     return features
