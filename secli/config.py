@@ -18,7 +18,6 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -27,9 +26,8 @@ from secli.errors import InputError, shortened, shown, suggestion
 from secli.metrics import METRICS
 from secli.yaml_files import parse_yaml, read_yaml
 
-MetricName = Annotated[
-    str, AfterValidator(METRICS.known), WithJsonSchema({"enum": list(METRICS.own), "type": "string"})
-]
+# not WithJsonSchema: pydantic 2.7 writes a field's default into its dictionary, which all fields share
+MetricName = Annotated[str, AfterValidator(METRICS.known), Field(json_schema_extra={"enum": list(METRICS.own)})]
 Background = Literal["empty", "none"]
 Precision = Literal["32", "tf32", "bf16", "16"]
 Augmentation = Literal["none", "scale", "stl10"]
