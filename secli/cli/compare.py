@@ -47,7 +47,19 @@ def compare(
     ] = None,
     tap: Annotated[
         str | None,
-        option("Tap at which Δ is read.", default="each network's deepest spatial tap that can be measured"),
+        option(
+            "Tap at which Δ is read; 'deepest': the deepest of each network by itself, which do not compare.",
+            default="at --depth",
+        ),
+    ] = None,
+    depth: Annotated[
+        float | None,
+        option(
+            "Relative depth at which Δ is read, in each network's order of taps.",
+            default="the depth that all rows have most values at",
+            min=0.01,
+            max=1,
+        ),
     ] = None,
     accuracy: Annotated[
         bool, option("Also the accuracy (%) on images rescaled by each of the factors.", "--accuracy")
@@ -102,22 +114,26 @@ def compare(
     parameters and training time in seconds. Runs that failed or do not belong together are listed with the reason.
     """
     from secli.config import merged, parse_factors
+    from secli.errors import InputError
     from secli.tables.compare import compare as lay_out
     from secli.tables.groups import summarise
     from secli.tables.published import load_published
     from secli.tables.render import render
     from secli.tables.render.json import dump_json
 
+    if tap is not None and depth is not None:
+        raise InputError("--depth: --tap names the tap already; give one of the two")
+    where = depth if tap is None else tap
     chosen = None if factors is None else merged(parse_factors(factors))
     if any(text is not None for text in (rows, columns, value, ablate)) or ranks or curves or test != "t":
         from secli.cli.compare_grid import print_grid, refuse_mixtures, table_spec
 
         refuse_mixtures(by, sort, accuracy, columns, value, ablate, curves, published, ranks)
-        spec = table_spec(rows, columns, value, tap, chosen, ranks, test)
+        spec = table_spec(rows, columns, value, where, chosen, ranks, test)
         print_grid(paths, spec, ablate, curves, published, format)
         return
     groups = names("--by", by)
-    summary = summarise(paths, groups, chosen, tap)
+    summary = summarise(paths, groups, chosen, where)
     comparison = lay_out(summary, load_published() if published else None, sort, accuracy)
     width = terminal_width()
     aside = [comparison.set_aside] if comparison.set_aside is not None else []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from secli.cli.console import names, note, out, out_json, terminal_width
 
 if TYPE_CHECKING:
+    from secli.tables.depth import TapChoice
     from secli.tables.pivot import TableSpec
     from secli.tables.table import Table
 
@@ -20,7 +21,7 @@ def table_spec(
     rows: str | None,
     columns: str | None,
     value: str | None,
-    tap: str | None,
+    tap: TapChoice,
     factors: tuple[float, ...] | None,
     ranks: bool,
     test: str,

@@ -23,7 +23,7 @@ class DemoRun(NamedTuple):
 
 RUNS = (DemoRun("cnn", 20), DemoRun("dcn", 10), DemoRun("dss_v1", 30), DemoRun("mnist_ses_vector_28", 8))
 FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
-SHOWN = (0.8, 0.6, 0.5)
+SHOWN = (0.8, 0.5)
 
 
 def demo(

@@ -259,7 +259,13 @@ class SweptTable(Settings):
     values: tuple[str, ...] = Field(
         ("test_error",), min_length=1, description="quantities: test_error, delta, delta_0.5, accuracy, ..."
     )
-    tap: str | None = Field(None, description="tap at which Δ is read; none: each network's deepest")
+    tap: str | None = Field(None, description="tap at which Δ is read, or 'deepest': each network's own")
+    depth: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="relative depth at which Δ is read; none: that which all networks have a value at",
+    )
     factors: tuple[float, ...] | None = Field(None, description="scale factors of Δ and accuracy")
     published: bool = Field(False, description="published figures beside the measured ones")
     ranks: bool = Field(False, description="also the mean rank over the columns")

@@ -47,7 +47,7 @@ class Comparison:
         """One row per model."""
         columns = [*_measured_columns(self.summary, self.accuracy), *_published_columns(self.reported)[0]]
         rows = zip(*(cells for _, cells in columns), strict=True)
-        title = "Comparison over " + notes.trained_on(self.summary.rows)
+        title = "Comparison over " + notes.trained_on(self.summary.rows) + notes.own_depths(self.summary.rows)
         return Table(title, tuple(column for column, _ in columns), tuple(rows), self.notes)
 
     @property
@@ -69,12 +69,13 @@ class Comparison:
     def as_json(self) -> list[dict[str, Any]]:
         """Return the rows as JSON objects.
 
-        Each row is ``{model, trained, by, n, test_error, delta, delta_at, accuracy_at, parameters, train_seconds,
-        data, training, options, runs, reported}``: ``test_error`` and ``train_seconds`` are ``{mean, std, n}``
-        (fractions, seconds; std null for n = 1, mean null when there is none), ``delta`` is ``{tap, metric,
-        background, data, images, factors, mean, std, n}`` or null, ``delta_at`` and ``accuracy_at`` are lists of
-        ``{factor, mean, std, n}``, ``reported`` (with ``--published``) is a list of ``{system, metric, mean, std, n,
-        by_factor, uncertainty, source, kind, place, protocol, departures}``.
+        Each row is ``{model, trained, by, n, test_error, delta, delta_logits, delta_at, accuracy_at, parameters,
+        train_seconds, data, training, options, runs, reported}``: ``test_error`` and ``train_seconds`` are ``{mean,
+        std, n}`` (fractions, seconds; std null for n = 1, mean null when there is none), ``delta`` is ``{tap, depth,
+        metric, background, data, images, factors, mean, std, n}`` or null, ``delta_logits`` is the same mean at the
+        logits, ``delta_at`` and ``accuracy_at`` are lists of ``{factor, mean, std, n}``, ``reported`` (with
+        ``--published``) is a list of ``{system, metric, mean, std, n, by_factor, uncertainty, source, kind, place,
+        protocol, departures}``.
         """
         pairs = zip(self.summary.rows, self.reported, strict=True)
         return [_row_json(row, self.summary, found) for row, found in pairs]
@@ -101,6 +102,13 @@ def _quantities(summary: Summary, accuracy: bool) -> list[Quantity]:
     """Return what has a column as far as it was measured."""
     deltas = [*([QUANTITIES["delta"]] if summary.mean_factors else []), *map(delta_at, summary.factors)]
     accuracies = map(accuracy_at_factor, summary.factors if accuracy else ())
+    logits = QUANTITIES["delta_logits"]
+    if all(
+        row.tap != "logits" and row.statistic(logits).n == len(row.curves)
+        for row in summary.rows
+        if row.curves
+    ):
+        deltas.append(logits)
     curves = [*deltas, *accuracies] if summary.measure is not None else []
     return [QUANTITIES["test_error"], *curves, QUANTITIES["parameters"], QUANTITIES["train_seconds"]]
 
@@ -143,9 +151,12 @@ def _measured_notes(summary: Summary, accuracy: bool) -> list[str]:
         if summary.mean_factors:
             factors = ", ".join(f"{f:.3g}" for f in summary.mean_factors)
             found.append(
-                f"Δ: mean of Δ(s) over s = {factors}, the factors below 1 that all rows could measure, "
-                "at the deepest spatial tap measured at all of them unless --tap names one; factors within 2 % are one."
+                f"Δ: mean of Δ(s) over s = {factors}, the factors below 1 that all rows could measure; factors within "
+                "2 % are one."
             )
+        found += notes.taps(rows)
+        if any(one.key == "delta_logits" for one in _quantities(summary, accuracy)):
+            found.append("Δ logits: the same mean at the logits, where the whole network has been passed.")
         found += notes.little_compared(rows, (*summary.mean_factors, *summary.factors))
         unmeasured = list(dict.fromkeys(row.named for row in rows if not row.curves))
         if unmeasured:
@@ -262,7 +273,9 @@ def _sorted(summary: Summary, sort: str | None) -> Summary:
         return summary
     descending, key = sort.startswith("-"), sort.removeprefix("-")
     key = SORT_ALIASES.get(key, key)
-    named = [QUANTITIES[name] for name in ("test_error", "delta", "parameters", "train_seconds")]
+    named = [
+        QUANTITIES[name] for name in ("test_error", "delta", "delta_logits", "parameters", "train_seconds")
+    ]
     quantities = {one.key: one for one in (*named, *summary.at_factors())}
     known = ["n", *(one.key for one in named), *summary.by, *(one.key for one in summary.at_factors())]
     if key not in known:
@@ -284,6 +297,7 @@ def _row_json(row: Group, summary: Summary, found: Sequence[Reported]) -> dict[s
         metric, background, data, images = summary.measure
         delta = {
             "tap": row.tap,
+            "depth": row.read_at.depth,
             "metric": metric,
             "background": background,
             "data": data,
@@ -302,6 +316,7 @@ def _row_json(row: Group, summary: Summary, found: Sequence[Reported]) -> dict[s
         "n": row.n,
         "test_error": asdict(row["test_error"]),
         "delta": delta,
+        "delta_logits": asdict(row["delta_logits"]),
         **at_factors,
         "parameters": row.model.parameters,
         "train_seconds": asdict(row["train_seconds"]),

@@ -48,8 +48,11 @@ def curve_tables(
     if factors:
         columns = [_column(delta_at(f), f) for f in sorted(factors, reverse=True)]
         more = [notes.measured(groups.measure, groups.measured_on)]
+        more += notes.taps(groups.rows)
         more += notes.little_compared(groups.rows, factors)
-        tables.append(arranged.table(f"{title}: Δ(s)", columns, more, taps=True))
+        tables.append(
+            arranged.table(f"{title}: Δ(s){notes.own_depths(groups.rows)}", columns, more, taps=True)
+        )
     return tables
 
 

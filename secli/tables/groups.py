@@ -15,9 +15,10 @@ from secli.tables import notes, readings
 from secli.tables.belonging import KeepsApart, check_by, facts, grouped, named_apart, same_data, same_protocol
 from secli.tables.collect import Run, SetAside, collect
 from secli.tables.dataset_names import called, with_realisations
+from secli.tables.depth import DEEPEST, TapChoice, read_taps
 from secli.tables.paired_tests import Draw
 from secli.tables.quantities import Quantity, accuracy_at_factor, delta_at, quantity
-from secli.tables.readings import Measure, ReadAt, readable_tap
+from secli.tables.readings import Measure, ReadAt
 from secli.tables.statistic import Statistic, finite, statistic
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def summarise(
     paths: Sequence[Path],
     by: Sequence[str] = ("model",),
     factors: Sequence[float] | None = None,
-    tap: str | None = None,
+    tap: TapChoice = None,
 ) -> Summary:
     """Summarise runs and results: one row per model, mean ± standard deviation over realisations and seeds.
 
@@ -172,8 +173,8 @@ def summarise(
         Grouping; ``model`` is always part of it.
     factors : sequence of float, optional
         Scale factors whose Δ and accuracy get a column; by default those measured nearest to 0.5 and 0.8.
-    tap : str, optional
-        Tap at which Δ is read; by default the deepest spatial one measured at all factors of the mean.
+    tap : str, float, optional
+        Where Δ is read, as :func:`secli.tables.depth.read_taps` takes it; by default at one relative depth of all.
 
     Raises
     ------
@@ -209,7 +210,7 @@ def averaged(
     by: Sequence[str],
     aside: list[SetAside],
     factors: Sequence[float] | None = None,
-    tap: str | None = None,
+    tap: TapChoice = None,
     mean_over: Sequence[float] | None = None,
 ) -> Summary:
     """Return groups of runs with where they are read; ``aside`` takes measurements unlike the others.
@@ -228,16 +229,14 @@ def averaged(
     members, measure = _same_measure(members, aside)
     curves = [[run.curves for run in group if run.curves is not None] for group in members]
     _check_tap(tap, curves)
-    mean_factors = readings.factors_of_mean(curves, tap, mean_over)
     accuracy_factors = readings.factors_of_accuracy(curves, mean_over)
     shown = tuple(factors) if factors is not None else readings.factors_shown(curves)
+    taps, mean_factors, depth = read_taps(curves, tap, mean_over, shown)
     names = called(run.trained_on for group in members for run in group if run.trained_on is not None)
     rows = []
-    for group, own in zip(members, curves, strict=True):
-        mean_tap = readable_tap(own, mean_factors, tap)
-        own_tap = mean_tap or tap or readable_tap(own, shown)
+    for group, own_tap in zip(members, taps, strict=True):
         known, data = facts(group[0]), group[0].trained_on
-        read_at = ReadAt(own_tap, mean_tap, mean_factors, accuracy_factors, shown)
+        read_at = ReadAt(own_tap, depth, mean_factors, accuracy_factors, shown)
         data_called = names[data.name] if data is not None else None
         rows.append(Group(tuple(group), {key: known.get(key) for key in by}, read_at, data_called))
     on = with_realisations(record.data for group in curves for record in group)
@@ -274,8 +273,8 @@ def _same_measure(
     return kept, (metric, background, data, images)
 
 
-def _check_tap(tap: str | None, curves: Sequence[Sequence[EquivarianceRecord]]) -> None:
-    if tap is None:
+def _check_tap(tap: TapChoice, curves: Sequence[Sequence[EquivarianceRecord]]) -> None:
+    if not isinstance(tap, str) or tap == DEEPEST:
         return
     known = list(dict.fromkeys(row.tap for group in curves for record in group for row in record.rows))
     if not known:

@@ -113,9 +113,9 @@ def _standings(pivot: Pivot, test: Test) -> Standings:
 
 
 def _same_tap(pivot: Pivot, rows: Sequence[int], index: int) -> bool:
-    """Whether the values of a column may be compared: Δ of another tap is another quantity."""
+    """Whether the values of a column may be compared: Δ at another depth is another quantity."""
     cells = [pivot.cell(row, index) for row in rows]
-    return not pivot.columns[index].quantity.at_tap or len({cell.tap for cell in cells if cell.values}) < 2
+    return not pivot.columns[index].quantity.at_tap or len({cell.depth for cell in cells if cell.values}) < 2
 
 
 def _ranks(pivot: Pivot) -> tuple[list[float | None], list[int]]:
@@ -232,7 +232,7 @@ def _tap_notes(pivot: Pivot) -> Iterator[str]:
         among = " where the rows of one network are read at several taps" if pivot.blocks else ""
         yield (
             f"No best and no rank{where}{among}: Δ at different taps does not say which network is ahead; "
-            "--tap ('tap' in a sweep's file) reads all at one."
+            "--depth ('depth' in a sweep's file) reads all at one."
         )
 
 

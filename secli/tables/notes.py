@@ -10,6 +10,7 @@ from secli.metrics import METRICS
 from secli.tables.collect import Run
 from secli.tables.curve_rows import whole
 from secli.tables.dataset_names import with_realisations
+from secli.tables.depth import LAST
 from secli.tables.quantities import delta_at
 from secli.tables.readings import Measure, among, same_factor
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # What decides an error as much as the architecture does, where it differs between rows.
 DECISIVE = ("epochs", "augment", "precision", "optimizer", "lr", "batch", "milestones")
 HALF = 0.5
+OWN_DEPTHS = "Δ of each network is read at a depth of its own, so that rows do not compare"
 MOST_NAMED = 6
 
 
@@ -81,6 +83,31 @@ def measured(measure: Measure, on: str) -> str:
     metric, background, _, images = measure
     kept = "background Φ(0) subtracted" if background == "empty" else "background kept"
     return f"Δ(s): equivariance error ({METRICS[metric].words}; {kept}) at the tap named, on {images} images of {on}."
+
+
+def taps(groups: Sequence[Group]) -> list[str]:
+    """Say at which taps Δ is read: at one relative depth of all networks, or which ones do not compare."""
+    read = [group for group in groups if group.tap is not None]
+    if not read:
+        return []
+    names, depth = list(dict.fromkeys(group.tap for group in read)), read[0].read_at.depth
+    if len(names) == 1:
+        return [f"Δ is read at tap '{names[0]}' of every network."]
+    each = "; ".join(
+        f"{name} ({', '.join(dict.fromkeys(group.label for group in read if group.tap == name))})"
+        for name in names
+    )
+    if depth is None:
+        return [f"{OWN_DEPTHS}: {each}."]
+    at = "their last taps" if depth == LAST else f"one relative depth, {depth:.2g} of their taps"
+    return [f"Δ of all networks is read at {at}: {each}."]
+
+
+def own_depths(groups: Sequence[Group]) -> str:
+    """Return what a title says where networks are read at different depths; else nothing."""
+    read = [group for group in groups if group.tap is not None]
+    alike = len({group.tap for group in read}) < 2 or read[0].read_at.depth is not None
+    return "" if alike else f". {OWN_DEPTHS}"
 
 
 def little_compared(groups: Sequence[Group], factors: Sequence[float]) -> list[str]:

@@ -10,6 +10,7 @@ from secli.errors import InputError
 from secli.tables import notes
 from secli.tables.belonging import KeepsApart, check_facts, facts
 from secli.tables.collect import Run, SetAside
+from secli.tables.depth import TapChoice
 from secli.tables.frame import samples, tidy
 from secli.tables.groups import Group, Summary, averaged, sort_runs
 from secli.tables.layout import lay_out
@@ -42,7 +43,7 @@ class TableSpec:
     title
         Caption; None: made from the quantity and the data.
     tap
-        Where Δ is read; None: each network's deepest spatial tap.
+        Where Δ is read, as :func:`secli.tables.depth.read_taps` takes it; None: at one relative depth of all.
     factors
         Factors that Δ and accuracy are averaged over, or that have a column; None: below 1 for Δ, all for accuracy.
     ranks, test
@@ -53,7 +54,7 @@ class TableSpec:
     columns: tuple[str, ...] = ()
     values: tuple[str, ...] = ("test_error",)
     title: str | None = None
-    tap: str | None = None
+    tap: TapChoice = None
     factors: tuple[float, ...] | None = None
     ranks: bool = False
     test: Test = "t"
@@ -86,9 +87,11 @@ class PivotCell:
         return statistic(self.values.values())
 
     @property
-    def tap(self) -> str | None:
-        """The tap at which its runs are read."""
-        return self.group.tap if self.group is not None else None
+    def depth(self) -> str | float | None:
+        """The relative depth at which its runs are read, or the tap where that was chosen by its name."""
+        if self.group is None:
+            return None
+        return self.group.tap if self.group.read_at.depth is None else self.group.read_at.depth
 
 
 @dataclass(frozen=True)
@@ -170,20 +173,22 @@ def pivot_tables(
     if both := set(rows) & set(columns):
         raise InputError(f"--columns {min(both)}: is in --rows already")
     arranged = arrange(runs, aside, spec, rows, columns, quantities, published, planned)
-    words = notes.trained_on(arranged.groups.rows)
+    words, own_depths = notes.trained_on(arranged.groups.rows), notes.own_depths(arranged.groups.rows)
     if not columns:
         deltas = [one for one in quantities if one.at_tap]
         curves = next(iter(deltas or [one for one in quantities if one.curves]), None)
         more = [] if curves is None else _delta_notes(curves, arranged.groups, quantities)
         listed = [PivotColumn(one.title, one) for one in quantities]
-        return [arranged.table(spec.title or f"Comparison over {words}", listed, more, bool(deltas))]
+        title = (spec.title or f"Comparison over {words}") + (own_depths if deltas else "")
+        return [arranged.table(title, listed, more, bool(deltas))]
     tables = []
     for one in quantities:
         title = spec.title or f"{one.title[0].upper()}{one.title[1:]} over {words}"
         if len(quantities) > 1 and spec.title is not None:
             title = f"{spec.title}: {one.title}"
+        title += own_depths if one.at_tap else ""
         own = [_fact_column(one, columns, key, arranged.groups) for key in arranged.column_keys]
-        more = [*_delta_notes(one, arranged.groups, [one]), *_tap_notes(one, arranged.groups)]
+        more = _delta_notes(one, arranged.groups, [one])
         tables.append(arranged.table(title, own, more))
     return tables
 
@@ -366,15 +371,19 @@ def _delta_notes(one: Quantity, groups: Summary, shown: Sequence[Quantity]) -> l
     """Say how a quantity of the curves was measured, and over which factors it is a mean."""
     if not one.curves or groups.measure is None:
         return []
-    if not one.at_tap:
+    if one.key.startswith("accuracy"):
         over = ", ".join(f"{f:.3g}" for f in groups.accuracy_factors)
         mean = "" if one.factor is not None else f": mean over s = {over}"
         return [f"Accuracy on {groups.measure[3]} images of {groups.measured_on} rescaled by s{mean}."]
     factors: list[float] = []
     for each in shown:
-        if each.at_tap:
+        if each.key.startswith("delta"):
             factors += groups.mean_factors if each.factor is None else (each.factor,)
-    found = [notes.measured(groups.measure, groups.measured_on), *notes.little_compared(groups.rows, factors)]
+    found = [
+        notes.measured(groups.measure, groups.measured_on),
+        *(notes.taps(groups.rows) if one.at_tap else []),
+        *notes.little_compared(groups.rows, factors),
+    ]
     if one.factor is None:
         over = ", ".join(f"{f:.3g}" for f in groups.mean_factors)
         found.append(
@@ -383,17 +392,3 @@ def _delta_notes(one: Quantity, groups: Summary, shown: Sequence[Quantity]) -> l
             else "Δ: a mean over factors other than 1, none of which all rows could measure."
         )
     return found
-
-
-def _tap_notes(one: Quantity, groups: Summary) -> list[str]:
-    """Name the taps of Δ, where they have no column."""
-    taps: dict[str, dict[str, None]] = {}
-    for group in groups.rows:
-        if group.tap is not None:
-            taps.setdefault(group.tap, {})[group.label] = None
-    if not taps or not one.at_tap or groups.measure is None:
-        return []
-    if len(taps) == 1:
-        return [f"Tap: {next(iter(taps))} in every network."]
-    each = [f"{tap} ({', '.join(names)})" for tap, names in taps.items()]
-    return [f"Tap: {'; '.join(each)}."]

@@ -35,8 +35,8 @@ class Quantity:
 
     @property
     def at_tap(self) -> bool:
-        """Whether it is read at a tap: Δ, of which two values compare only where the tap is the same."""
-        return self.key.startswith("delta")
+        """Whether it is Δ at the tap of its row, of which two values compare only at one depth."""
+        return self.key.startswith("delta") and self.key != "delta_logits"
 
     @property
     def factor(self) -> float | None:
@@ -60,9 +60,13 @@ def _right(run: Run, at: ReadAt) -> float | None:
 
 
 def _delta(run: Run, at: ReadAt) -> float | None:
-    if run.curves is None or at.mean_tap is None:
+    if run.curves is None or at.tap is None:
         return None
-    return mean_over(run.curves, at.mean_tap, at.mean_factors)
+    return mean_over(run.curves, at.tap, at.mean_factors)
+
+
+def _delta_logits(run: Run, at: ReadAt) -> float | None:
+    return None if run.curves is None else mean_over(run.curves, "logits", at.mean_factors)
 
 
 def _accuracy(run: Run, at: ReadAt) -> float | None:
@@ -78,6 +82,7 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity("test_accuracy", "test accuracy (%)", _right, False, True, 2),
         Quantity("validation_error", "validation error (%)", _result("validation_error"), True, True, 2),
         Quantity("delta", "Δ", _delta, True, curves=True),
+        Quantity("delta_logits", "Δ logits", _delta_logits, True, curves=True),
         Quantity("accuracy", "accuracy on rescaled images (%)", _accuracy, False, True, 2, curves=True),
         Quantity("parameters", "parameters", lambda run, _: float(run.model.parameters), None, digits=0),
         Quantity("train_seconds", "training (s)", _result("train_seconds"), None),

@@ -1,4 +1,4 @@
-"""Reading numbers off equivariance curves: at a factor, over common factors, at the deepest tap that has them."""
+"""Reading numbers off equivariance curves: at a factor, and over the factors that curves have in common."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from secli.errors import InputError
 from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord
-from secli.tables.curve_rows import tap_names, whole
+from secli.tables.curve_rows import whole
 from secli.tables.statistic import finite, mean_of_all
 
 # Published factors are rounded (0.58 for 1/√3); what lies closer than this is the same factor.
@@ -31,8 +31,10 @@ class ReadAt:
 
     Attributes
     ----------
-    tap, mean_tap
-        The tap of Δ at single factors, and of its mean (None: no tap was measured at all factors of the mean).
+    tap
+        The tap of Δ (None: none could be read).
+    depth
+        The relative depth that all taps of the table share; None where each was chosen for itself, or by its name.
     mean_factors, accuracy_factors
         What Δ and accuracy are averaged over.
     factors
@@ -40,7 +42,7 @@ class ReadAt:
     """
 
     tap: str | None = None
-    mean_tap: str | None = None
+    depth: float | None = None
     mean_factors: tuple[float, ...] = ()
     accuracy_factors: tuple[float, ...] = ()
     factors: tuple[float, ...] = ()
@@ -99,35 +101,6 @@ def _nearest(rows: Sequence[AtFactor], factor: float) -> AtFactor | None:
 def mean_over(record: EquivarianceRecord, tap: str, factors: Sequence[float]) -> float | None:
     """Return the arithmetic mean of the error over factors; None unless it was measured at every one."""
     return mean_of_all([value_at(record, tap, factor) for factor in factors])
-
-
-def readable_tap(records: Curves, factors: Sequence[float], tap: str | None = None) -> str | None:
-    """Return the tap, by default the last with a plane, that all records could measure at all factors; None if none."""
-    if not records or not factors:
-        return None
-    names = reversed(tap_names(records[0].rows)) if tap is None else [tap]
-    for name in names:
-        usable = tap is not None or all(_spatial(record, name) for record in records)
-        if usable and all(mean_over(record, name, factors) is not None for record in records):
-            return name
-    return None
-
-
-def _spatial(record: EquivarianceRecord, tap: str) -> bool:
-    fields = [row.field.lower() for row in record.rows if row.tap == tap]
-    return bool(fields) and not any(field.startswith("invariant") for field in fields)
-
-
-def factors_of_mean(
-    groups: Sequence[Curves], tap: str | None, chosen: Sequence[float] | None
-) -> tuple[float, ...]:
-    """Return the factors, those below 1 or those chosen, that every group could measure that could measure any."""
-    groups = [group for group in groups if group]
-    factors = common_factors([record for group in groups for record in group])
-    factors = [f for f in factors if (f < 1 if chosen is None else f != 1 and among(f, chosen))]
-    able = [[f for f in factors if readable_tap(group, (f,), tap) is not None] for group in groups]
-    able = [some for some in able if some]
-    return tuple(f for f in factors if able and all(f in some for some in able))
 
 
 def factors_of_accuracy(groups: Sequence[Curves], chosen: Sequence[float] | None) -> tuple[float, ...]:

@@ -82,7 +82,7 @@ def _named_tables(
         columns=tuple(entry.get("columns") or ()),
         values=tuple(entry.get("values") or ("test_error",)),
         title=entry["title"],
-        tap=entry.get("tap"),
+        tap=entry.get("tap") or entry.get("depth"),
         factors=tuple(entry.get("factors") or ()) or None,
         ranks=bool(entry.get("ranks")),
         test=entry.get("test") or "t",

@@ -298,7 +298,7 @@ def test_delta_names_its_taps(runs: Path) -> None:
         for r in range(6)
     )
     assert at(rows, system="mnist_cnn", size=56)["delta"]["mean"] == pytest.approx(expected)
-    assert "Tap: conv2 in every network." in tables[0].notes
+    assert "Δ is read at tap 'conv2' of every network." in tables[0].notes
     half = at(json_rows(tables[1]), system="mnist_cnn", size=56)["delta_0.5"]
     assert half["mean"] == pytest.approx(
         expected / statistics.fmean(math.log(f) ** 2 for f in factors) * math.log(2) ** 2
@@ -309,9 +309,14 @@ def test_networks_read_at_their_own_taps_keep_the_column(tmp_path: Path) -> None
     deep = [curve_row("conv1", 0.5, 0.3), curve_row("conv2", 0.5, None)]
     write_run(tmp_path / "a", training("cnn", 0.05), curves("cnn", rows=deep, accuracy=False))
     write_run(tmp_path / "b", training("dcn", 0.05), curves("dcn", factors=(0.5,)))
-    (table,), _, rows = pivot(tmp_path, TableSpec(values=("test_error", "delta")))
+    (table,), _, rows = pivot(tmp_path, TableSpec(values=("test_error", "delta"), tap="deepest"))
     assert {row["model"]: row["tap"] for row in rows} == {"cnn": "conv1", "dcn": "conv2"}
     assert table.columns[-1].key == "tap"
+    assert "rows do not compare" in table.title
+    (table,), _, rows = pivot(tmp_path, TableSpec(values=("test_error", "delta")))
+    assert {row["delta"]["mean"] is not None for row in rows} == {True}
+    assert "rows do not compare" not in table.title
+    assert {row["tap"] for row in rows} == {"conv1"}
 
 
 def at_different_taps(directory: Path) -> None:
@@ -333,7 +338,7 @@ def test_delta_at_different_taps_is_neither_tested_nor_ranked(
     tmp_path: Path, columns: tuple[str, ...]
 ) -> None:
     at_different_taps(tmp_path)
-    wanted = TableSpec(columns=columns, values=("delta", "test_error"), ranks=True)
+    wanted = TableSpec(columns=columns, values=("delta", "test_error"), ranks=True, tap="deepest")
     tables, _, rows = pivot(tmp_path, wanted)
     assert {row["delta_standing"] for row in rows} == {None}
     assert any(
