@@ -83,7 +83,7 @@ def test_modules_of_the_caller_come_back(tmp_path: Path, monkeypatch: pytest.Mon
     model = loaded(network_in(tmp_path / "a", 4))
     assert model.network.settings.width == 4
     assert sys.modules["layers"] is layers
-    monkeypatch.delitem(sys.modules, "layers")
+    del sys.modules["layers"]  # not by monkeypatch, which would put it back
 
 
 def test_a_file_of_a_package_imports_from_it(tmp_path: Path) -> None:
