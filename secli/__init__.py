@@ -4,6 +4,8 @@ Public names are loaded when they are first used, so that ``import secli`` is ch
 
 ``measure``
     The equivariance error of a network at its taps, as a table.
+``ScaleEquivariance``
+    The same inside an evaluation loop, as a torchmetrics metric.
 ``load_model``
     A network from a run directory or a registry name.
 """
@@ -17,12 +19,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from secli.equivariance.measure import measure as measure
+    from secli.equivariance.scale_metric import ScaleEquivariance as ScaleEquivariance
     from secli.training.load import load_model as load_model
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"measure": "secli.equivariance.measure", "load_model": "secli.training.load"}
-__all__ = ["load_model", "measure"]
+_PUBLIC = {
+    "ScaleEquivariance": "secli.equivariance.scale_metric",
+    "measure": "secli.equivariance.measure",
+    "load_model": "secli.training.load",
+}
+__all__ = ["ScaleEquivariance", "load_model", "measure"]
 
 
 def __getattr__(name: str) -> Any:

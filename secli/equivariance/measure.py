@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,6 +42,7 @@ def measure(
     protocol: str = "default",
     labels: Int64[Tensor, "n"] | None = None,
     batch: int | None = None,
+    normalise: nn.Module | None = None,
     device: torch.device | str | None = None,
 ) -> pd.DataFrame:
     """Measure how far a network is from equivariant under scale, tap by tap and factor by factor.
@@ -75,6 +76,8 @@ def measure(
         Classes, for the accuracy in ``frame.attrs["accuracy"]``.
     batch : int, optional
         Images per forward pass; default: as many as measured memory allows.
+    normalise : nn.Module, optional
+        Applied to the pixels first, for a network that takes normalised ones; rows are those of the network alone.
     device : torch.device, optional
         Default: that of the network, which is restored: its tensors, their devices and types, the mode of every
         module, ``requires_grad``, hooks, and the random states.
@@ -106,10 +109,9 @@ def measure(
     with ExitStack() as stack:
         if isinstance(model, nn.Module):
             device = device_of(model) if device is None else device
-            _draw_lazy_weights(model, images)
-            stack.enter_context(borrowed(model))
+            stack.enter_context(lent(model, images, normalise))
         where = torch.device("cpu" if device is None else device)
-        subject, named = _under_contract(model, images, taps, fields or {}, where)
+        subject, named = under_contract(model, images, taps, fields or {}, where, normalise)
         settings = validated(MeasureSettings, {**given, "taps": named, "images": count}, "measure")
         curves = measure_curves(subject, images, settings, labels=labels, device=where)
     frame: pd.DataFrame = pd.DataFrame([row.model_dump() for row in curves.rows])
@@ -121,6 +123,9 @@ def checked_pixels(images: Tensor) -> Tensor:
     """Return the images; InputError when they are not (N, C, H, W), neither float nor uint8, or not in [0, 1]."""
     if images.ndim != 4:
         raise InputError(f"images: a tensor (N, C, H, W) is needed, not {tuple(images.shape)}")
+    if images.is_inference():
+        with torch.inference_mode(False):
+            images = images.clone()
     if images.dtype == torch.uint8:
         return images
     if not images.is_floating_point():
@@ -140,23 +145,36 @@ def checked_pixels(images: Tensor) -> Tensor:
     return images.detach()
 
 
-def _draw_lazy_weights(model: nn.Module, images: Tensor) -> None:
+@contextmanager
+def lent(model: nn.Module, images: Tensor, normalise: nn.Module | None = None) -> Iterator[None]:
+    """Let a module be measured inside: its lazy weights are drawn, all else is restored.
+
+    The caller's gradient mode is left, an evaluation's inference mode too: geometry is probed by gradients.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        _draw_lazy_weights(model, images, normalise)
+        with borrowed(model):
+            yield
+
+
+def _draw_lazy_weights(model: nn.Module, images: Tensor, normalise: nn.Module | None) -> None:
     """Let lazy modules draw their weights."""
     if len(images) and any(is_lazy(weight) for weight in (*model.parameters(), *model.buffers())):
         few = images[:2].float() / (255 if images.dtype == torch.uint8 else 1)
         with random_states_kept(model):
-            materialise(model, nn.Identity(), few, type(model).__name__)
+            materialise(model, normalise or nn.Identity(), few, type(model).__name__)
 
 
-def _under_contract(
+def under_contract(
     model: Model | nn.Module,
     images: Tensor,
     taps: Sequence[str] | None,
     fields: Mapping[str, str | Field],
     device: torch.device,
+    normalise: nn.Module | None = None,
 ) -> tuple[Model, Sequence[str] | None]:
     """Return a network with declared taps, and the requested ones; any other module is adapted."""
-    if isinstance(model, Model) and not fields:
+    if isinstance(model, Model) and not fields and normalise is None:
         return model, taps
     if not isinstance(model, nn.Module):
         raise InputError("fields: these can be declared for a torch module only")
@@ -165,4 +183,5 @@ def _under_contract(
     declared = [*parse_fields(texts), *given]
     _, channels, height, width = images.shape
     shape = channels, height, width
-    return adapt(model, nn.Identity(), shape, taps, declared, type(model).__name__, device=device), None
+    first = nn.Identity() if normalise is None else normalise
+    return adapt(model, first, shape, taps, declared, type(model).__name__, device=device), None

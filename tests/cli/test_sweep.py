@@ -374,7 +374,7 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_ctrl_c_saves_the_state_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    write(tmp_path, training=TINY["training"] | {"epochs": 30}, measure=None)
+    write(tmp_path, training=TINY["training"] | {"epochs": 12}, measure=None)
     process = start(tmp_path, "--jobs", "1")
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("sweeps/tiny/cnn/*/state/last.pt")):
