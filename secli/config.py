@@ -27,7 +27,9 @@ from secli.metrics import METRICS
 from secli.yaml_files import parse_yaml, read_yaml
 
 # not WithJsonSchema: pydantic 2.7 writes a field's default into its dictionary, which all fields share
-MetricName = Annotated[str, AfterValidator(METRICS.known), Field(json_schema_extra={"enum": list(METRICS.own)})]
+MetricName = Annotated[
+    str, AfterValidator(METRICS.known), Field(json_schema_extra={"enum": list(METRICS.own)})
+]
 Background = Literal["empty", "none"]
 Precision = Literal["32", "tf32", "bf16", "16"]
 Augmentation = Literal["none", "scale", "stl10"]

@@ -75,7 +75,7 @@ def test_a_killed_worker_is_that_runs_failure_only_and_the_same_sweep_goes_on(
     assert job is several[0]
     assert "signal 9: most often for want of memory" in reason
     assert standing(job).state == "failed"
-    assert read_training_record(job.run).reason == reason
+    assert str(read_training_record(job.run).reason) == reason
     assert len([event for event in events if isinstance(event, Started)]) == 2
     trained_before = (several[1].run / "state/last.pt").stat().st_mtime_ns
     outcome = run_jobs(several, LocalEngine(3), lambda event: None, lambda: False, retry_failed=True)
