@@ -243,7 +243,8 @@ GROUPS: Final[dict[str, dict[str, Code]]] = {
     },
     "Warnings of a value": {
         "off-lattice": Code(
-            "off the lattice of scales: levels are interpolated", "s maps no level exactly onto another."
+            "off the lattice of scales: levels are interpolated",
+            "The factor maps no level exactly onto another.",
         ),
         "framed": Code(
             "framed: pictures reach their edge, which is compared too once they shrink (see --border)",

@@ -18,7 +18,7 @@ from secli.records.codes import CODES
 LONGEST_TEXT: Final = 2000
 """Characters of a text among the data, and of an old sentence that is recognised; a longer text loses its middle."""
 MOST_DATA = 20
-LARGEST = 1e100
+LARGEST, LARGEST_WHOLE = 1e100, 2**53
 _JOINTS = (", ", "×")
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _NAME = re.compile("[a-z][a-z_]{0,30}")
@@ -43,8 +43,12 @@ def _bounded(value: Any) -> Value:
         sizes = tuple(map(_bounded, value))
         if all(isinstance(size, int) for size in sizes):
             return cast("tuple[int, ...]", sizes)
-    elif isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) <= LARGEST:
-        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    elif isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(value) <= LARGEST_WHOLE:
+        return int(value)
+    elif (
+        isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral) and abs(value) <= LARGEST
+    ):
+        return float(value)
     raise ValueError("a datum is a text, a finite number or a short list of whole numbers")
 
 
@@ -73,9 +77,6 @@ class Note(BaseModel):
         if wanted != set(data):
             raise KeyError(f"{code}: needs {sorted(wanted)}, not {sorted(data)}")
         return cls(code=code, data=data)
-
-    def __hash__(self) -> int:
-        return hash((self.code, tuple(sorted(self.data))))
 
     def __str__(self) -> str:
         return worded([self])

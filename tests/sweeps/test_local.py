@@ -18,7 +18,7 @@ from secli.records.schema import read_training_record
 from secli.sweeps.engine import Done, Failed, Left, Notice, Progressed, Started, SweepEvent
 from secli.sweeps.jobs import SweepJob, carry_out, standing
 from secli.sweeps.local import LocalEngine, Lost, Worker, visible_gpus
-from secli.sweeps.messages import Ended, Note, Progress, Ready, read_message
+from secli.sweeps.messages import Ended, NoticeLine, Progress, Ready, read_message
 from secli.sweeps.scheduler import run_jobs
 from secli.training.events import silent
 from tests.sweeps.conftest import Jobs
@@ -179,7 +179,12 @@ def test_what_libraries_print_does_not_stand_between_the_messages(
 
 
 def test_lines_that_are_no_messages_are_passed_over() -> None:
-    for message in (Ready(), Progress(phase="training", done=1, total=2), Note(text="x"), Ended(how="held")):
+    for message in (
+        Ready(),
+        Progress(phase="training", done=1, total=2),
+        NoticeLine(text="x"),
+        Ended(how="held"),
+    ):
         assert read_message(message.model_dump_json()) == message
     for line in ("", "\n", "warning: x", '{"kind": "progress"}', '{"kind": "new"}', '{"kind":"end'):
         assert read_message(line) is None
