@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import numbers
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,12 +42,10 @@ def _bounded(value: Any) -> Value:
         sizes = tuple(map(_bounded, value))
         if all(isinstance(size, int) for size in sizes):
             return cast("tuple[int, ...]", sizes)
-    elif isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(value) <= LARGEST_WHOLE:
-        return int(value)
-    elif (
-        isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral) and abs(value) <= LARGEST
-    ):
-        return float(value)
+    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_WHOLE:
+        return value
+    elif isinstance(value, float) and _finite(value):
+        return float(value)  # numpy's are floats too
     raise ValueError("a datum is a text, a finite number or a short list of whole numbers")
 
 
@@ -76,7 +73,10 @@ class Note(BaseModel):
         wanted = {name for _, name, _ in _parts(CODES[code].words) if name}
         if wanted != set(data):
             raise KeyError(f"{code}: needs {sorted(wanted)}, not {sorted(data)}")
-        return cls(code=code, data=data)
+        # a measurement must not end for its note: what is no finite number is told as text
+        return cls(
+            code=code, data={name: value if _finite(value) else f"{value}" for name, value in data.items()}
+        )
 
     def __str__(self) -> str:
         return worded([self])
@@ -85,8 +85,7 @@ class Note(BaseModel):
     def form(self) -> Form:
         """What notes that say the same of different numbers have in common."""
         examples = CODES[self.code].examples if self.code in CODES else ()
-        kinds = ((name, _kind(value)) for name, value in sorted(self.data.items()) if name not in examples)
-        return self.code, *kinds
+        return self.code, *((name, _kind(self.data[name], name in examples)) for name in sorted(self.data))
 
 
 class NotMeasurableError(SecliError):
@@ -160,11 +159,15 @@ def recognised(sentence: str) -> Note:
     return Note.of("older", text=sentence)
 
 
-def _kind(value: Value) -> object:
-    """Return what of a datum tells notes apart: a text, the length of a list, nothing of a number."""
-    if isinstance(value, tuple):
-        return len(value)
-    return value if isinstance(value, str) else None
+def _finite(value: Any) -> bool:
+    return not isinstance(value, float) or abs(value) <= LARGEST
+
+
+def _kind(value: Value, example: bool) -> object:
+    """Return what of a datum tells notes apart: a text unless it is an example, the length of a list; of numbers nothing."""
+    if isinstance(value, str):
+        return ("an example",) if example else value
+    return len(value) if isinstance(value, tuple) else None
 
 
 @cache

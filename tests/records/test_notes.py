@@ -91,6 +91,20 @@ def test_what_a_newer_secli_wrote_is_shown_as_it_is() -> None:
     assert str(Note(code="dead-tap")) == "dead-tap"
 
 
+def test_other_data_than_examples_have_are_never_mixed() -> None:
+    data = {"shape": [2, 3], "tokens": 3}
+    found = [
+        Note(code="tokens", data={**data, **tap}) for tap in ({}, {"tap": 1}, {"tap": [1]}, {"tap": "a"})
+    ]
+    assert all(map(worded, by_form(found).values()))
+    assert len(by_form(found)) == 4
+
+
+def test_a_note_is_made_of_numbers_that_are_not_finite_too() -> None:
+    note = Note.of("wrong-extent", tap="a", cells=3, stride=float("inf"), covered=float("nan"), pixels=28)
+    assert str(note) == "wrong-extent (tap a, cells 3, stride inf, covered nan, pixels 28)"
+
+
 @given(notes(sorted(CODES)))
 def test_a_note_survives_json(note: Note) -> None:
     assert Note.model_validate(json.loads(note.model_dump_json())) == note
