@@ -164,7 +164,7 @@ def _finite(value: Any) -> bool:
 
 
 def _kind(value: Value, example: bool) -> object:
-    """Return what of a datum tells notes apart: a text unless it is an example, the length of a list; of numbers nothing."""
+    """Return what of a datum tells notes apart: a text that is no example, the length of a list, no number."""
     if isinstance(value, str):
         return ("an example",) if example else value
     return len(value) if isinstance(value, tuple) else None
