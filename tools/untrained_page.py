@@ -42,6 +42,11 @@ KEYS = {"model", "variant", "tap", "field", "factor", "mean", "low", "high", "co
 
 Row = Mapping[str, Any]
 
+MISSING = {
+    "too-few-cells": "too small",
+    "no-level-maps": "no level",
+    "no-level-large-enough": "no level",
+}
 FACTORS = (1 / 1.26, 3**-0.5, 0.5)
 """Near 0.8 (a resizing of vector fields), a step of the narrow stacks, and a step of the wide ones."""
 SHIFT = 1.0
@@ -113,7 +118,7 @@ class UntrainedRow:
     seeds, images
         How many of each.
     reason
-        Why there is no value.
+        Why there is no value: a code with its data (docs/reasons.md).
     """
 
     model: str
@@ -127,7 +132,7 @@ class UntrainedRow:
     compared: float | None
     seeds: int
     images: int
-    reason: str | None
+    reason: dict[str, Any] | None
 
 
 def measure_untrained(
@@ -185,7 +190,7 @@ def measure_untrained(
                 compared=sum(shares) / len(shares) if shares else None,
                 seeds=len(group),
                 images=len(images),
-                reason=next((row.reason for row in group if row.reason is not None), None),
+                reason=next((row.reason.model_dump() for row in group if row.reason is not None), None),
             )
         )
     return rows
@@ -327,9 +332,7 @@ def _table(rows: Sequence[Row], shown: Sequence[Row]) -> str:
 
 def _cell(row: Row, marked: bool) -> str:
     if row["mean"] is None:
-        return (
-            "too small" if "fewer than" in row["reason"] else "no level" if "level" in row["reason"] else "—"
-        )
+        return MISSING.get(row["reason"]["code"], "—")
     value = f"{row['mean']:.3g}"
     if row["seeds"] > 1:
         value += f" ({row['low']:.2g}–{row['high']:.2g})"

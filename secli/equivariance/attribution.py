@@ -25,6 +25,7 @@ from secli.external.hooked_model import code_of
 from secli.external.missing_taps import at_least_float32
 from secli.layers.fast.forms import without_forms
 from secli.models.contract import Features, Model
+from secli.records.notes import Note
 from secli.records.schema import LocalRow
 
 Progress = Callable[[int, int], None]
@@ -130,20 +131,19 @@ def without_stages(model: Model, settings: MeasureSettings) -> list[LocalRow]:
     """Return null rows with the reason why a network has no stages, where it has none."""
     if model.stages:
         return []
-    reason = "this network is no chain of stages, so none can be run alone; --attribute measures its layers"
-    return _absent("stage", reason, factors_of(settings, model.taps.values()))
+    return _absent("stage", Note.of("no-stages"), factors_of(settings, model.taps.values()))
 
 
 def _absent_kinds(
     parts: Mapping[Call, NetworkPart], kinds: Sequence[str], factors: Sequence[float]
 ) -> list[LocalRow]:
     """Return null rows for the kinds without a layer in the network."""
-    reason = "no layer of this kind works on features that scale moves"
+    reason = Note.of("no-such-layer")
     found = {call.kind for call in parts}
     return [row for kind in kinds if kind not in found for row in _absent(kind, reason, factors)]
 
 
-def _absent(kind: str, reason: str, factors: Sequence[float]) -> list[LocalRow]:
+def _absent(kind: str, reason: Note, factors: Sequence[float]) -> list[LocalRow]:
     return [
         LocalRow(part="(none)", kind=kind, factor=factor, mean=None, low=None, high=None, n=0, reason=reason)
         for factor in factors

@@ -16,6 +16,7 @@ from secli.equivariance.selection import ALL, Per, Selection, selections
 from secli.equivariance.statistics import bootstrap_interval
 from secli.metrics import METRICS
 from secli.models.contract import Features
+from secli.records.notes import Note
 from secli.records.schema import CurveRow
 
 SMALLEST_PLANE = 4
@@ -89,19 +90,20 @@ class ErrorSample:
         """Return the errors of all images so far that could be measured."""
         return joined(self.errors)
 
-    def reason(self, images: int, border: float) -> str | None:
+    def reason(self, images: int, border: float) -> Note | None:
         """Return why there is no value of so many images, with so many pixels left out at the edges, if so."""
         share = self.share
         if share is not None and share < SMALLEST_SHARE:
-            hint = f" with a border of {border:.3g} px (--border chooses another)" if border else ""
-            return f"only {share:.1%} of the cells can be compared{hint}"
+            if border:
+                return Note.of("border-leaves-few", share=share, border=border)
+            return Note.of("few-compared", share=share)
         if len(self.values()) > 0:
             return None
         if self.broken:
-            return f"the features of {self.broken} of {images} images are not finite"
+            return Note.of("not-finite", broken=self.broken, images=images)
         if self.undefined:
-            return f"the metric '{self.metric}' is not defined for {self.undefined} of {images} images"
-        return f"dead tap: L_sΦ(f) vanishes for all {images} images"
+            return Note.of("metric-undefined", metric=self.metric, undefined=self.undefined, images=images)
+        return Note.of("dead-tap", images=images)
 
 
 class TapError:
@@ -124,7 +126,7 @@ class TapError:
         self.metric: str = metric
         self.per = per
         self.smallest_plane = smallest_plane
-        self.reason: str | None = None
+        self.reason: Note | None = None
         self.cells: float | None = None
         self.acted: Acted | None = None  # of the last batch: levels and lattice are the same for all
         self.border = 0.0
@@ -156,9 +158,7 @@ class TapError:
         plane = self.field.smallest_plane(base)
         self.cells = None if plane is None else plane * min(1.0, self.factor)
         if self.cells is not None and self.cells < self.smallest_plane - 1e-9:  # 12 cells at s = 1/3 are four
-            self.reason = (
-                f"the picture covers {self.cells:.2g} cells of this tap, fewer than {self.smallest_plane:g}"
-            )
+            self.reason = Note.of("too-few-cells", cells=self.cells, least=self.smallest_plane)
             return
         acted = self.field.act(base, self.factor, canvas)
         acted = self.field.compared(acted, raw, answer, self.factor, canvas)
@@ -167,11 +167,10 @@ class TapError:
         acted = without_levels(acted, self.small)
         self.acted = acted._replace(features=[], masks=[])
         if acted.levels_used == 0:
-            self.reason = (
-                f"no scale level of this tap maps onto another at this factor (0 of {acted.levels_total})"
-            )
+            self.reason = Note.of("no-level-maps", levels=acted.levels_total)
             if known:
-                self.reason += f" on which the picture covers {self.smallest_plane:g} cells"
+                least = self.smallest_plane
+                self.reason = Note.of("no-level-large-enough", levels=acted.levels_total, least=least)
             return
         halves = None
         if self.unfloored:
@@ -198,9 +197,9 @@ class TapError:
     def _row(self, tap: str, images: int, selection: Selection, reading: ErrorSample) -> CurveRow:
         reason = self.reason or reading.reason(images, self.border)
         if self.reason is None and selection.level is not None and reading.share == 0 and not self.border:
-            reason = "L_s would take this level from off the stack"
+            reason = Note.of("level-off-stack")
             if selection.level in self.small:
-                reason = f"the picture covers fewer than {self.smallest_plane:g} cells of this level"
+                reason = Note.of("level-too-small", least=self.smallest_plane)
         errors = reading.values()
         mean = median = low = high = floor = None
         if reason is None:

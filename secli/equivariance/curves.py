@@ -27,6 +27,7 @@ from secli.errors import InputError, UnknownNameError
 from secli.external.batch_independence import mixing
 from secli.external.missing_taps import UNKNOWN_FIELD, in_order, missing_taps, tap_remarks
 from secli.models.contract import Features, Model
+from secli.records.notes import Note
 from secli.records.schema import AccuracyRow, CurveRow
 
 CONTROLLED = 200
@@ -135,7 +136,7 @@ def measure_curves(
     )
     rows = []
     missing = missing_taps(model, settings.taps)
-    remarks = {tap: text for tap, text in tap_remarks(model).items() if tap in fields}
+    remarks = {tap: note for tap, note in tap_remarks(model).items() if tap in fields}
     for tap, factor in itertools.product(in_order(model, fields, missing), factors):
         if tap in missing:
             rows.append(null_curve_row(tap, factor, missing[tap]))
@@ -143,17 +144,19 @@ def measure_curves(
         cell = cells[factor][tap]
         for row in cell.rows(tap, len(images)):
             found = warnings(row, cells=cell.cells, dark=dark.get(factor, own_dark), pointwise=pointwise)
-            own = [text for text in (remarks.get(tap), alone) if text is not None and row.mean is not None]
+            own = [note for note in (remarks.get(tap), alone) if note is not None and row.mean is not None]
             rows.append(row.model_copy(update={"warnings": (*own, *found)}))
     true = None if labels is None else labels[: settings.images].cpu()
     logits = {factor: _whole(parts) for factor, parts in outputs.items()}
     why = getattr(model, "logits_reason", None)
     accuracy = [accuracy_row(factor, logits[factor], logits[1.0], true, classes, why) for factor in factors]
-    remarked = [f"tap '{tap}': {text}" for tap, text in remarks.items()] + ([] if alone is None else [alone])
+    remarked = [f"tap '{tap}': {note}" for tap, note in remarks.items()] + (
+        [] if alone is None else [str(alone)]
+    )
     return Curves(rows, accuracy, size, tuple(remarked))
 
 
-def null_curve_row(tap: str, factor: float, reason: str) -> CurveRow:
+def null_curve_row(tap: str, factor: float, reason: Note) -> CurveRow:
     """Return the row of a tap that cannot be measured."""
     values = dict.fromkeys(("mean", "low", "high", "median", "floor"))
     return CurveRow(tap=tap, field=UNKNOWN_FIELD, factor=factor, **values, n=0, reason=reason)
@@ -163,7 +166,7 @@ def _nothing(model: Model, settings: MeasureSettings, factors: Sequence[float], 
     """Return the curves of a network none of whose requested taps can be measured."""
     missing = missing_taps(model, settings.taps)
     rows = [null_curve_row(tap, factor, reason) for tap, reason in missing.items() for factor in factors]
-    why = missing.get(OUTPUT) or getattr(model, "logits_reason", None) or "no tap could be measured"
+    why = missing.get(OUTPUT) or getattr(model, "logits_reason", None) or Note.of("no-tap")
     accuracy = [
         AccuracyRow(factor=factor, accuracy=None, agreement=None, n=0, reason=why) for factor in factors
     ]
@@ -279,7 +282,7 @@ def check_repeats(model: Model, images: Float[Tensor, "n c h w"]) -> None:
                 )
 
 
-def check_neighbours(model: Model, images: Float[Tensor, "n c h w"], batch: int | None) -> str | None:
+def check_neighbours(model: Model, images: Float[Tensor, "n c h w"], batch: int | None) -> Note | None:
     """Check that a picture's features do not depend on the others of its batch: Δ would depend on these.
 
     A network that mixes pictures is refused unless ``batch`` is 1; a remark is then returned.
@@ -296,7 +299,7 @@ def check_neighbours(model: Model, images: Float[Tensor, "n c h w"], batch: int 
         raise InputError(
             f"{name}: {mixes}, so its readings would depend on the batch; --batch 1 measures picture by picture"
         )
-    return f"alone: measured picture by picture, because {mixes}"
+    return Note.of("picture-by-picture", **mixes._asdict())
 
 
 def _canvases(
@@ -347,7 +350,7 @@ def accuracy_row(
     reference: Float[Tensor, "n classes"] | None,
     labels: Int64[Tensor, "n"] | None,
     classes: int | None,
-    why: str | None = None,
+    why: Note | None = None,
 ) -> AccuracyRow:
     """Return the share of rescaled images that are classified correctly, and like the images at s = 1.
 
@@ -356,18 +359,19 @@ def accuracy_row(
     """
     if logits is None or reference is None:
         return AccuracyRow(
-            factor=factor, accuracy=None, agreement=None, n=0, reason=why or "the network gives no logits"
+            factor=factor, accuracy=None, agreement=None, n=0, reason=why or Note.of("no-logits")
         )
     predicted = logits.argmax(1)
     agreement = float((predicted == reference.argmax(1)).double().mean())
-    accuracy, reason = None, None
+    accuracy: float | None = None
+    reason: Note | None = None
     if labels is None:
-        reason = "the images have no labels"
+        reason = Note.of("no-labels")
     elif (count := classes or int(labels.max()) + 1) > logits.shape[1] or classes not in (
         None,
         logits.shape[1],
     ):
-        reason = f"the network has {logits.shape[1]} outputs, the images {count} classes"
+        reason = Note.of("other-classes", outputs=logits.shape[1], classes=count)
     else:
         accuracy = float((predicted == labels).double().mean())
     return AccuracyRow(factor=factor, accuracy=accuracy, agreement=agreement, n=len(logits), reason=reason)

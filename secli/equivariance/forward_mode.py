@@ -22,10 +22,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from secli.equivariance.features import tensors
-from secli.errors import SecliError, one_line
+from secli.errors import one_line
 from secli.external.hooked_model import code_of
 from secli.layers.fast.chain import Chain
 from secli.models.contract import Features, Model
+from secli.records.notes import Note, NotMeasurableError
 
 
 class Steps(NamedTuple):
@@ -110,12 +111,12 @@ def check_tangents(model: Model, images: Float[Tensor, "n c h w"]) -> None:
         :func:`tangent_faults`.
     """
     for fault in tangent_faults(model, images).values():
-        raise SecliError(fault)
+        raise NotMeasurableError(fault)
 
 
 def tangent_faults(
     model: Model, images: Float[Tensor, "n c h w"], taps: Sequence[str] | None = None
-) -> dict[str, str]:
+) -> dict[str, Note]:
     """Return the taps whose forward-mode derivative is zero or wrong, each with the operator at fault.
 
     One image goes through the network in forward mode along a random direction, in float64 where the network runs in
@@ -157,12 +158,12 @@ def tangent_faults(
     ends = {tap: watch.end_of(tap) for tap in derivative.tangents if taps is None or tap in taps}
     with plain_operators():
         fault = watch.first_fault(steps, max(ends.values(), default=0))
-        found = {} if fault is None else {tap: fault.text for tap, end in ends.items() if end >= fault.end}
+        found = {} if fault is None else {tap: fault.note for tap, end in ends.items() if end >= fault.end}
         rest = [tap for tap in ends if tap not in found]
         wrong = _tap_faults(trial, probe, direction, derivative, rest, steps, watch.rounding)
         # an operator between two modules is found where the module around both ends
         around = watch.first_fault(steps) if wrong and fault is None else fault
-        found |= wrong if around is None else dict.fromkeys(wrong, around.text)
+        found |= wrong if around is None else dict.fromkeys(wrong, around.note)
     return {tap: found[tap] for tap in ends if tap in found}
 
 
@@ -174,7 +175,7 @@ def _tap_faults(
     taps: Sequence[str],
     steps: Steps,
     rounding: float,
-) -> dict[str, str]:
+) -> dict[str, Note]:
     """Return the taps whose tangent disagrees with a finite difference from the image on."""
 
     def features(inputs: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -195,7 +196,7 @@ class Fault(NamedTuple):
     """An operator whose tangent is zero or wrong: where its module ended in the pass, and what is wrong."""
 
     end: int
-    text: str
+    note: Note
 
 
 @dataclass
@@ -349,17 +350,12 @@ def _disagreements(
     return errors
 
 
-def _complaint(where: str, error: float, tangents: Sequence[Tensor]) -> str:
+def _complaint(operator: str, error: float, tangents: Sequence[Tensor]) -> Note:
     if _norm(tangents) == 0:
-        finding = "is silently zero"
-    elif math.isfinite(error):
-        finding = f"is {error:.0%} off"
-    else:
-        finding = "is not finite"
-    return (
-        f"{where}: its forward-mode derivative {finding} by a finite difference, so no Lie derivative can be measured "
-        "through it; give it an operator that forward mode differentiates, or leave the Lie derivative out"
-    )
+        return Note.of("tangent-zero", operator=operator)
+    if math.isfinite(error):
+        return Note.of("tangent-wrong", operator=operator, error=error)
+    return Note.of("tangent-not-finite", operator=operator)
 
 
 @contextmanager
@@ -380,10 +376,8 @@ def _named_failure(model: Model) -> Iterator[None]:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
         where = under_way[-1] if under_way else type(model).__name__
-        reason = one_line(error).split(". ")[0]
-        raise SecliError(
-            f"{where}: it cannot be differentiated in forward mode, so no Lie derivative can be measured ({reason})"
-        ) from error
+        first = one_line(error).split(". ")[0]
+        raise NotMeasurableError(Note.of("no-forward-mode", operator=where, error=first)) from error
     finally:
         for handle in handles:
             handle.remove()

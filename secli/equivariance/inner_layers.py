@@ -27,6 +27,7 @@ from secli.external.field_text import AsIs, Layout
 from secli.external.hooked_model import ExternalModel
 from secli.external.missing_taps import unmeasurable
 from secli.models.contract import Model
+from secli.records.notes import Note
 
 KINDS = ("conv", "pool", "norm", "activation")
 """The kinds of layers whose own error can be measured."""
@@ -105,7 +106,7 @@ class Site:
     empty: Tensor
     empty_output: Tensor
     tap: str | None
-    reason: str | None
+    reason: Note | None
 
 
 def layers_of(model: nn.Module, kinds: Sequence[str]) -> dict[str, tuple[str, nn.Module]]:
@@ -262,14 +263,14 @@ class Probe:
         ]
         if len(given) != 1 or not args or not isinstance(args[0], Tensor):
             nothing = torch.empty(0)
-            reason = "the layer takes more than one tensor" if len(given) > 1 else "the layer takes no tensor"
+            reason = Note.of("takes-several-tensors" if len(given) > 1 else "takes-no-tensor")
             self.sites[call] = Site(call, module, None, None, nothing, nothing, None, reason)
             return
         x = args[0]
         output: object = module(x.clone())
         if not isinstance(output, Tensor):
             nothing = torch.empty(0)
-            reason = "the layer returns more than one tensor"
+            reason = Note.of("returns-several-tensors")
             self.sites[call] = Site(call, module, None, None, nothing, nothing, None, reason)
             return
         odd = unmeasurable(x) or unmeasurable(output)
@@ -278,11 +279,11 @@ class Probe:
             return
         before = None if acts_on_last_axis(module, x) else self._field(x)
         after = None if before is None else self._output_field(module, x, output, before)
-        missing: str | None = None
-        if before is None or after is None:
-            tensor, where = (x, "goes into") if before is None else (output, "comes out of")
-            shape = ", ".join(str(side) for side in tensor.shape[1:])
-            missing = f"nothing says how scale acts on (N, {shape}), which {where} it"
+        missing: Note | None = None
+        if before is None:
+            missing = Note.of("input-shape-unknown", shape=tuple(x.shape[1:]))
+        elif after is None:
+            missing = Note.of("output-shape-unknown", shape=tuple(output.shape[1:]))
         self.sites[call] = Site(call, module, before, after, x.clone(), output, self._next_tap(), missing)
 
     def _tap_field(self, module: nn.Module, output: Tensor) -> Field | None:

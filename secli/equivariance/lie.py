@@ -29,9 +29,10 @@ from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.features import minus, tensors
 from secli.equivariance.forward_mode import directional_derivative, tangent_faults
 from secli.equivariance.statistics import bootstrap_interval
-from secli.errors import InputError, SecliError
+from secli.errors import InputError
 from secli.external.missing_taps import UNKNOWN_FIELD, in_order, missing_taps
 from secli.models.contract import Features, Model
+from secli.records.notes import Note, NotMeasurableError
 from secli.records.schema import LieRow
 
 
@@ -97,7 +98,7 @@ def lie_derivatives(
         empty = model.features(torch.zeros_like(first[:1]))
         faults = tangent_faults(model, first, list(readings))
         if faults and len(faults) == len(readings):
-            raise SecliError(next(iter(faults.values())))
+            raise NotMeasurableError(next(iter(faults.values())))
         size = batch_size(
             settings.batch,
             images,
@@ -127,7 +128,7 @@ def lie_derivatives(
     ]
 
 
-def null_lie_row(tap: str, reason: str, field: str = UNKNOWN_FIELD) -> LieRow:
+def null_lie_row(tap: str, reason: Note, field: str = UNKNOWN_FIELD) -> LieRow:
     """Return the row of a tap that cannot be measured."""
     return LieRow(tap=tap, field=field, mean=None, low=None, high=None, n=0, reason=reason)
 
@@ -138,7 +139,7 @@ class _LieSample:
     def __init__(self, field: Field, smallest_plane: float) -> None:
         self.field = field
         self.smallest_plane = smallest_plane
-        self.reason: str | None = None
+        self.reason: Note | None = None
         self.values: list[Float64[Tensor, "n"]] = []
         self.shares = Shares()
         self.dead = 0
@@ -148,7 +149,7 @@ class _LieSample:
         """Compare one batch: J Φ(f)[G f] with G Φ(f)."""
         plane = self.field.smallest_plane(centred)
         if plane is not None and plane < self.smallest_plane:
-            self.reason = f"this tap has {plane} cells across, fewer than {self.smallest_plane:g}"
+            self.reason = Note.of("tap-too-small", cells=plane, least=self.smallest_plane)
             return
         generated = generate(self.field, centred, canvas)
         if isinstance(self.field, VectorField):
@@ -160,8 +161,7 @@ class _LieSample:
             generated = generated._replace(masks=acted.masks)
         share = self.shares.add(known_share(generated.tensors, generated.masks), len(tangents[0]))
         if share == 0 and isinstance(self.field, ScaleSpace):
-            total = len(self.field.scales)
-            self.reason = f"no scale level of this tap has a comparable one on either side (0 of {total})"
+            self.reason = Note.of("no-level-beside", levels=len(self.field.scales))
             return
         # ‖J Φ(f)[G f] − G Φ(f)‖² and ‖Φ(f)‖² over the known cells
         parts = list(zip(tangents, generated.tensors, tensors(centred), generated.masks, strict=True))
@@ -180,13 +180,11 @@ class _LieSample:
         share = self.shares.mean
         reason = self.reason
         if reason is None and share is not None and share < SMALLEST_SHARE:
-            reason = f"only {share:.1%} of the cells can be compared"
+            reason = Note.of("few-compared", share=share)
         if reason is None and len(values) == 0:
-            reason = (
-                f"the features of {self.broken} of {images} images are not finite"
-                if self.broken
-                else f"dead tap: Φ(f) vanishes for all {images} images"
-            )
+            reason = Note.of("dead-tap-unscaled", images=images)
+            if self.broken:
+                reason = Note.of("not-finite", broken=self.broken, images=images)
         mean = low = high = None
         if reason is None:
             mean = float(values.mean())

@@ -20,6 +20,7 @@ from secli.config import MeasureSettings
 from secli.equivariance.cell_error import TapError
 from secli.equivariance.features import minus, tensors
 from secli.models.contract import Features
+from secli.records.notes import Note
 from secli.records.schema import LocalRow
 
 Masks = list[Bool[Tensor, "..."] | None]
@@ -92,7 +93,7 @@ class NetworkPart:
         B, from input to output features.
     before, after : Field or None
         How L_s acts there; None where it was not declared.
-    reason : str, optional
+    reason : Note, optional
         Why this part cannot be measured at all.
     """
 
@@ -105,7 +106,7 @@ class NetworkPart:
         after: Field | None,
         settings: MeasureSettings,
         factors: Sequence[float],
-        reason: str | None = None,
+        reason: Note | None = None,
     ) -> None:
         self.name, self.kind, self.run = name, kind, run
         self.before, self.after, self.settings = before, after, settings
@@ -150,10 +151,10 @@ class NetworkPart:
                 self.settings.smallest_plane,
             )
             if fed is None:
-                cell.reason = "no scale level before this part maps onto another at this factor"
+                cell.reason = Note.of("no-level-before")
                 continue
             if self._reaches_all(factor, fed):
-                cell.reason = "scale levels that L_s cannot know reach everything behind this part"
+                cell.reason = Note.of("unknown-reaches-all")
                 continue
             actual = self.run(fed.features)
             cell.add(output, actual, base, minus(actual, empty_output) if background else actual, canvas)
@@ -173,7 +174,7 @@ class NetworkPart:
     def rows(self) -> list[LocalRow]:
         """Return the rows of the record, one per factor: a mean with its interval, or null with the reason."""
         if self.reason is not None or not self.cells:
-            reason = self.reason or "nothing says how scale acts on what comes out of it"
+            reason = self.reason or Note.of("output-undeclared")
             nothing: dict[str, Any] = {"mean": None, "low": None, "high": None, "n": 0, "reason": reason}
             return [
                 LocalRow(part=self.name, kind=self.kind, factor=factor, **nothing) for factor in self._factors
@@ -181,7 +182,9 @@ class NetworkPart:
         rows = {factor: cell.row(self.name, self._images) for factor, cell in self.cells.items()}
         shared = {"mean", "low", "high", "n", "compared", "reason"}
         return [
-            LocalRow(part=self.name, kind=self.kind, factor=factor, **row.model_dump(include=shared))
+            LocalRow(
+                part=self.name, kind=self.kind, factor=factor, **{name: getattr(row, name) for name in shared}
+            )
             for factor, row in rows.items()
         ]
 
@@ -260,13 +263,12 @@ def _everywhere(moved: Bool[Tensor, "..."], levels: bool) -> Bool[Tensor, "..."]
     return moved.any(dim=axes, keepdim=True)
 
 
-def too_small(field: Field, features: Features, factor: float, smallest_plane: float) -> str | None:
+def too_small(field: Field, features: Features, factor: float, smallest_plane: float) -> Note | None:
     """Return why features before a part have too few cells to be rescaled; None when they have enough."""
     plane = field.smallest_plane(features)
     if plane is None or plane * min(1.0, factor) >= smallest_plane - 1e-9:
         return None
-    cells = plane * min(1.0, factor)
-    return f"the picture covers {cells:.2g} cells before this part, fewer than {smallest_plane:g}"
+    return Note.of("too-few-cells-before", cells=plane * min(1.0, factor), least=smallest_plane)
 
 
 def peak(tensor: Tensor) -> float:

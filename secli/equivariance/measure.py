@@ -20,6 +20,7 @@ from secli.external.adapt import adapt, materialise
 from secli.external.field_text import Declaration, parse_fields
 from secli.external.restoring import borrowed, device_of, random_states_kept
 from secli.models.contract import Model
+from secli.records.notes import row_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +86,8 @@ def measure(
     Returns
     -------
     pandas.DataFrame
-        One row per tap and factor, columns as ``secli.records.schema.CurveRow``; null values carry their ``reason``.
+        One row per tap and factor, columns as ``secli.records.schema.CurveRow``; null values carry their ``reason``, in
+        words.
 
     Raises
     ------
@@ -114,8 +116,8 @@ def measure(
         subject, named = under_contract(model, images, taps, fields or {}, where, normalise)
         settings = validated(MeasureSettings, {**given, "taps": named, "images": count}, "measure")
         curves = measure_curves(subject, images, settings, labels=labels, device=where)
-    frame: pd.DataFrame = pd.DataFrame([row.model_dump() for row in curves.rows])
-    frame.attrs["accuracy"] = [row.model_dump() for row in curves.accuracy]
+    frame: pd.DataFrame = pd.DataFrame(list(map(row_in_words, curves.rows)))
+    frame.attrs["accuracy"] = list(map(row_in_words, curves.accuracy))
     return frame
 
 

@@ -67,7 +67,7 @@ def _pooled_row(rows: Sequence[CurveRow]) -> CurveRow:
             "n": min(row.n for row in rows),
             "dropped": sum(row.dropped for row in rows),
             "runs": len(rows),
-            "warnings": tuple(dict.fromkeys(warning for row in rows for warning in row.warnings)),
+            "warnings": tuple({str(note): note for row in rows for note in row.warnings}.values()),
         }
     )
 

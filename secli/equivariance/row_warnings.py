@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from secli.records.notes import Note
 from secli.records.schema import CurveRow
 
-FRAMED = "framed: pictures reach their edge, which is compared too once they shrink (see --border)"
-CUT = "cut: the magnified pictures leave the canvas, which is compared too (see --border)"
 FEW_CELLS = 8
 """Below so many cells across, a feature map hardly has a scale."""
 
 
 def warnings(
     row: CurveRow, *, cells: float | None, dark: bool, pointwise: Mapping[float, float]
-) -> tuple[str, ...]:
+) -> tuple[Note, ...]:
     """Return the warnings of one row; none where nothing was measured or nothing changes.
 
     Parameters
@@ -31,14 +30,12 @@ def warnings(
         return ()
     found = []
     if row.on_lattice is False:
-        found.append("off the lattice of scales: levels are interpolated")
+        found.append(Note.of("off-lattice"))
     if not dark and row.border == 0 and cells is not None:
-        found.append(FRAMED if row.factor < 1 else CUT)
+        found.append(Note.of("framed" if row.factor < 1 else "cut"))
     if cells is not None and cells < FEW_CELLS:
-        found.append(f"tiny plane: the picture covers {cells:.2g} cells")
+        found.append(Note.of("tiny-plane", cells=cells))
     control = pointwise.get(row.factor)
     if control is not None and 0 < row.mean < control and cells is not None:
-        found.append(
-            f"below the pointwise control ({control:.2g}): what sampling a nonlinearity costs by itself"
-        )
+        found.append(Note.of("below-control", control=control))
     return tuple(found)

@@ -20,6 +20,7 @@ from secli.external.loaded_network import Shape
 from secli.external.missing_taps import unmeasurable
 from secli.external.probing import probe, probing
 from secli.external.restoring import fingerprint, image_dtype, in_eval_mode, on_device
+from secli.records.notes import Note
 
 TRACED = 2
 """Images of the first pass through a network: two, so that the batch axis can be recognised."""
@@ -137,7 +138,7 @@ def check_batch_axis(model: ExternalModel, images: Tensor, name: str, device: to
                 model.drop_tap(tap, reason)
             elif is_coarse(two[tap]):
                 dtype_name = str(two[tap].dtype).removeprefix("torch.")
-                model.remarks[tap] = f"coarse: the features are {dtype_name}, read as float32"
+                model.remarks[tap] = Note.of("half-precision", dtype=dtype_name)
         kept = {tap: one[tap] for tap in model.taps if tap in one}
         mixes = mixing(kept, two, bool(model.remarks))
         # a network that draws noise is reported by the measurement
@@ -145,7 +146,7 @@ def check_batch_axis(model: ExternalModel, images: Tensor, name: str, device: to
             model.mixes = mixes
 
 
-def _lost_logits(model: ExternalModel, pixels: Tensor) -> str | None:
+def _lost_logits(model: ExternalModel, pixels: Tensor) -> Note | None:
     """Return why one picture, or else two, have no class scores."""
     for batch in (pixels[1:], pixels):
         _, reason = find_logits(model.raw(batch)[1], len(batch))
@@ -183,7 +184,7 @@ def _adapt_declared(
         alone = tried(f"{name}, given one picture alone,", images, lambda: model.features(pixels[1:]))
         model.mixes = mixing(alone, features)
     if LOGITS not in features:
-        model.logits_reason = f"{name} gives no tap '{LOGITS}'"
+        model.logits_reason = Note.of("no-logits-tap", network=name)
     return model
 
 
@@ -199,7 +200,7 @@ def _chosen_taps(
     taps: Sequence[str] | None,
     declared: Sequence[tuple[str, Declaration]],
     has_logits: bool,
-    reason: str | None,
+    reason: Note | None,
 ) -> list[str]:
     """Return the taps to measure, in the order of the forward pass."""
     names = list(dict.fromkeys(visit.name for visit in visits))
@@ -248,46 +249,41 @@ def _declarations(
     shapes: Mapping[str, tuple[int, ...] | None],
     declared: Sequence[tuple[str, Declaration]],
     taps: Sequence[str] | None,
-) -> tuple[dict[str, Declaration], dict[str, str]]:
+) -> tuple[dict[str, Declaration], dict[str, Note]]:
     """Return the declarations of the chosen taps, and for others the reason why they have none.
 
     A tap that was named, or for which a field was declared, must have one.
     """
     found: dict[str, Declaration] = {}
-    missing: dict[str, str] = {}
+    missing: dict[str, Note] = {}
     for tap in chosen:
         if tap == LOGITS:
             continue
-        try:
-            found[tap] = _declaration(tap, shapes[tap], declared)
-        except InputError as error:
-            if tap in (taps or ()) or any(matches_pattern(tap, pattern) for pattern, _ in declared):
-                raise
-            missing[tap] = str(error).removeprefix(f"--taps {tap}: ")
+        one = _declaration(tap, shapes[tap], declared)
+        if isinstance(one, Declaration):
+            found[tap] = one
+            continue
+        if tap in (taps or ()) or any(matches_pattern(tap, pattern) for pattern, _ in declared):
+            raise InputError(f"--taps {tap}: {one}")
+        missing[tap] = one
     return found, missing
 
 
 def _declaration(
     tap: str, shape: tuple[int, ...] | None, declared: Sequence[tuple[str, Declaration]]
-) -> Declaration:
-    """Return the declaration of a tap, checked against its shape."""
+) -> Declaration | Note:
+    """Return the declaration of a tap, checked against its shape, or why it has none."""
     if shape is None:
-        raise InputError(f"--taps {tap}: this module returns no tensor")
-    size = "×".join(map(str, shape[1:]))
+        return Note.of("returns-no-tensor")
     if len(shape) < 2 or shape[0] != TRACED:
-        raise InputError(
-            f"--taps {tap}: its output has the shape {tuple(shape)} for {TRACED} images: "
-            "its first axis is not the batch"
-        )
+        return Note.of("no-batch-axis", shape=tuple(shape), images=TRACED)
     found = [each for pattern, each in declared if matches_pattern(tap, pattern)]
     if not found:
         if len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1)):
             return Declaration(Invariant())
         if len(shape) == 4:
             return UNDECLARED
-        raise InputError(
-            f"--taps {tap}: its output (N, {size.replace('×', ', ')}) needs a field: {_hint(tap, shape)}"
-        )
+        return _undeclared(tap, shape)
     chosen = found[-1]
     if isinstance(chosen.field, Invariant):
         return chosen
@@ -303,21 +299,21 @@ def _declaration(
                 f"not {tuple(shape)}"
             )
     elif planes.ndim < 4:
-        raise InputError(
-            f"--field for tap {tap}: a plane is (N, C, …, H, W), not {tuple(shape)}: {_hint(tap, shape)}"
-        )
+        raise InputError(f"--field for tap {tap}: a plane is (N, C, …, H, W): {_undeclared(tap, shape)}")
     return chosen
 
 
-def _hint(tap: str, shape: tuple[int, ...]) -> str:
-    """Suggest a declaration for a shape that is no plane."""
-    if len(shape) == 3:
-        for prefix in range(8):
-            side = round((shape[1] - prefix) ** 0.5)
-            if side > 1 and side * side == shape[1] - prefix:
-                return f"--field '{tap}=tokens:{side}x{side}" + f"+{prefix}" * bool(prefix) + "', for example"
-        return f"--field '{tap}=tokens:ROWSxCOLUMNS+PREFIX' with {shape[1]} tokens in all, or invariant"
-    return f"--field '{tap}=scale:…' with its levels, or invariant"
+def _undeclared(tap: str, shape: tuple[int, ...]) -> Note:
+    """Say which declaration a shape needs that is no plane."""
+    named = {"shape": tuple(shape[1:]), "tap": tap}
+    if len(shape) != 3:
+        return Note.of("levels-undeclared", **named)
+    for prefix in range(8):
+        side = round((shape[1] - prefix) ** 0.5)
+        if side > 1 and side * side == shape[1] - prefix:
+            field = f"tokens:{side}x{side}" + f"+{prefix}" * bool(prefix)
+            return Note.of("tokens-in-a-square", **named, field=field)
+    return Note.of("tokens", **named, tokens=shape[1])
 
 
 def _probe_open_fields(
@@ -334,15 +330,12 @@ def _probe_open_fields(
     model.geometry, model.probed = probe(model, image, opened, device), (image, fingerprint(model))
     for tap in opened:
         geometry, cells = model.geometry.get(tap), cells_of(declarations[tap].layout, shapes[tap])
-        reason = why_unplaced(geometry, cells, image[1:])
-        if geometry is None or reason is not None:
+        reason = why_unplaced(tap, geometry, cells, image[1:])
+        if reason is not None:
             model.geometry.pop(tap, None)
-            model.drop_tap(
-                tap,
-                f"its cells cannot be placed in the image ({reason}); declare it, for example "
-                f"--field '{tap}=channels-last' or '{tap}=plane,stride=4,origin=1.5'",
-            )
+            model.drop_tap(tap, reason)
             continue
+        assert geometry is not None
         origin = None if geometry.centred else _pair(geometry.origin)
         model.set_field(tap, declarations[tap].with_geometry(_pair(geometry.stride), origin))
 
@@ -353,13 +346,15 @@ def cells_of(layout: Layout, shape: tuple[int, ...] | None) -> tuple[int, int]:
     return planes.shape[-2], planes.shape[-1]
 
 
-def why_unplaced(geometry: Geometry | None, cells: tuple[int, int], image: tuple[int, int]) -> str | None:
+def why_unplaced(
+    tap: str, geometry: Geometry | None, cells: tuple[int, int], image: tuple[int, int]
+) -> Note | None:
     """Return why a map's cells have no position in the image, from its probed geometry; None when they have."""
     if geometry is not None:
-        return impossible(geometry, cells, image)
+        return impossible(tap, geometry, cells, image)
     if min(cells) < 2:
-        return f"it has {cells[0]} rows and {cells[1]} columns, and one says nothing of a stride"
-    return "the image does not move it"
+        return Note.of("one-cell", tap=tap, rows=cells[0], columns=cells[1])
+    return Note.of("image-moves-nothing", tap=tap)
 
 
 def _pair(values: tuple[float, float]) -> Pair:

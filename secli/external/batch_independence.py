@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from secli.external.missing_taps import COARSE
 from secli.models.contract import Features
+from secli.records.notes import Note
 
 MIXED = 1e-3
 """Allowed change of a picture's features with its neighbours: float32 rounds differently in other batches."""
@@ -23,7 +25,21 @@ FEW = 0.005
 """The share of numbers below which a change is one of rounding."""
 
 
-def mixing(alone: Mapping[str, Features], among: Mapping[str, Features], coarse: bool = False) -> str | None:
+class Mixing(NamedTuple):
+    """How a picture's features at a tap change with the other pictures of its batch."""
+
+    tap: str
+    change: float
+
+    def __str__(self) -> str:
+        return (
+            f"tap '{self.tap}' of a picture changes by {self.change:.1%} with the other pictures of its batch"
+        )
+
+
+def mixing(
+    alone: Mapping[str, Features], among: Mapping[str, Features], coarse: bool = False
+) -> Mixing | None:
     """Return how a picture's features depend on the others of its batch; None when they do not.
 
     Parameters
@@ -40,23 +56,20 @@ def mixing(alone: Mapping[str, Features], among: Mapping[str, Features], coarse:
         pairs = zip(_list(features), _list(among[tap]), strict=True)
         change = max(_change(one[-1], many[-1], negligible) for one, many in pairs)
         if change > (MIXED_COARSELY if coarse else MIXED):
-            return f"tap '{tap}' of a picture changes by {change:.1%} with the other pictures of its batch"
+            return Mixing(tap, change)
     return None
 
 
-def shape_with_batch(one: Tensor | None, two: Tensor | None) -> str | None:
+def shape_with_batch(one: Tensor | None, two: Tensor | None) -> Note | None:
     """Return how the shape of features depends on the number of pictures; None when the first axis counts them.
 
     The features are those of one picture and of two; None where the pass did not call the module.
     """
     if one is None or two is None:
-        return f"a pass with {'one picture' if one is None else 'two pictures'} does not call it"
+        return Note.of("not-called-for-one" if one is None else "not-called-for-two")
     if one.ndim and two.ndim and one.shape[1:] == two.shape[1:] and (len(one), len(two)) == (1, 2):
         return None
-    return (
-        f"its shape is {tuple(one.shape)} for one picture and {tuple(two.shape)} for two: "
-        "its first axis is not always the batch"
-    )
+    return Note.of("shape-with-batch", one=tuple(one.shape), two=tuple(two.shape))
 
 
 def is_coarse(tensor: Tensor) -> bool:
@@ -80,10 +93,11 @@ def _size(tensor: Tensor) -> float:
 def _change(one: Tensor, other: Tensor, negligible: float) -> float:
     """Return ‖a − b‖ / max(‖a‖, ‖b‖); values that are not finite are left to the measurement.
 
-    0 where hardly any number changes: a maximum over almost equal directions may turn with the rounding.
+    1 where the shapes differ. 0 where hardly any number changes: a maximum over almost equal directions may turn with
+    the rounding.
     """
     if one.shape != other.shape:
-        return float("inf")
+        return 1.0
     a, b = _finite(one), _finite(other)
     size = float(torch.maximum(a.norm(), b.norm()))
     if size == 0 or _size(a - b) <= negligible:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
+from secli.records.notes import Note
+
 PRECISION = 0.03
 """Noise of a position, in cells, at which no further measurement is needed."""
 ASYMMETRY = 0.02
@@ -115,25 +117,26 @@ def steepest(axis: CellAxis) -> float:
     return line.slope + line.slack
 
 
-def impossible(geometry: Geometry, cells: tuple[int, int], image: tuple[int, int]) -> str | None:
+def impossible(tap: str, geometry: Geometry, cells: tuple[int, int], image: tuple[int, int]) -> Note | None:
     """Return why a measured geometry is impossible for a map of some cells on an image; None when it is not.
 
     Examples
     --------
-    >>> impossible(Geometry((0.25, 0.25), (10.0, 10.0), 11.0), (28, 28), (28, 28))
-    '28 cells 0.25 px apart would cover 7 of 28 pixels'
+    >>> impossible("conv", Geometry((0.25, 0.25), (10.0, 10.0), 11.0), (28, 28), (28, 28)).code
+    'wrong-extent'
     """
     for stride, origin, count, pixels in zip(*geometry[:2], cells, image, strict=True):
         if stride <= 0.05:  # of a wrongly read layout
-            return "neighbouring cells look at the same place"
+            return Note.of("same-position", tap=tap)
         covered = stride * count
         least = COVERED[0] if stride >= 1 else COVERED_BY_FRACTIONS
         if not least * pixels <= covered <= COVERED[1] * pixels:
-            return f"{count} cells {stride:.3g} px apart would cover {covered:.3g} of {pixels} pixels"
+            extent = {"cells": count, "stride": stride, "covered": covered, "pixels": pixels}
+            return Note.of("wrong-extent", tap=tap, **extent)
         ends = origin, origin + stride * (count - 1)
         reach = geometry.radius + stride
         if ends[0] < -reach or ends[1] > pixels - 1 + reach:
-            return f"its cells would lie at {ends[0]:.3g} to {ends[1]:.3g}, outside of {pixels} pixels"
+            return Note.of("outside-image", tap=tap, first=ends[0], last=ends[1], pixels=pixels)
     return None
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from secli.action.fields import Field
 from secli.errors import InputError, SecliError, one_line
+from secli.external.batch_independence import Mixing
 from secli.external.cell_grid import Geometry
 from secli.external.field_text import Layout
 from secli.external.foreign_code import ForeignCode, error_line, source_line
@@ -18,6 +19,7 @@ from secli.external.hooks import LOGITS, capture, find_logits
 from secli.external.missing_taps import at_least_float32
 from secli.models.building import count_parameters
 from secli.models.contract import Features
+from secli.records.notes import Note
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -63,7 +65,7 @@ class ExternalModel(nn.Module):
         normalise: nn.Module,
         fields: Mapping[str, Field],
         layouts: Mapping[str, Layout],
-        logits_reason: str | None = None,
+        logits_reason: Note | None = None,
         code: Code = nullcontext,
     ) -> None:
         super().__init__()
@@ -73,10 +75,10 @@ class ExternalModel(nn.Module):
         self.logits_reason = logits_reason
         self.geometry: dict[str, Geometry] = {}
         self.probed: tuple[tuple[int, int, int], tuple[float, ...]] | None = None
-        self.missing: dict[str, str] = {}
-        self.remarks: dict[str, str] = {}
+        self.missing: dict[str, Note] = {}
+        self.remarks: dict[str, Note] = {}
         self.order: tuple[str, ...] = tuple(fields)
-        self.mixes: str | None = None
+        self.mixes: Mixing | None = None
         self.description: dict[str, Any] = {}
         self._fields = dict(fields)
         self._layouts = dict(layouts)
@@ -100,7 +102,7 @@ class ExternalModel(nn.Module):
         """Set how scale acts at a tap."""
         self._fields[tap] = field
 
-    def drop_tap(self, tap: str, reason: str) -> None:
+    def drop_tap(self, tap: str, reason: Note) -> None:
         """Stop reading a tap; its null rows carry the reason."""
         self._fields.pop(tap, None)
         self._layouts.pop(tap, None)
@@ -172,7 +174,7 @@ class DeclaredModel(ExternalModel):
         network: nn.Module,
         normalise: nn.Module,
         fields: Mapping[str, Field],
-        reason: str | None,
+        reason: Note | None,
         code: Code = nullcontext,
     ) -> None:
         super().__init__(network, normalise, fields, {}, reason, code)

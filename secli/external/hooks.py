@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from secli.errors import UnmatchedPatternError, suggestion
+from secli.records.notes import Note
 
 LOGITS = "logits"
 OUTPUT = "output"
@@ -166,7 +167,7 @@ def first_tensor(output: Any) -> Tensor | None:
     return next((tensor for tensor in found if tensor is not None), None)
 
 
-def find_logits(output: Any, images: int) -> tuple[Tensor | None, str | None]:
+def find_logits(output: Any, images: int) -> tuple[Tensor | None, Note | None]:
     """Return the class scores (N, classes) in a network's output for so many images, or None and the reason.
 
     They are the tensor itself, ``logits`` or ``out`` in a mapping or object, or the first tensor. Trailing axes of
@@ -179,13 +180,14 @@ def find_logits(output: Any, images: int) -> tuple[Tensor | None, str | None]:
             found = part
             break
     if found is None:
-        return None, f"the network returns no tensor but {type(output).__name__}"
+        return None, Note.of("no-tensor", type=type(output).__name__)
     tensor = found
     while tensor.ndim > 2 and tensor.shape[-1] == 1:
         tensor = tensor.squeeze(-1)
     if tensor.ndim != 2 or len(tensor) != images or not tensor.is_floating_point():
-        shape = "×".join(map(str, found.shape)) or "a single number"
-        return None, f"the network returns {shape} for {images} images, not one row of class scores for each"
+        if found.ndim == 0:
+            return None, Note.of("one-number", images=images)
+        return None, Note.of("no-class-scores", shape=tuple(found.shape), images=images)
     return tensor, None
 
 

@@ -9,24 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secli.records.notes import Note
+
 UNKNOWN_FIELD = "unknown"
 """The field in a null row of a tap that has none."""
 COARSE = (torch.float16, torch.bfloat16)
 """The types of autocast and mixed precision: read as float32, rounded as they are."""
 
 
-def missing_taps(model: Any, names: Sequence[str] | None = None) -> dict[str, str]:
+def missing_taps(model: Any, names: Sequence[str] | None = None) -> dict[str, Note]:
     """Return the taps of an external model that cannot be measured, with the reasons; only those named (globs), if any.
 
     A model of the registry has none.
     """
-    missing: dict[str, str] = dict(getattr(model, "missing", {}))
+    missing: dict[str, Note] = dict(getattr(model, "missing", {}))
     if names is None:
         return missing
     return {tap: why for tap, why in missing.items() if any(fnmatchcase(tap, name) for name in names)}
 
 
-def tap_remarks(model: Any) -> dict[str, str]:
+def tap_remarks(model: Any) -> dict[str, Note]:
     """Return the remarks on the numbers of some taps."""
     return dict(getattr(model, "remarks", {}))
 
@@ -38,17 +40,12 @@ def in_order(model: Any, *groups: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(names), key=lambda tap: order.get(tap, len(order)))
 
 
-def unmeasurable(tensor: Tensor) -> str | None:
+def unmeasurable(tensor: Tensor) -> Note | None:
     """Return why numbers of a type cannot be measured; None when they can."""
     if tensor.is_floating_point():
         return None
     name = str(tensor.dtype).removeprefix("torch.")
-    if tensor.is_complex():
-        return (
-            f"its features are complex ({name}): which of modulus, phase or parts is meant is not known; "
-            "tap a module that returns real numbers"
-        )
-    return f"its features are {name}, not real numbers"
+    return Note.of("complex-numbers" if tensor.is_complex() else "not-real-numbers", dtype=name)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ def _tap_info(
     visit: Visit, geometry: Geometry | None, cells: Mapping[str, tuple[int, int]], image: Shape
 ) -> ListedTap:
     shape = None if visit.shape is None else visit.shape[1:]
-    if geometry is None or impossible(geometry, cells[visit.name], image[1:]) is not None:
+    if geometry is None or impossible(visit.name, geometry, cells[visit.name], image[1:]) is not None:
         return ListedTap(visit.name, visit.kind, shape, None, None, None)
     return ListedTap(visit.name, visit.kind, shape, geometry.stride, geometry.origin, geometry.radius)
 

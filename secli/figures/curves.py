@@ -24,8 +24,9 @@ from secli.figures.style import (
     styles_of,
 )
 from secli.metrics import METRICS
+from secli.records.notes import Form
 from secli.records.schema import AccuracyRow, CurveRow
-from secli.tables.curve_notes import missing, pattern, telling_warnings, warnings_of
+from secli.tables.curve_notes import missing, telling_warnings, warnings_of
 from secli.tables.curve_rows import part_name, parts, whole
 from secli.tables.labels import distinct_labels
 from secli.tables.statistic import finite
@@ -198,7 +199,7 @@ def _draw_thin(axes: Axes, rows: Sequence[CurveRow], colour: Any, line: Any, lin
         axes.plot(factors, values, linestyle=line, color=colour, linewidth=linewidth, zorder=1.5, **point)
 
 
-def _draw_line(axes: Axes, rows: Sequence[CurveRow], style: Style, warned: Sequence[str]) -> None:
+def _draw_line(axes: Axes, rows: Sequence[CurveRow], style: Style, warned: Sequence[Form]) -> None:
     """Draw one curve; it is broken where a value is null, so that no line passes over a gap."""
     factors, values = [row.factor for row in rows], _with_gaps(rows)
     if all(map(math.isnan, values)):
@@ -213,7 +214,7 @@ def _draw_line(axes: Axes, rows: Sequence[CurveRow], style: Style, warned: Seque
         face = "white" if hollow else style.colour
         chosen = [(row.on_lattice is False) is hollow for row in rows]
         mark(chosen, style.marker, color=style.colour, markerfacecolor=face, zorder=3)
-    ringed = [any(pattern(text) in warned for text in row.warnings) for row in rows]
+    ringed = [any(note.form in warned for note in row.warnings) for row in rows]
     if any(ringed):
         mark(ringed, zorder=2.5, **RING)
 

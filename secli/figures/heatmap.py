@@ -15,8 +15,9 @@ from secli.figures import page
 from secli.figures.axes import LOG_FROM, power_label
 from secli.figures.style import STYLE, Records
 from secli.metrics import METRICS
+from secli.records.notes import Form
 from secli.records.schema import CurveRow, EquivarianceRecord
-from secli.tables.curve_notes import by_reason, pattern, telling_warnings, warnings_of
+from secli.tables.curve_notes import by_reason, reason_of, telling_warnings, warnings_of
 from secli.tables.curve_rows import tap_names, whole
 from secli.tables.labels import distinct_labels
 from secli.tables.statistic import finite
@@ -175,7 +176,7 @@ def _draw_bar(figure: Figure, axes: Axes, norm: Normalize, colours: Colormap, sy
 
 
 def _draw_map(
-    axes: Axes, one: Map, letters: dict[str, str], norm: Normalize, colours: Colormap, numbers: bool
+    axes: Axes, one: Map, letters: dict[Form, str], norm: Normalize, colours: Colormap, numbers: bool
 ) -> None:
     """Draw one map, input at the top."""
     from matplotlib.patches import Rectangle
@@ -188,13 +189,13 @@ def _draw_map(
         corner, ink, size = (x - 0.5, y - 0.5), "0.35", NUMBER_SIZE + 0.5
         if value is None:
             axes.add_patch(Rectangle(corner, 1, 1, **NULL))
-            text = letters[pattern(row.reason)]
+            text = letters[reason_of(row).form]
         else:
             colour = colours(norm(value))
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5))
             ink, size = "black" if _luminance(colour) > 0.18 else "white", NUMBER_SIZE
             text = number_text(value) if numbers else ""
-            if any(pattern(warning) in warned for warning in row.warnings):
+            if any(note.form in warned for note in row.warnings):
                 text += "*"
             if row.on_lattice is False:
                 ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": ink}
@@ -231,17 +232,17 @@ def _luminance(colour: tuple[float, ...]) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def _letters(maps: Sequence[Map]) -> dict[str, str]:
-    """Return a letter for each pattern of reasons, then numbers."""
+def _letters(maps: Sequence[Map]) -> dict[Form, str]:
+    """Return a letter for each form of reasons, then numbers."""
     names = string.ascii_lowercase
     found = by_reason(row for one in maps for row in one.rows)
     return {
-        pattern(same[0].reason): names[index] if index < len(names) else str(index)
+        reason_of(same[0]).form: names[index] if index < len(names) else str(index)
         for index, (_, same) in enumerate(found)
     }
 
 
-def _notes(maps: Sequence[Map], letters: dict[str, str]) -> list[str]:
+def _notes(maps: Sequence[Map], letters: dict[Form, str]) -> list[str]:
     rows = [row for one in maps for row in one.rows]
     signs = []
     if any(row.on_lattice is False and row.mean is not None for row in rows):
@@ -252,7 +253,7 @@ def _notes(maps: Sequence[Map], letters: dict[str, str]) -> list[str]:
         signs.append("Hatched: not measurable, the letter says why.")
     notes = [page.metric_note([one.record for one in maps]), *([" ".join(signs)] if signs else [])]
     for reason, same in by_reason(rows):
-        notes.append(page.plain(f"{letters[pattern(same[0].reason)]}: {reason}."))
+        notes.append(page.plain(f"{letters[reason_of(same[0]).form]}: {reason}."))
     for one in maps:
         owner = f"{one.label}: " if len(maps) > 1 else ""
         notes += [

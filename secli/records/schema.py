@@ -1,4 +1,4 @@
-"""Records: schema version 1 with a sentence per field, written whole, and migrated on read.
+"""Records: schema version 2 with a sentence per field, written whole, and migrated on read.
 
 "Not measurable" is null with a reason, never 0. Errors and accuracies are fractions.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import stat
-from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Final, Literal
 
@@ -16,10 +15,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from secli.config import MetricName, TrainingSettings, file_name, first_problem
 from secli.errors import InputError, shortened
+from secli.records.notes import Note
+from secli.records.older import MIGRATIONS
 from secli.storage.writing import write_text
 from secli.yaml_files import check_depth
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MOST_BYTES = 256 << 20
 """Bytes of a JSON file; that of the largest measurement, each channel by itself, has some tens of millions."""
 LARGEST_INTEGER = 2**64 - 1
@@ -168,10 +169,10 @@ class TrainingResults(RecordPart):
 class TrainingRecord(RecordPart):
     """One run of ``secli train``."""
 
-    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this schema")
+    schema_version: Literal[2] = Field(default=SCHEMA_VERSION, description="version of this schema")
     kind: Literal["training"] = Field(default="training", description="what this record is")
     status: Status = Field(description="running, finished, failed or interrupted")
-    reason: str | None = Field(default=None, description="why a run failed or stopped; null otherwise")
+    reason: Note | None = Field(default=None, description="why a run failed or stopped; null otherwise")
     model: ModelInfo = Field(description="which network")
     data: DataInfo = Field(description="which images")
     training: Annotated[dict[str, Any], _as(TrainingSettings)] = Field(
@@ -216,8 +217,8 @@ class CurveRow(RecordPart):
         default=None, description="share of the tap's cells that are compared, 0 to 1"
     )
     border: Measured = Field(default=0.0, description="pixels left out along the edges of picture and canvas")
-    warnings: tuple[str, ...] = Field(default=(), description="what a reader of this number must know")
-    reason: str | None = Field(default=None, description="why the value is null")
+    warnings: tuple[Note, ...] = Field(default=(), description="what a reader of this number must know")
+    reason: Note | None = Field(default=None, description="why the value is null")
 
 
 class LieRow(RecordPart):
@@ -234,7 +235,7 @@ class LieRow(RecordPart):
     dropped: Count = Field(
         default=0, description="images left out because their features vanish or are not finite"
     )
-    reason: str | None = Field(default=None, description="why the value is null")
+    reason: Note | None = Field(default=None, description="why the value is null")
 
 
 class LocalRow(RecordPart):
@@ -250,7 +251,7 @@ class LocalRow(RecordPart):
     compared: Measured | None = Field(
         default=None, description="share of the part's output cells that are compared"
     )
-    reason: str | None = Field(default=None, description="why the value is null")
+    reason: Note | None = Field(default=None, description="why the value is null")
 
 
 class AccuracyRow(RecordPart):
@@ -260,13 +261,13 @@ class AccuracyRow(RecordPart):
     accuracy: Fraction | None = Field(description="fraction of rescaled images classified rightly")
     agreement: Fraction | None = Field(description="fraction whose prediction equals that at s = 1")
     n: Count = Field(description="images classified")
-    reason: str | None = Field(default=None, description="why the values are null")
+    reason: Note | None = Field(default=None, description="why the values are null")
 
 
 class EquivarianceRecord(RecordPart):
     """One result of ``secli equivariance``."""
 
-    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this schema")
+    schema_version: Literal[2] = Field(default=SCHEMA_VERSION, description="version of this schema")
     kind: Literal["equivariance"] = Field(default="equivariance", description="what this record is")
     model: ModelInfo = Field(description="which network")
     trained: bool = Field(description="whether the weights come from a run, a file, or were published")
@@ -320,7 +321,7 @@ class SweptRun(RecordPart):
 class SweepRecord(RecordPart):
     """Which runs a sweep holds, and which tables it ends in."""
 
-    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this schema")
+    schema_version: Literal[2] = Field(default=SCHEMA_VERSION, description="version of this schema")
     kind: Literal["sweep"] = Field(default="sweep", description="what this record is")
     name: str = Field(description="the sweep's name")
     about: str = Field(description="what it is and which table it makes")
@@ -334,9 +335,6 @@ class SweepRecord(RecordPart):
 
 Record = Annotated[TrainingRecord | EquivarianceRecord, Field(discriminator="kind")]
 _RECORD: TypeAdapter[TrainingRecord | EquivarianceRecord] = TypeAdapter(Record)
-
-# version found -> function to the next version; version 1 is the first, so there is nothing to do yet.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
 def read_record(path: Path) -> TrainingRecord | EquivarianceRecord:
@@ -355,23 +353,29 @@ def read_record(path: Path) -> TrainingRecord | EquivarianceRecord:
         ) from None
     except ValueError as error:
         raise InputError(f"{path}: damaged record ({error})") from None
+    try:
+        return _RECORD.validate_python(_migrated(path, content))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(shortened(str(part)) for part in problem["loc"])
+        raise InputError(f"{path}: damaged record ({key}: {shortened(problem['msg'], 120)})") from None
+
+
+def _migrated(path: Path, content: Any) -> dict[str, Any]:
+    """Return the content of a record file in the present schema version, or raise ``InputError``."""
     if not is_versioned(content):
         raise InputError(f"{path}: not a record of secli")
     if content["schema_version"] > SCHEMA_VERSION:
         raise InputError(
             f"{path}: schema version {content['schema_version']} is newer than this secli; upgrade secli"
         )
-    while content["schema_version"] < SCHEMA_VERSION:
-        migrate = MIGRATIONS.get(content["schema_version"])
+    migrated: dict[str, Any] = content
+    while migrated["schema_version"] < SCHEMA_VERSION:
+        migrate = MIGRATIONS.get(migrated["schema_version"])
         if migrate is None:
-            raise InputError(f"{path}: schema version {content['schema_version']} has never existed")
-        content = migrate(content)
-    try:
-        return _RECORD.validate_python(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(shortened(str(part)) for part in problem["loc"])
-        raise InputError(f"{path}: damaged record ({key}: {shortened(problem['msg'], 120)})") from None
+            raise InputError(f"{path}: schema version {migrated['schema_version']} has never existed")
+        migrated = migrate(migrated)
+    return migrated
 
 
 def read_json(path: Path) -> Any:
@@ -439,7 +443,7 @@ def read_sweep_record(directory: Path) -> SweepRecord | None:
         content = read_json(file)
         if not is_versioned(content):
             raise ValueError("not a record of secli")
-        return SweepRecord.model_validate(content)
+        return SweepRecord.model_validate(_migrated(file, content))
     except FileNotFoundError:
         return None
     except ValidationError as error:

@@ -18,6 +18,7 @@ from secli.datasets.store import ScaleDataset, open_dataset
 from secli.errors import HeldRunError, InputError
 from secli.models.building import resolve_options, usual_options
 from secli.records.identity import measured_like, outdated, training_differences
+from secli.records.notes import Note
 from secli.records.schema import (
     CURVES_FILE,
     DAMAGED,
@@ -93,15 +94,19 @@ def standing(job: SweepJob) -> JobState:
     if difference is not None:
         return JobState(state="failed", reason=difference, retriable=False)
     if record.status == "failed":
-        return JobState(state="failed", reason=record.reason)
+        return JobState(state="failed", reason=_in_words(record))
     if record.status != "finished":
-        return JobState(state="interrupted", reason=record.reason)
+        return JobState(state="interrupted", reason=_in_words(record))
     try:
         if job.measure is None or _measured(job) is not None:
             return JobState(state="done")
     except InputError as error:
         return JobState(state="failed", reason=str(error), damaged=job.run / CURVES_FILE)
     return JobState(state="trained") if noted is None else JobState(state="failed", reason=noted)
+
+
+def _in_words(record: TrainingRecord) -> str | None:
+    return None if record.reason is None else str(record.reason)
 
 
 def _difference(job: SweepJob, record: TrainingRecord) -> str | None:
@@ -151,7 +156,8 @@ def mark_failed(job: SweepJob, reason: str) -> None:
             return
         if record.status in ("running", "interrupted"):
             write_record(
-                job.run / RECORD_FILE, record.model_copy(update={"status": "failed", "reason": reason})
+                job.run / RECORD_FILE,
+                record.model_copy(update={"status": "failed", "reason": Note.of("failed", error=reason)}),
             )
         elif standing(job).state == "trained":
             _note_failure(job, reason)

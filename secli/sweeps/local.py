@@ -19,7 +19,7 @@ from secli.errors import InputError, SecliError, one_line
 from secli.sweeps.engine import Done, Failed, Left, Notice, Progressed, Started, SweepEvent, SweepReport
 from secli.sweeps.jobs import SweepJob
 from secli.sweeps.jobs import mark_failed as mark_failed
-from secli.sweeps.messages import Ended, Note, Progress, Ready, read_message
+from secli.sweeps.messages import Ended, NoticeLine, Progress, Ready, read_message
 
 BETWEEN_QUESTIONS = 0.1
 LONGEST_WORDS = 500
@@ -108,7 +108,7 @@ class Worker:
                 return message
             if isinstance(message, Progress):
                 report(Progressed(job, message.phase, message.done, message.total, message.detail))
-            elif isinstance(message, Note):
+            elif isinstance(message, NoticeLine):
                 report(Notice(message.text, job))
         raise self._lost()
 

@@ -19,6 +19,7 @@ from secli.equivariance.record import equivariance_record
 from secli.errors import InputError, SecliError
 from secli.models.contract import Model
 from secli.provenance import origin_of_weights
+from secli.records.notes import note_of
 from secli.records.schema import EquivarianceRecord, ModelInfo
 from secli.training.determinism import reproducible
 from secli.training.devices import device_name, on_this_machine
@@ -184,7 +185,7 @@ def _measured(
             # what was measured so far is not lost with it
             remark(f"{title}: {error}")
             fields = {row.tap: row.field for row in curves.rows}
-            lie = [null_lie_row(tap, str(error), field) for tap, field in fields.items()]
+            lie = [null_lie_row(tap, note_of(error), field) for tap, field in fields.items()]
     if request.local or request.kinds:
         local = without_stages(network, settings) if request.local else []
         local += local_errors(

@@ -34,7 +34,7 @@ class Progress(Line):
     detail: str = ""
 
 
-class Note(Line):
+class NoticeLine(Line):
     """Something that the user should know."""
 
     kind: Literal["note"] = "note"
@@ -50,11 +50,11 @@ class Ended(Line):
     seconds: float = 0.0
 
 
-Message = Annotated[Ready | Progress | Note | Ended, Field(discriminator="kind")]
-_MESSAGE: TypeAdapter[Ready | Progress | Note | Ended] = TypeAdapter(Message)
+Message = Annotated[Ready | Progress | NoticeLine | Ended, Field(discriminator="kind")]
+_MESSAGE: TypeAdapter[Ready | Progress | NoticeLine | Ended] = TypeAdapter(Message)
 
 
-def read_message(line: str) -> Ready | Progress | Note | Ended | None:
+def read_message(line: str) -> Ready | Progress | NoticeLine | Ended | None:
     """Read one line of a worker; None where it is no message (a library printed it, or the worker died in it)."""
     try:
         return _MESSAGE.validate_json(line)
@@ -62,7 +62,7 @@ def read_message(line: str) -> Ready | Progress | Note | Ended | None:
         return None
 
 
-def relays(send: Callable[[Progress | Note], None]) -> tuple[Report, OnMeasure]:
+def relays(send: Callable[[Progress | NoticeLine], None]) -> tuple[Report, OnMeasure]:
     """Return the two functions through which a job reports, both speaking to ``send``."""
     epochs, steps = 1, 1
 
@@ -83,7 +83,7 @@ def relays(send: Callable[[Progress | Note], None]) -> tuple[Report, OnMeasure]:
             detail = f"{'train' if event.val_error is None else 'val'} error {100 * error:.1f} %"
             send(Progress(phase="training", done=event.epoch, total=epochs, detail=detail))
         elif isinstance(event, Remark):
-            send(Note(text=event.text))
+            send(NoticeLine(text=event.text))
 
     def on_measure(done: int, total: int) -> None:
         send(Progress(phase="measuring", done=done, total=total))

@@ -18,7 +18,7 @@ from secli import signals
 from secli.errors import HeldRunError, InterruptedRunError, SecliError, one_line
 from secli.provenance import COMMAND
 from secli.sweeps.jobs import SweepJob, carry_out
-from secli.sweeps.messages import Ended, Note, Progress, Ready, relays
+from secli.sweeps.messages import Ended, NoticeLine, Progress, Ready, relays
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def work(job: SweepJob, channel: TextIO) -> Ended:
     if job.command:
         os.environ[COMMAND] = job.command  # what the records say made them
 
-    def send(message: Progress | Note) -> None:
+    def send(message: Progress | NoticeLine) -> None:
         _send(channel, message)
 
     on_event, on_measure = relays(send)
@@ -83,7 +83,7 @@ def work(job: SweepJob, channel: TextIO) -> Ended:
     return Ended(how="done", seconds=time.perf_counter() - began)
 
 
-def _send(channel: TextIO, message: Ready | Progress | Note | Ended) -> None:
+def _send(channel: TextIO, message: Ready | Progress | NoticeLine | Ended) -> None:
     try:
         # the line before ends whatever a library may have left there while it was loaded
         channel.write(("\n" if isinstance(message, Ready) else "") + message.model_dump_json() + "\n")

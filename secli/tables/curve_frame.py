@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from secli.records.notes import row_in_words
 from secli.records.schema import CurveRow, EquivarianceRecord, LieRow, LocalRow
 from secli.tables.labels import distinct_labels
 from secli.tables.table import Cell, Column, Table
@@ -44,10 +45,11 @@ def _rows(record: EquivarianceRecord) -> Iterator[dict[str, Any]]:
     }
     for quantity, rows in kinds.items():
         for row in rows:
-            values = row.model_dump()
+            values = row_in_words(row)
             yield {**values, "quantity": quantity, "tap": values.get("tap", values.get("part"))}
     for classified in record.accuracy:
-        values = classified.model_dump(include={"factor", "n", "reason"})
+        read = row_in_words(classified)
+        values = {name: read[name] for name in ("factor", "n", "reason")}
         yield {**values, "quantity": "accuracy", "mean": classified.accuracy}
         yield {**values, "quantity": "agreement", "mean": classified.agreement}
 

@@ -2,49 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
+from secli.records.notes import Form, Note, by_form, worded
 from secli.records.schema import CurveRow, LieRow, LocalRow
 from secli.tables.curve_rows import full_name
 from secli.tables.statistic import finite
 
-NO_REASON = "no reason given"
-_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+OFF_LATTICE = "off-lattice"
+NO_REASON = Note.of("no-reason")
 
 Row = TypeVar("Row", CurveRow, LieRow, LocalRow)
 
 
-def pattern(reason: str | None) -> str:
-    """Return a reason with its numbers blanked: two reasons with one pattern say the same of different values."""
-    return _NUMBER.sub("#", reason or NO_REASON)
-
-
-def merged(reasons: Sequence[str | None]) -> str:
-    """Return reasons of one pattern as one, each number that varies as a range.
-
-    Examples
-    --------
-    >>> merged(["covers 2.3 cells, fewer than 4", "covers 3.5 cells, fewer than 4"])
-    'covers 2.3–3.5 cells, fewer than 4'
-    """
-    columns = zip(*(_NUMBER.findall(reason or NO_REASON) for reason in reasons), strict=True)
-    ranges = (_range(min(column, key=float), max(column, key=float)) for column in columns)
-    return _NUMBER.sub(lambda _: next(ranges), reasons[0] or NO_REASON)
-
-
-def _range(low: str, high: str) -> str:
-    return low if float(low) == float(high) else f"{low}–{high}"
+def reason_of(row: CurveRow | LieRow | LocalRow) -> Note:
+    """Return why a row has no value."""
+    return row.reason or NO_REASON
 
 
 def by_reason(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     """Return the rows without a value by their reason; reasons that differ only in their numbers are one."""
-    forms: dict[str, list[Row]] = {}
+    forms: dict[Form, list[Row]] = {}
     for row in rows:
         if finite(row.mean) is None:
-            forms.setdefault(pattern(row.reason), []).append(row)
-    return [(merged([row.reason for row in same]), same) for same in forms.values()]
+            forms.setdefault(reason_of(row).form, []).append(row)
+    return [(worded(list(map(reason_of, same))), same) for same in forms.values()]
 
 
 def missing(rows: Sequence[CurveRow]) -> list[tuple[str, str]]:
@@ -80,9 +63,9 @@ def _ranges(factors: Sequence[float], chosen: Sequence[bool]) -> str:
 
 
 class Warned(NamedTuple):
-    """A warning: its pattern, its text with the range of its numbers, and where it holds."""
+    """A warning: its form, its text with the range of its numbers, and where it holds."""
 
-    form: str
+    form: Form
     text: str
     where: str
 
@@ -90,15 +73,14 @@ class Warned(NamedTuple):
 def warnings_of(rows: Sequence[CurveRow]) -> list[Warned]:
     """Return the warnings, but for the one that a sign says already; those that differ only in numbers are one."""
     measured = [row for row in rows if row.mean is not None]
-    found = []
-    for form, own in _forms(measured).items():
-        texts = [text for row in own for text in row.warnings if pattern(text) == form]
-        found.append(Warned(form, merged(texts), where(measured, own)))
-    return found
+    found = by_form(note for row in measured for note in row.warnings if note.code != OFF_LATTICE)
+    return [
+        Warned(form, worded(notes), where(measured, _with(measured, form))) for form, notes in found.items()
+    ]
 
 
-def telling_warnings(rows: Sequence[CurveRow]) -> list[str]:
-    """Return the patterns of warning that deserve a mark of their own at a number, in order of appearance.
+def telling_warnings(rows: Sequence[CurveRow]) -> list[Form]:
+    """Return the forms of warning that deserve a mark of their own at a number, in order of appearance.
 
     Those that only repeat that a factor lies off the lattice do not (a sign says it already), nor those that hold
     for every number.
@@ -107,14 +89,10 @@ def telling_warnings(rows: Sequence[CurveRow]) -> list[str]:
     measured = [
         row for row in rows if row.mean is not None and row.factor != 1 and row.field.lower() != "invariant"
     ]
-    return [form for form, own in _forms(measured).items() if len(own) < len(measured)]
+    found = by_form(note for row in measured for note in row.warnings if note.code != OFF_LATTICE)
+    return [form for form in found if len(_with(measured, form)) < len(measured)]
 
 
-def _forms(rows: Sequence[CurveRow]) -> dict[str, list[CurveRow]]:
-    """Return which rows carry each pattern of warning, but for that which stands exactly where s is off the lattice."""
-    forms: dict[str, list[CurveRow]] = {}
-    for row in rows:
-        for form in dict.fromkeys(map(pattern, row.warnings)):
-            forms.setdefault(form, []).append(row)
-    off = [id(row) for row in rows if row.on_lattice is False]
-    return {form: own for form, own in forms.items() if [id(row) for row in own] != off}
+def _with(rows: Sequence[CurveRow], form: Form) -> list[CurveRow]:
+    """Return the rows with a warning of a form."""
+    return [row for row in rows if any(note.form == form for note in row.warnings)]

@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from secli.metrics import METRICS
+from secli.records.notes import Form
 from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord, LocalRow
 from secli.tables.curve_frame import curve_frame
-from secli.tables.curve_notes import by_reason, missing, pattern, telling_warnings, warnings_of
+from secli.tables.curve_notes import by_reason, missing, telling_warnings, warnings_of
 from secli.tables.curve_rows import full_name, parts, tap_names, whole
 from secli.tables.dataset_names import with_realisations
 from secli.tables.labels import distinct_labels
@@ -25,7 +26,7 @@ INDENT = "\u00a0\u00a0"
 KINDS = ("stage", "conv", "pool", "norm", "activation", "pointwise")
 
 Line = tuple[Cell, ...]
-Marks = Mapping[str, str]
+Marks = Mapping[Form, str]
 AtFactor = CurveRow | LocalRow | AccuracyRow
 
 
@@ -173,7 +174,7 @@ def accuracy_table(record: EquivarianceRecord, label: str | None = None) -> Tabl
     reasons: dict[str, list[str]] = {}
     for row in record.accuracy:
         if row.reason:
-            reasons.setdefault(row.reason, []).append(f"{row.factor:.3g}")
+            reasons.setdefault(str(row.reason), []).append(f"{row.factor:.3g}")
     notes = ["agreement: the prediction is that at s = 1."]
     for reason, at in reasons.items():
         notes.append(f"{MISSING} {reason}{'' if len(at) == len(factors) else ': s = ' + ', '.join(at)}.")
@@ -237,7 +238,7 @@ def _cell(row: CurveRow | None, marks: Marks | None = None) -> Cell:
         return Cell("")  # never asked for, so there is no reason to give
     if row.mean is None:
         return Cell(None)
-    signs = dict.fromkeys((marks or {}).get(form, "") for form in map(pattern, row.warnings))
+    signs = dict.fromkeys((marks or {}).get(note.form, "") for note in row.warnings)
     return Cell(finite(row.mean), (OFF_LATTICE if row.on_lattice is False else "") + "".join(signs))
 
 

@@ -15,6 +15,7 @@ from secli.datasets.loading import pixels, to_device
 from secli.datasets.store import ScaleDataset
 from secli.models.building import build
 from secli.models.contract import StagedModel
+from secli.records.notes import Note
 from secli.records.schema import ModelInfo, TrainingResults
 from secli.training.augment import Draws
 from secli.training.checkpoint import STATE_FILE, load_state, save_state, weights_of
@@ -61,12 +62,16 @@ class Outcome(NamedTuple):
     """How the loop ended, with the reason when it did not finish."""
 
     status: Literal["finished", "failed", "interrupted"]
-    reason: str | None
+    reason: Note | None
     results: TrainingResults | None
 
 
 class _Diverged(Exception):
     """The loss is not finite."""
+
+    def __init__(self, reason: Note) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Fit(Loop):
@@ -124,7 +129,7 @@ class Fit(Loop):
         except Stopped:
             return Outcome("interrupted", self.position(), None)
         except _Diverged as error:
-            return Outcome("failed", str(error), None)
+            return Outcome("failed", error.reason, None)
         return Outcome("finished", None, self.results)
 
     # ---- an epoch

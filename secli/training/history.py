@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secli.records.notes import Note
 from secli.records.schema import ModelInfo, TrainingResults
 from secli.storage.writing import write_text
 from secli.training.checkpoint import WEIGHTS_FILE, Weights, save_weights
@@ -123,17 +124,16 @@ class Ledger:
         self.best_weights = state["best_weights"]
 
 
-def divergence(losses: Float[Tensor, "steps"], epoch: int, lr: float) -> str | None:
-    """Return the step of an epoch at which the loss stopped being finite, in words; None where it did not."""
+def divergence(losses: Float[Tensor, "steps"], epoch: int, lr: float) -> Note | None:
+    """Return the step of an epoch at which the loss stopped being finite, None where it did not."""
     bad = torch.nonzero(~torch.isfinite(losses))
     if not len(bad):
         return None
-    step = f"step {int(bad[0]) + 1} of {len(losses)}"
-    return f"the loss is not finite at epoch {epoch}, {step} (learning rate {lr:g})"
+    return Note.of("loss-not-finite", epoch=epoch, step=int(bad[0]) + 1, steps=len(losses), lr=lr)
 
 
-def stopped_at(epoch: int, epochs: int, step: int, steps: int) -> str:
-    """Describe where a run was stopped."""
+def stopped_at(epoch: int, epochs: int, step: int, steps: int) -> Note:
+    """Return where a run was stopped."""
     if epoch > epochs:
-        return "stopped before the test; all epochs are done"
-    return f"stopped in epoch {epoch} of {epochs}, after step {step} of {steps}"
+        return Note.of("stopped-before-test")
+    return Note.of("stopped", epoch=epoch, epochs=epochs, step=step, steps=steps)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from secli.config import TrainingSettings
+from secli.records.notes import Note
 from secli.training.augment import Augmentation, Draws, augmentation_of
 from secli.training.epoch import augmentation_draws, image_order
 from secli.training.history import stopped_at
@@ -58,8 +59,8 @@ class Loop(ABC):
                 self._save_state()
             raise
 
-    def position(self) -> str:
-        """Describe where the loop was stopped."""
+    def position(self) -> Note:
+        """Return where the loop was stopped."""
         return stopped_at(self.epoch, self.training.epochs, self.step, len(self.bounds))
 
     def lr(self) -> float:

@@ -17,6 +17,7 @@ from secli.errors import HeldRunError, InputError, InterruptedRunError, SecliErr
 from secli.models.building import build
 from secli.models.contract import StagedModel
 from secli.provenance import gather, library_versions
+from secli.records.notes import Note
 from secli.records.schema import RECORD_FILE, TrainingRecord, read_training_record, write_record
 from secli.storage.disk_space import FullError
 from secli.storage.leftovers import owned, tidy
@@ -237,7 +238,7 @@ class Accounts:
         if job.replaces is not None and outcome.status == "finished":
             replace_folder(job.run, job.replaces)
 
-    def close_rest(self, status: Literal["failed", "interrupted"], reason: str) -> None:
+    def close_rest(self, status: Literal["failed", "interrupted"], reason: Note) -> None:
         """Record the end of those that are still running, as far as the disk allows."""
         for which in range(len(self.jobs)):  # others have not begun
             if self.records[which].status == "running":
@@ -252,11 +253,11 @@ def accounting(jobs: Sequence[Job], records: Sequence[TrainingRecord]) -> Iterat
     try:
         yield accounts
     except KeyboardInterrupt:
-        accounts.close_rest("interrupted", "ended at once by a second signal")
+        accounts.close_rest("interrupted", Note.of("second-signal"))
         raise
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
-        accounts.close_rest("failed", reason)
+        accounts.close_rest("failed", Note.of("failed", error=reason))
         if isinstance(error, OSError) and jobs:
             hint = "what was saved before is kept: add --resume to go on"
             if jobs[0].replaces is not None:

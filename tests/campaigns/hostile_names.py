@@ -37,8 +37,8 @@ NAMES = (
 )  # fmt: skip
 
 
-def _set(file: Path, places: Sequence[tuple[str, ...]], value: str) -> None:
-    """Put a text at some places of a JSON file."""
+def _set(file: Path, places: Sequence[tuple[str, ...]], value: Any) -> None:
+    """Put a value at some places of a JSON file."""
     content = json.loads(file.read_text(encoding="utf-8"))
     for place in places:
         holder: Any = content
@@ -54,7 +54,8 @@ def in_a_run(name: str, at: Standing, here: Path) -> None:
     shutil.copytree(at.run, run)
     told = [("model", "name"), ("data", "name"), ("provenance", "command"), ("provenance", "device")]
     _set(run / "record.json", told, name)
-    rows = [("rows", "0", "reason"), ("rows", "1", "field"), ("rows", "2", "tap")]
+    rows = [("rows", "1", "field"), ("rows", "2", "tap")]
+    _set(run / "equivariance.json", [("rows", "0", "reason")], {"code": "failed", "data": {"error": name}})
     _set(run / "equivariance.json", [*told, *rows, ("trained_on", "name")], name)
 
 

@@ -238,7 +238,8 @@ def test_a_network_of_torchvision_on_a_folder_of_pictures(measure: Measure) -> N
     assert row["mean"] > 0
     assert row["field"].startswith("plane, stride 4")
     assert content["accuracy"][0]["accuracy"] is None
-    assert content["accuracy"][0]["reason"] == "the network has 1000 outputs, the images 2 classes"
+    reason = content["accuracy"][0]["reason"]
+    assert reason == {"code": "other-classes", "data": {"outputs": 1000, "classes": 2}}
 
 
 def test_several_networks_share_one_answer(measure: Measure) -> None:

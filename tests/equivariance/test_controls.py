@@ -126,7 +126,7 @@ def test_identity_and_pointwise_have_no_accuracy(digits: Tensor) -> None:
     for module in (nn.Identity(), Pointwise(1)):
         curves = measure_curves(OneTap("tap", module), digits, MeasureSettings(factors=(0.5,)), labels=labels)
         assert curves.accuracy[0].accuracy is None
-        assert curves.accuracy[0].reason == "the network has 1 outputs, the images 10 classes"
+        assert str(curves.accuracy[0].reason) == "the network has 1 outputs, the images 10 classes"
 
 
 class TestPlainCnn:

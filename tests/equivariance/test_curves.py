@@ -227,7 +227,7 @@ def test_a_dead_tap_is_null_with_its_reason_never_zero(digits: Tensor) -> None:
     assert reading.mean is None
     assert reading.n == 0
     assert reading.dropped == 40
-    assert reading.reason == "dead tap: L_sΦ(f) vanishes for all 40 images"
+    assert str(reading.reason) == "dead tap: L_sΦ(f) vanishes for all 40 images"
 
 
 def test_an_empty_picture_is_left_out_and_counted(digits: Tensor) -> None:
@@ -245,13 +245,13 @@ def test_features_that_are_not_finite_are_null_with_their_reason(digits: Tensor)
         broken.weight.fill_(math.nan)
     reading = row(network(broken, Plane()), digits)
     assert reading.mean is None
-    assert reading.reason == "the features of 40 of 40 images are not finite"
+    assert str(reading.reason) == "the features of 40 of 40 images are not finite"
 
 
 def test_a_map_of_fewer_than_four_cells_has_no_scale(digits: Tensor) -> None:
     reading = row(network(nn.AvgPool2d(4), Plane(stride=4)), digits)
     assert reading.mean is None
-    assert reading.reason == "the picture covers 3.5 cells of this tap, fewer than 4"
+    assert str(reading.reason) == "the picture covers 3.5 cells of this tap, fewer than 4"
     assert row(network(nn.AvgPool2d(4), Plane(stride=4)), digits, 0.8).mean is not None
 
 
@@ -259,7 +259,7 @@ def test_no_level_in_common_is_null_with_its_reason(digits: Tensor) -> None:
     model = network(ScaleSpaceLift(base=2.0, z=0.5, levels=2), ScaleSpace((1, 2), base_blur=0.5))
     reading = row(model, digits, 0.3)
     assert reading.mean is None
-    assert reading.reason == "no scale level of this tap maps onto another at this factor (0 of 2)"
+    assert str(reading.reason) == "no scale level of this tap maps onto another at this factor (0 of 2)"
 
 
 def test_accuracy_and_agreement(digits: Tensor) -> None:
@@ -272,13 +272,13 @@ def test_accuracy_and_agreement(digits: Tensor) -> None:
     assert all(r.agreement == 1.0 for r in curves.accuracy)
     without = measure_curves(model, digits, settings())
     assert without.accuracy[0].accuracy is None
-    assert without.accuracy[0].reason == "the images have no labels"
+    assert str(without.accuracy[0].reason) == "the images have no labels"
     other = measure_curves(model, digits, settings(), labels=labels + 5)
     assert other.accuracy[0].accuracy is None
-    assert other.accuracy[0].reason == "the network has 3 outputs, the images 7 classes"
+    assert str(other.accuracy[0].reason) == "the network has 3 outputs, the images 7 classes"
     counted = measure_curves(model, digits, settings(), labels=labels, classes=2)
     assert counted.accuracy[0].accuracy is None
-    assert counted.accuracy[0].reason == "the network has 3 outputs, the images 2 classes"
+    assert str(counted.accuracy[0].reason) == "the network has 3 outputs, the images 2 classes"
 
 
 def test_batches_do_not_change_the_reading_and_memory_holds_one_batch(digits: Tensor) -> None:
@@ -370,7 +370,7 @@ def test_pictures_that_reach_their_edge_are_warned_about_though_the_source_is_bl
 
     def said(images: Tensor, factor: float, **values: object) -> str:
         rows = measure_curves(model, images, settings(factors=(factor,), **values), on_black=True).rows
-        return "; ".join(rows[0].warnings)
+        return "; ".join(map(str, rows[0].warnings))
 
     assert "framed" in said(tight, 0.6)
     assert "framed" not in said(digits, 0.6)
@@ -402,7 +402,7 @@ def test_levels_and_channels_by_themselves(digits: Tensor) -> None:
     assert whole.mean is not None
     assert min(first.mean, second.mean) < whole.mean < max(first.mean, second.mean)
     assert third.mean is None
-    assert third.reason == "L_s would take this level from off the stack"
+    assert str(third.reason) == "L_s would take this level from off the stack"
     assert channel.mean == pytest.approx(whole.mean)
 
 

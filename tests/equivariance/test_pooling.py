@@ -6,10 +6,11 @@ from secli.equivariance.pooling import pool
 from secli.errors import InputError
 from secli.provenance import gather
 from secli.records.identity import pooling_key
+from secli.records.notes import Note
 from secli.records.schema import AccuracyRow, CurveRow, DataInfo, EquivarianceRecord, ModelInfo
 
 
-def row(mean: float | None, factor: float = 0.5, reason: str | None = None) -> CurveRow:
+def row(mean: float | None, factor: float = 0.5, reason: Note | None = None) -> CurveRow:
     return CurveRow(
         tap="tap",
         field="plane",
@@ -26,7 +27,8 @@ def row(mean: float | None, factor: float = 0.5, reason: str | None = None) -> C
 
 def record(seed: int, *means: float | None, name: str = "cnn") -> EquivarianceRecord:
     rows = [
-        row(mean, 0.5 + 0.1 * i, None if mean is not None else "dead tap") for i, mean in enumerate(means)
+        row(mean, 0.5 + 0.1 * i, None if mean is not None else Note.of("dead-tap", images=10))
+        for i, mean in enumerate(means)
     ]
     return EquivarianceRecord(
         model=ModelInfo(name=name, options={}, parameters=1),
@@ -62,7 +64,7 @@ def test_null_in_one_run_is_null_in_all() -> None:
     pooled = pool([record(0, 0.1, None), record(1, 0.3, 0.2)])
     assert pooled.rows[0].mean == pytest.approx(0.2)
     assert pooled.rows[1].mean is None
-    assert pooled.rows[1].reason == "dead tap"
+    assert pooled.rows[1].reason == Note.of("dead-tap", images=10)
 
 
 def test_runs_measured_otherwise_are_refused() -> None:

@@ -323,5 +323,5 @@ def test_a_seven_by_seven_map_has_no_scale_at_one_half_unless_asked(digits: Tens
     model = build("mnist_cnn_28").eval()
     (row,) = rows(model, digits, "block2")
     assert row.mean is None
-    assert row.reason == "the picture covers 3.5 cells of this tap, fewer than 4"
+    assert str(row.reason) == "the picture covers 3.5 cells of this tap, fewer than 4"
     assert reading(model, digits, "block2", smallest_plane=3) > 0.3

@@ -61,8 +61,8 @@ def test_channels_last_maps_of_a_swin() -> None:
     assert undeclared.taps == {}
     assert list(undeclared.missing) == ["layers.0", "layers.1"]
     for tap, reason in undeclared.missing.items():
-        assert "its cells cannot be placed in the image" in reason
-        assert f"--field '{tap}=channels-last'" in reason
+        assert "its cells cannot be placed in the image" in str(reason)
+        assert f"--field '{tap}=channels-last'" in str(reason)
 
 
 def test_what_timm_says_of_its_images() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from secli.errors import InputError
 from secli.figures.curves import draw_curves, plot_curves
 from secli.figures.panels import control_taps, tap_panels
+from secli.records.notes import recognised
 from secli.records.schema import EquivarianceRecord
 from secli.tables.labels import distinct_labels
 from tests.tables.fabricate import FACTORS, curve_row, curves, data, lie_row, with_controls, with_parts
@@ -159,7 +160,7 @@ def test_warned_points_are_ringed_and_the_notes_say_why() -> None:
     assert list(ring.get_xdata()) == [1 / 3, 0.5]
     assert "ringed: see the notes" in legend(figure)
     assert "framed: edges: a at s = 0.333–0.5." in texts(figure)
-    everywhere = [row.model_copy(update={"warnings": ("framed: edges",)}) for row in rows]
+    everywhere = [row.model_copy(update={"warnings": (recognised("framed: edges"),)}) for row in rows]
     figure = drawn([curves(rows=everywhere)])
     assert "ringed: see the notes" not in legend(figure)
     assert "framed: edges: a at every s." in texts(figure)
@@ -277,14 +278,13 @@ def test_controls_stand_beside_the_taps_they_belong_to() -> None:
 
 def test_reasons_that_differ_in_numbers_are_said_once() -> None:
     rows = [
-        curve_row("pool", f, None, reason=f"covers {7 * f:.1f} cells, fewer than 4") for f in (1 / 3, 0.5)
-    ]
-    rows += [
-        curve_row("block", f, None, reason=f"covers {7 * f:.1f} cells, fewer than 4") for f in (1 / 3, 0.5)
+        curve_row(tap, f, None, reason=f"the picture covers {7 * f:.1f} cells of this tap, fewer than 4")
+        for tap in ("pool", "block")
+        for f in (1 / 3, 0.5)
     ]
     rows += [curve_row(tap, f, 0.1) for tap in ("pool", "block") for f in (0.8, 1.0)]
     said = texts(drawn([curves(rows=rows)])).replace("\n", " ")
-    assert "pool, block at s = 0.333–0.5 (covers 2.3–3.5 cells, fewer than 4)" in said
+    assert "pool, block at s = 0.333–0.5 (the picture covers 2.3–3.5 cells of this tap, fewer than 4)" in said
 
 
 def test_a_long_note_keeps_its_middle() -> None:

@@ -61,8 +61,8 @@ def test_the_colour_scale_is_logarithmic_when_the_range_is_wide() -> None:
 
 def test_null_cells_are_hatched_with_a_letter_that_the_notes_explain() -> None:
     rows = [
-        curve_row("a", 0.5, None, reason="covers 3.5 cells, fewer than 4"),
-        curve_row("a", 0.4, None, reason="covers 2.8 cells, fewer than 4"),
+        curve_row("a", 0.5, None, reason="the picture covers 3.5 cells of this tap, fewer than 4"),
+        curve_row("a", 0.4, None, reason="the picture covers 2.8 cells of this tap, fewer than 4"),
         curve_row("a", 0.3, None, reason="dead tap"),
         curve_row("a", 1.0, 0.1),
     ]
@@ -71,7 +71,7 @@ def test_null_cells_are_hatched_with_a_letter_that_the_notes_explain() -> None:
     hatched = [patch for patch in cells(axes) if patch.get_hatch()]
     assert len(hatched) == 3
     assert sorted(text.get_text() for text in axes.texts) == [".100", "a", "a", "b"]
-    assert "a: covers 2.8–3.5 cells, fewer than 4." in texts(figure)
+    assert "a: the picture covers 2.8–3.5 cells of this tap, fewer than 4." in texts(figure)
     assert "b: dead tap." in texts(figure)
 
 

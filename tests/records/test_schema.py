@@ -10,6 +10,7 @@ from pydantic import BaseModel
 import secli.records.schema as records
 from secli.errors import InputError
 from secli.provenance import gather, library_versions, sha256_file
+from secli.records.older import MIGRATIONS
 from secli.records.schema import (
     DataInfo,
     ModelInfo,
@@ -89,7 +90,7 @@ def test_old_records_migrate_on_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
             "schema_version": 1,
         }
 
-    monkeypatch.setitem(records.MIGRATIONS, 0, from_0)
+    monkeypatch.setitem(MIGRATIONS, 0, from_0)
     (tmp_path / "record.json").write_text(json.dumps(old))
     assert read_training_record(tmp_path) == make_record().model_copy(
         update={"provenance": read_training_record(tmp_path).provenance}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from secli.errors import HeldRunError, InputError, InterruptedRunError, SecliError
+from secli.records.notes import Note
 from secli.records.schema import read_training_record, write_record
 from secli.sweeps import jobs as rooms
 from secli.sweeps.jobs import (
@@ -41,7 +42,8 @@ def state(job: SweepJob) -> str:
 
 def status(job: SweepJob, status: str, reason: str | None = None) -> None:
     record = read_training_record(job.run)
-    write_record(job.run / "record.json", record.model_copy(update={"status": status, "reason": reason}))
+    told = None if reason is None else Note.of("failed", error=reason)
+    write_record(job.run / "record.json", record.model_copy(update={"status": status, "reason": told}))
 
 
 def test_a_job_is_trained_once_and_measured_once(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from secli.records.schema import read_training_record
 from secli.sweeps.engine import Done, Failed, Left, Notice, Progressed, Started, SweepEvent
 from secli.sweeps.jobs import SweepJob, carry_out, standing
 from secli.sweeps.local import LocalEngine, Lost, Worker, visible_gpus
-from secli.sweeps.messages import Ended, Note, Progress, Ready, read_message
+from secli.sweeps.messages import Ended, NoticeLine, Progress, Ready, read_message
 from secli.sweeps.scheduler import run_jobs
 from secli.training.events import silent
 from tests.sweeps.conftest import Jobs
@@ -75,7 +75,7 @@ def test_a_killed_worker_is_that_runs_failure_only_and_the_same_sweep_goes_on(
     assert job is several[0]
     assert "signal 9: most often for want of memory" in reason
     assert standing(job).state == "failed"
-    assert read_training_record(job.run).reason == reason
+    assert str(read_training_record(job.run).reason) == reason
     assert len([event for event in events if isinstance(event, Started)]) == 2
     trained_before = (several[1].run / "state/last.pt").stat().st_mtime_ns
     outcome = run_jobs(several, LocalEngine(3), lambda event: None, lambda: False, retry_failed=True)
@@ -179,7 +179,12 @@ def test_what_libraries_print_does_not_stand_between_the_messages(
 
 
 def test_lines_that_are_no_messages_are_passed_over() -> None:
-    for message in (Ready(), Progress(phase="training", done=1, total=2), Note(text="x"), Ended(how="held")):
+    for message in (
+        Ready(),
+        Progress(phase="training", done=1, total=2),
+        NoticeLine(text="x"),
+        Ended(how="held"),
+    ):
         assert read_message(message.model_dump_json()) == message
     for line in ("", "\n", "warning: x", '{"kind": "progress"}', '{"kind": "new"}', '{"kind":"end'):
         assert read_message(line) is None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
+from secli.records.notes import recognised
 from secli.records.schema import (
     CURVES_FILE,
     RECORD_FILE,
@@ -84,13 +85,21 @@ def training(
     )
     return TrainingRecord(
         status=status,
-        reason=reason,
+        reason=None if reason is None else recognised(reason),
         model=model(name, options),
         data=data(dataset, realisation, digest),
         training=resolved,
         results=results if status == "finished" else None,
         provenance=provenance(secli),
     )
+
+
+def _noted(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of a row whose sentences are notes."""
+    reason = values["reason"]
+    warnings = tuple(map(recognised, values.pop("warnings", ())))
+    noted = {**values, "reason": None if reason is None else recognised(reason)}
+    return {**noted, "warnings": warnings} if warnings else noted
 
 
 def curve_row(tap: str, factor: float, mean: float | None, **changes: Any) -> CurveRow:
@@ -106,7 +115,7 @@ def curve_row(tap: str, factor: float, mean: float | None, **changes: Any) -> Cu
         "n": 100,
         "reason": None if mean is not None else "fewer than 4 cells",
     }
-    return CurveRow(**{**values, **changes})
+    return CurveRow(**_noted({**values, **changes}))
 
 
 def lie_row(tap: str, mean: float | None, **changes: Any) -> LieRow:
@@ -119,7 +128,7 @@ def lie_row(tap: str, mean: float | None, **changes: Any) -> LieRow:
         "n": 0 if mean is None else 100,
         "reason": None if mean is not None else "the features vanish",
     }
-    return LieRow(**{**values, **changes})
+    return LieRow(**_noted({**values, **changes}))
 
 
 def local_row(part: str, kind: str, factor: float, mean: float | None, **changes: Any) -> LocalRow:
@@ -134,7 +143,7 @@ def local_row(part: str, kind: str, factor: float, mean: float | None, **changes
         "compared": 1.0,
         "reason": None if mean is not None else "fewer than 4 cells",
     }
-    return LocalRow(**{**values, **changes})
+    return LocalRow(**_noted({**values, **changes}))
 
 
 def with_controls(record: EquivarianceRecord) -> EquivarianceRecord:
@@ -162,7 +171,7 @@ def with_parts(record: EquivarianceRecord, levels: int = 3) -> EquivarianceRecor
             update={
                 "level": level,
                 "mean": None if level == levels - 1 or row.mean is None else (level + 1) * row.mean,
-                "reason": "off the stack" if level == levels - 1 else None,
+                "reason": recognised("off the stack") if level == levels - 1 else None,
             }
         )
         for level in range(levels)

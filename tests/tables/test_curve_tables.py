@@ -10,6 +10,7 @@ import math
 import pytest
 
 from secli.errors import UnknownNameError
+from secli.records.notes import recognised
 from secli.records.schema import CurveRow, EquivarianceRecord
 from secli.tables.curve_notes import telling_warnings
 from secli.tables.curve_tables import (
@@ -175,7 +176,10 @@ def test_warnings_are_footnotes_with_a_mark() -> None:
 
 
 def test_what_a_sign_says_already_is_no_footnote() -> None:
-    rows = [warned("a", 0.7, "off the lattice", on_lattice=False), warned("a", 0.5, on_lattice=True)]
+    rows = [
+        warned("a", 0.7, "off the lattice of scales: levels are interpolated", on_lattice=False),
+        warned("a", 0.5, on_lattice=True),
+    ]
     table = curve_table(curves(rows=rows))
     assert table.rows[0][2].mark == "°"
     assert not any("off the lattice:" in note for note in table.notes)
@@ -293,4 +297,4 @@ def test_what_holds_for_every_plane_needs_no_mark_though_logits_never_carry_it()
     rows = [curve_row("conv1", f, 0.1, warnings=("framed",)) for f in (0.5, 0.8)]
     rows += [curve_row("logits", f, 0.1, field="Invariant") for f in (0.5, 0.8)]
     assert telling_warnings(rows) == []
-    assert telling_warnings([*rows, curve_row("conv2", 0.5, 0.1)]) == ["framed"]
+    assert telling_warnings([*rows, curve_row("conv2", 0.5, 0.1)]) == [recognised("framed").form]

@@ -105,7 +105,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     record = read_training_record(run)
     assert record.status == "interrupted"
     if isinstance(moment, tuple):
-        assert record.reason == f"stopped in epoch {moment[0]} of 3, after step {moment[1]} of 4"
+        assert str(record.reason) == f"stopped in epoch {moment[0]} of 3, after step {moment[1]} of 4"
     begun: list[Event] = []
     again, finished = train(CNN, tiny, settings, tmp_path, resume=True, on_event=begun.append)
     assert again == run
@@ -129,7 +129,7 @@ def test_a_second_signal_ends_at_once(
     with pytest.raises(KeyboardInterrupt):
         train(CNN, tiny, quick(), tmp_path, on_event=twice)
     (record,) = (read_training_record(run) for run in (tmp_path / "cnn").iterdir())
-    assert (record.status, record.reason) == ("interrupted", "ended at once by a second signal")
+    assert (record.status, str(record.reason)) == ("interrupted", "ended at once by a second signal")
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_as_failed(
@@ -142,7 +142,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_failed(
     record = read_training_record(run)
     assert record.status == "failed"
     assert record.results is None
-    assert record.reason == "the loss is not finite at epoch 1, step 2 of 4 (learning rate 1e+30)"
+    assert str(record.reason) == "the loss is not finite at epoch 1, step 2 of 4 (learning rate 1e+30)"
 
 
 def test_the_first_epoch_of_the_lowest_validation_error_is_kept_and_tested(

@@ -18,6 +18,7 @@ import yaml
 from secli.config import ModelSettings, TrainingSettings, read_config
 from secli.datasets.store import ScaleDataset
 from secli.errors import InputError, InterruptedRunError, SecliError
+from secli.records.notes import Note
 from secli.records.schema import RECORD_FILE, read_training_record
 from secli.storage.owners import owned_name
 from secli.tables.collect import collect
@@ -149,7 +150,9 @@ def test_a_run_that_fails_does_not_replace_a_finished_one(
     finished: Path, tiny: ScaleDataset, quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files(finished)
-    monkeypatch.setattr("secli.training.fit.divergence", lambda *_: "the loss is not finite")
+    monkeypatch.setattr(
+        "secli.training.fit.divergence", lambda *_: Note.of("failed", error="the loss is not finite")
+    )
     with pytest.raises(SecliError, match=r"not finite; .*; the run that it was to replace is kept"):
         train(CNN, tiny, quick(epochs=1), tmp_path / "runs", force=True)
     assert files(finished) == before
@@ -160,7 +163,12 @@ def test_an_unfinished_run_is_replaced_at_once_and_the_new_one_can_be_gone_on_wi
     finished: Path, tiny: ScaleDataset, quick: Quick, tmp_path: Path, digest: Digest
 ) -> None:
     expected = digest(finished)
-    rewrite(finished, lambda content: content.update(status="failed", results=None, reason="of old"))
+    rewrite(
+        finished,
+        lambda content: content.update(
+            status="failed", results=None, reason=Note.of("failed", error="of old").model_dump()
+        ),
+    )
 
     def stop(event: Event) -> None:
         if isinstance(event, Begun):

@@ -22,6 +22,7 @@ import yaml
 
 from secli.errors import HeldRunError, SecliError, one_line
 from secli.provenance import secli_version
+from secli.records.notes import Note
 from secli.records.schema import (
     CURVES_FILE,
     RECORD_FILE,
@@ -259,10 +260,15 @@ def named_as(here: SweepJob, there: SweepJob, scratch: Path) -> dict[str, bytes]
 
     record = read_record(here.run / RECORD_FILE)
     data = record.data.model_copy(update={"path": str(there.data)})
-    reason = getattr(record, "reason", None)
+    reason: Note | None = getattr(record, "reason", None)
     if reason is not None:
-        reason = reason.replace(str(here.run), str(there.run)).replace(str(here.data), str(there.data))
-        record = record.model_copy(update={"reason": reason})
+        told = {
+            name: value.replace(str(here.run), str(there.run)).replace(str(here.data), str(there.data))
+            if isinstance(value, str)
+            else value
+            for name, value in reason.data.items()
+        }
+        record = record.model_copy(update={"reason": reason.model_copy(update={"data": told})})
     renamed(RECORD_FILE, record.model_copy(update={"data": data}))
     if (here.run / CURVES_FILE).is_file():
         curves = read_record(here.run / CURVES_FILE)

@@ -13,6 +13,7 @@ from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.store import ScaleDataset
 from secli.errors import InputError, InterruptedRunError, SecliError
 from secli.models.building import build
+from secli.records.notes import Note
 from secli.records.schema import TrainingRecord
 from secli.training.checkpoint import STATE_FILE, load_state
 from secli.training.determinism import reproducible
@@ -26,7 +27,7 @@ from secli.training.replicas.stack import without_advice
 from secli.training.replicas.stackable import cannot_stack, not_at_once
 from secli.training.run import Accounts, Intent, accounting, begin, intended
 
-NOT_BEGUN = "stopped before its first step"
+NOT_BEGUN = Note.of("not-begun")
 
 
 def train_replicas(
