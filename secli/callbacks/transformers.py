@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from secli.callbacks.measured import Measured
 
 
-class ScaleEquivarianceCallback(TrainerCallback):
+class ScaleEquivarianceTrainerCallback(TrainerCallback):
     """Add the equivariance error to each evaluation's metrics and to the log, as ``scale_equivariance/TAP@FACTOR``.
 
     The parameters are those of :class:`secli.callbacks.measured.Measured`; ``every`` counts evaluations. The pictures

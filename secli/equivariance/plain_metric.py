@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Metric:
+class PlainMetric:
     """States that are lists of tensors, emptied by ``reset``, and gathered from all processes by ``dist_reduce``."""
 
     def __init__(self, **options: Any) -> None:

@@ -15,7 +15,7 @@ from secli.action.fields import Field
 from secli.config import Background, MeasureSettings, validated
 from secli.equivariance.curves import measure_curves
 from secli.equivariance.measure import checked_pixels, lent, under_contract
-from secli.equivariance.plain_metric import Metric as PlainMetric
+from secli.equivariance.plain_metric import PlainMetric
 from secli.external.restoring import device_of
 from secli.models.contract import Model
 
@@ -124,7 +124,7 @@ class ScaleEquivariance(Metric):  # type: ignore[misc, unused-ignore]
             if column not in self.columns:
                 self.columns.append(column)
             if row.mean is None:
-                self.reasons[_name(column)] = row.reason or ""
+                self.reasons[_name(column)] = str(row.reason)
             else:
                 found.append((float(self.columns.index(column)), row.mean * row.n, float(row.n)))
         wide = torch.float32 if device.type == "mps" else torch.float64

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainingArguments
 
-    from secli.callbacks.transformers import ScaleEquivarianceCallback
+    from secli.callbacks.transformers import ScaleEquivarianceTrainerCallback
 
 
 class Centred(nn.Module):
@@ -45,12 +45,12 @@ def test_a_run_adds_the_measure_to_its_evaluations(tmp_path: Path) -> None:
         hidden_sizes=[4, 8],
         depths=[1, 1],
         layer_type="basic",
-        num_labels=3,
         downsample_in_first_stage=False,
     )
+    config.num_labels = 3
     model = ResNetForImageClassification(config)
     taps = ["resnet.embedder.embedder"]
-    callback = ScaleEquivarianceCallback(digits(), factors=[0.8, 0.5], taps=taps, normalise=Centred())
+    callback = ScaleEquivarianceTrainerCallback(digits(), factors=[0.8, 0.5], taps=taps, normalise=Centred())
     arguments = TrainingArguments(
         output_dir=str(tmp_path),
         num_train_epochs=1,

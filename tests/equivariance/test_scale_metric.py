@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import secli
-from secli.equivariance.plain_metric import Metric
+from secli.equivariance.plain_metric import PlainMetric
 from secli.errors import InputError
 
 FACTORS = [0.8, 0.5]
@@ -46,7 +46,7 @@ def read(frame: Any) -> dict[str, float]:
     return {f"{row.tap}@{row.factor:.3g}": row.mean for row in frame.itertuples()}
 
 
-def same(found: dict[str, Tensor], expected: dict[str, float]) -> None:
+def same(found: dict[str, Tensor], expected: dict[str, Any]) -> None:
     assert list(found) == list(expected)
     for name, value in expected.items():
         if value is None or math.isnan(value):
@@ -207,4 +207,4 @@ def test_processes_gather_what_each_has_seen(tmp_path: Path) -> None:
 
 def test_the_plain_metric_takes_no_options_of_torchmetrics() -> None:
     with pytest.raises(TypeError, match="'sync_on_compute'"):
-        Metric(sync_on_compute=False)
+        PlainMetric(sync_on_compute=False)
