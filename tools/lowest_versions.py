@@ -16,7 +16,7 @@ else:  # pip brings its own reader of TOML
     from pip._vendor import tomli as tomllib
 
 TOOLS = ("beartype", "hypothesis", "import-linter", "mypy", "pytest", "pytest-xdist", "ruff")
-BOUND = re.compile(r"(?P<name>[\w.-]+)\s*>=\s*(?P<version>[\w.]+)")
+BOUND = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,-]+\])?\s*>=\s*(?P<version>[\w.]+)")
 
 
 def constraints(pyproject: Path) -> list[str]:
