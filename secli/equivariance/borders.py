@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 
+from secli.errors import InputError
 from secli.external.cell_grid import Geometry
 from secli.external.hooked_model import ExternalModel
 from secli.external.hooks import LOGITS
@@ -46,6 +47,23 @@ def borders(
         return dict.fromkeys(names, border or 0.0)
     geometry = _probed(model, shape, names)
     return {tap: geometry[tap].radius if tap in geometry else 0.0 for tap in names}
+
+
+def radii(
+    model: Model, taps: Iterable[str], shape: tuple[int, int, int], border: float | None, on_black: bool
+) -> dict[str, float]:
+    """Return the receptive-field radii that a border by choice must not be narrower than; none where there is none.
+
+    The arguments are those of :func:`borders`.
+    """
+    if not border or on_black or not isinstance(model, nn.Module):
+        return {}
+    names = list(taps)
+    try:
+        geometry = _probed(model, shape, names)
+    except InputError:  # the border was chosen, so nothing has to be probed
+        return {}
+    return {tap: geometry[tap].radius for tap in names if tap in geometry}
 
 
 def _probed(model: nn.Module, shape: tuple[int, int, int], taps: list[str]) -> dict[str, Geometry]:

@@ -16,7 +16,7 @@ from secli.action.fields import Canvas, Field
 from secli.action.images import SAMPLING_BLUR, rescale
 from secli.config import MeasureSettings
 from secli.equivariance.batching import batch_size, batches
-from secli.equivariance.borders import DARK, borders, fade_to_black, ring
+from secli.equivariance.borders import DARK, borders, fade_to_black, radii, ring
 from secli.equivariance.cell_error import TapError, squared_size
 from secli.equivariance.controls import pointwise_readings
 from secli.equivariance.evaluation_mode import measuring
@@ -111,6 +111,8 @@ def measure_curves(
     rings: dict[float, list[Tensor]] = {factor: [] for factor in passes if factor > 1}
     with measuring(model, device) as dtype:
         canvases = _canvases(model, fields, settings, images, black)
+        channels, height, width = images.shape[1:]
+        radius = radii(model, fields, (channels, height, width), settings.border, black)
         first = next(batches(images[:2], 2, device, dtype))
         check_repeats(model, first)
         alone = check_neighbours(model, first, settings.batch)
@@ -143,7 +145,13 @@ def measure_curves(
             continue
         cell = cells[factor][tap]
         for row in cell.rows(tap, len(images)):
-            found = warnings(row, cells=cell.cells, dark=dark.get(factor, own_dark), pointwise=pointwise)
+            found = warnings(
+                row,
+                cells=cell.cells,
+                dark=dark.get(factor, own_dark),
+                pointwise=pointwise,
+                radius=radius.get(tap),
+            )
             own = [note for note in (remarks.get(tap), alone) if note is not None and row.mean is not None]
             rows.append(row.model_copy(update={"warnings": (*own, *found)}))
     true = None if labels is None else labels[: settings.images].cpu()

@@ -12,7 +12,12 @@ FEW_CELLS = 8
 
 
 def warnings(
-    row: CurveRow, *, cells: float | None, dark: bool, pointwise: Mapping[float, float]
+    row: CurveRow,
+    *,
+    cells: float | None,
+    dark: bool,
+    pointwise: Mapping[float, float],
+    radius: float | None = None,
 ) -> tuple[Note, ...]:
     """Return the warnings of one row; none where nothing was measured or nothing changes.
 
@@ -25,17 +30,31 @@ def warnings(
         inside the canvas; for s > 1 the edge of the magnified pictures.
     pointwise : mapping
         The pointwise control's error by factor: the cost of sampling a nonlinearity.
+    radius : float, optional
+        The tap's receptive-field radius in pixels, where it is known: a border must not be narrower.
     """
     if row.mean is None or row.factor == 1:
         return ()
     found = []
     if row.on_lattice is False:
         found.append(Note.of("off-lattice"))
-    if not dark and row.border == 0 and cells is not None:
-        found.append(Note.of("framed" if row.factor < 1 else "cut"))
+    if not dark:
+        found += _frame(row, cells, radius)
     if cells is not None and cells < FEW_CELLS:
         found.append(Note.of("tiny-plane", cells=cells))
     control = pointwise.get(row.factor)
     if control is not None and 0 < row.mean < control and cells is not None:
         found.append(Note.of("below-control", control=control))
     return tuple(found)
+
+
+def _frame(row: CurveRow, cells: float | None, radius: float | None) -> list[Note]:
+    """Return the warning of a value that the frame around pictures, or what they lose, has entered."""
+    shrunk = row.factor < 1
+    if cells is None:
+        return [Note.of("framed-output" if shrunk else "cut-output")]
+    if row.border == 0:
+        return [Note.of("framed" if shrunk else "cut")]
+    if radius is not None and row.border < radius:
+        return [Note.of("narrow-border", border=row.border, radius=radius)]
+    return []

@@ -250,6 +250,18 @@ GROUPS: Final[dict[str, dict[str, Code]]] = {
             "framed: pictures reach their edge, which is compared too once they shrink (see --border)",
             "A shrunk picture shows its edge as a frame, which is no part of what was photographed.",
         ),
+        "narrow-border": Code(
+            "framed: the border of {border:g} px is narrower than the tap's receptive-field radius of {radius:.0f} px",
+            "Cells inside of the border still see the frame around a shrunk picture, or what a magnified one has lost.",
+        ),
+        "framed-output": Code(
+            "framed: this tap reads whole pictures, with the frame that shrinking makes around them",
+            "No border can be left out where nothing has a position.",
+        ),
+        "cut-output": Code(
+            "cut: this tap reads whole pictures, and magnified ones leave the canvas",
+            "No border can be left out where nothing has a position.",
+        ),
         "cut": Code(
             "cut: the magnified pictures leave the canvas, which is compared too (see --border)",
             "A magnified picture loses what leaves the canvas.",

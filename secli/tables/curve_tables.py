@@ -255,7 +255,12 @@ def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: Marks) -
     over = f"{runs} runs, each on {images} images" if runs else f"{images} images"
     resized = record.data.resized
     size = "" if resized is None else f", brought to {resized[0]}×{resized[1]} pixels"
-    notes = [f"Mean over {over} of {with_realisations([record.data])}{size}; {kept}."]
+    data = with_realisations([record.data])
+    notes = [
+        f"Mean over {over} of {data}{size}; {kept}."
+        if images
+        else f"No value on images of {data}{size}; {kept}."
+    ]
     if record.trained and (weights := record.weights or record.run) is not None:
         notes.append(f"Weights: {weights.removeprefix('weights ')}.")
     if any(row.mean is not None and row.low != row.high for row in rows):

@@ -14,6 +14,7 @@ from secli.config import MeasureSettings
 from secli.equivariance.curves import measure_curves
 from secli.equivariance.factors import default_factors
 from secli.errors import InputError, UnknownNameError
+from secli.external.adapt import adapt
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.models.contract import Stage, StagedModel
 from secli.records.schema import CurveRow
@@ -377,6 +378,40 @@ def test_pictures_that_reach_their_edge_are_warned_about_though_the_source_is_bl
     assert "framed" not in said(tight, 0.6, border=2.0)
     assert "cut: the magnified pictures" in said(digits, 2.0)
     assert "cut" not in said(digits, 1.05)
+
+
+class Wide(nn.Module):
+    """Two taps of a radius of 9 and 9 pixels, and logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 19, padding=9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x).relu().mean((2, 3))
+        return y
+
+
+def test_a_border_narrower_than_the_receptive_field_is_marked() -> None:
+    torch.manual_seed(0)
+    photographs = torch.rand(3, 1, 64, 64)
+    model = adapt(Wide().eval(), nn.Identity(), (1, 64, 64), ["conv", "logits"])
+
+    def codes(border: float | None, images: Tensor = photographs, factor: float = 0.8) -> dict[str, set[str]]:
+        measured = measure_curves(model, images, settings(factors=(factor,), border=border))
+        return {row.tap: {note.code for note in row.warnings} for row in measured.rows}
+
+    frames = {"framed", "narrow-border", "framed-output", "cut", "cut-output"}
+    assert {tap: found & frames for tap, found in codes(2.0).items()} == {
+        "conv": {"narrow-border"},
+        "logits": {"framed-output"},
+    }
+    assert codes(0.0)["conv"] & frames == {"framed"}
+    assert codes(None)["conv"] & frames == set()
+    assert codes(12.0)["conv"] & frames == set()
+    assert codes(2.0, factor=1.2)["logits"] & frames == {"cut-output"}
+    black = nn.functional.pad(photographs[..., :40, :40], [12] * 4)
+    assert codes(2.0, black) == {"conv": set(), "logits": set()}
 
 
 def test_the_smallest_plane_can_be_chosen(digits: Tensor) -> None:

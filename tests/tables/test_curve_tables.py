@@ -298,3 +298,10 @@ def test_what_holds_for_every_plane_needs_no_mark_though_logits_never_carry_it()
     rows += [curve_row("logits", f, 0.1, field="Invariant") for f in (0.5, 0.8)]
     assert telling_warnings(rows) == []
     assert telling_warnings([*rows, curve_row("conv2", 0.5, 0.1)]) == [recognised("framed").form]
+
+
+def test_a_mean_over_no_images_is_not_told_as_one() -> None:
+    rows = [curve_row("conv1", f, None, n=0) for f in (0.5, 0.8)]
+    text = render_curves([curves("cnn", rows=rows, accuracy=False)], "table")
+    assert "Mean over" not in text
+    assert "No value on images of mnist r0" in text
