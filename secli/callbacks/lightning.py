@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from secli.callbacks.measured import Measured
+from secli.callbacks.measured_pictures import MeasuredPictures
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,7 +18,8 @@ except ImportError:  # its other package, of the same contents
 class ScaleEquivarianceCallback(Callback):
     """Log the equivariance error after each validation epoch, as ``scale_equivariance/TAP@FACTOR``.
 
-    The parameters are those of :class:`secli.callbacks.measured.Measured`; ``every`` counts validation epochs.
+    The parameters are those of :class:`secli.callbacks.measured_pictures.MeasuredPictures`; ``every`` counts
+    validation epochs.
 
     Examples
     --------
@@ -30,7 +31,7 @@ class ScaleEquivarianceCallback(Callback):
     def __init__(
         self, images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"], every: int = 1, **options: Any
     ) -> None:
-        self._measured = Measured(images, every, **options)
+        self._measured = MeasuredPictures(images, every, **options)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the network, but for the trial that Lightning makes before the first epoch."""

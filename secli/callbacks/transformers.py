@@ -8,20 +8,21 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from secli.callbacks.measured import Measured
+from secli.callbacks.measured_pictures import MeasuredPictures
 
 
 class ScaleEquivarianceTrainerCallback(TrainerCallback):
     """Add the equivariance error to each evaluation's metrics and to the log, as ``scale_equivariance/TAP@FACTOR``.
 
-    The parameters are those of :class:`secli.callbacks.measured.Measured`; ``every`` counts evaluations. The pictures
-    are pixels in [0, 1]: what an image processor does after that (mean, deviation) goes into ``normalise``.
+    The parameters are those of :class:`secli.callbacks.measured_pictures.MeasuredPictures`; ``every`` counts
+    evaluations. The pictures are pixels in [0, 1]: what an image processor does after that (mean, deviation) goes into
+    ``normalise``.
     """
 
     def __init__(
         self, images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"], every: int = 1, **options: Any
     ) -> None:
-        self._measured = Measured(images, every, **options)
+        self._measured = MeasuredPictures(images, every, **options)
 
     def on_evaluate(
         self,

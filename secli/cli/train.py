@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from secli.cli import console
 from secli.cli.console import note, progress
@@ -27,6 +27,7 @@ from secli.cli.options import (
 if TYPE_CHECKING:
     from secli.config import ModelSettings, TrainingSettings
     from secli.datasets.store import ScaleDataset
+    from secli.equivariance.while_training import EpochMeasure
     from secli.records.schema import TrainingRecord
     from secli.training.events import Event
 
@@ -44,6 +45,8 @@ class RunOptions(NamedTuple):
         Show nothing.
     trackers
         Names of trackers that are told of it too.
+    measure
+        What is measured between epochs, if anything.
     """
 
     runs: Path
@@ -51,6 +54,7 @@ class RunOptions(NamedTuple):
     force: bool = False
     quiet: bool = False
     trackers: tuple[str, ...] = ()
+    measure: EpochMeasure | None = None
 
 
 def train(
@@ -135,6 +139,17 @@ def train(
         ),
     ] = None,
     threads: Annotated[int | None, option("CPU threads, recorded; 0: one per core.", default="0")] = None,
+    measure_every: Annotated[
+        int | None,
+        option(
+            "After every K-th epoch write Δ and accuracy over scale factors into metrics.jsonl, measured on 300 "
+            "validation images; --set measure.taps=\\[block1,logits] (and factors, images) chooses others. Each "
+            "factor costs a pass over them; the weights stay the same to the bit.",
+            metavar="K",
+            min=1,
+            max=1_000_000,
+        ),
+    ] = None,
     track: Track = None,
     quiet: Quiet = False,
 ) -> None:
@@ -159,7 +174,7 @@ def train(
     from secli.errors import InputError
 
     file = Config.model_validate({}) if config is None else read_config(config)
-    given = parse_assignments(assignments or [], ["model", "training"])
+    given = parse_assignments(assignments or [], ["model", "training", "measure"])
     name = model or (file.model.name if file.model else None)
     if name is None:
         raise InputError("no model: give its name ('secli models' lists them), or model.name in --config")
@@ -187,8 +202,16 @@ def train(
     options = {**(file.model.options if file.model else {}), **given["model"]}
     settings = ModelSettings(name=name, options=options)
     where = RunOptions(out, resume, force, quiet, tuple(track or ()))
+    if given["measure"] and measure_every is None:
+        raise InputError("--set measure: nothing is measured without --measure-every K")
+    if measure_every is not None and replicas is not None:
+        raise InputError("--measure-every: goes without --replicas; train the runs one by one")
     if replicas is None:
-        trained = [run_training(settings, open_dataset(datasets[0]), training, where)]
+        dataset = open_dataset(datasets[0])
+        if measure_every is not None:
+            wanted = {**file.measure, **given["measure"]}
+            where = where._replace(measure=epoch_measure(measure_every, dataset, settings, wanted))
+        trained = [run_training(settings, dataset, training, where)]
     else:
         trained = train_several(settings, datasets, training, where, at_once)
     for run, record in trained:
@@ -219,9 +242,33 @@ def run_training(
             resume=options.resume,
             force=options.force,
             on_event=follower.on_event,
+            measure=options.measure,
         )
         follower.finish(run)
         return run, record
+
+
+def epoch_measure(
+    every: int, dataset: ScaleDataset, model: ModelSettings, wanted: Mapping[str, Any]
+) -> EpochMeasure:
+    """Return what measures a network between epochs, on its validation images, else its training images.
+
+    Raises
+    ------
+    InputError
+        On settings that are none, and on taps that the network does not have.
+    """
+    from secli.config import MeasureSettings, validated
+    from secli.datasets.loading import to_device
+    from secli.equivariance.curves import fields_of_taps
+    from secli.equivariance.while_training import FACTORS, IMAGES, EpochMeasure
+    from secli.models.building import build
+
+    settings = validated(MeasureSettings, {"images": IMAGES, "factors": FACTORS, **wanted}, "measure")
+    fields_of_taps(build(model.name, model.options), settings.taps)
+    split = dataset.split("val" if dataset.manifest.sizes["val"] else "train")
+    images, labels = to_device(split, "cpu")
+    return EpochMeasure(every, images[: settings.images], labels[: settings.images], settings)
 
 
 @contextmanager

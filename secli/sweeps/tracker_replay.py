@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable
 
 from secli.errors import InputError, one_line
+from secli.records.epochs import KEY, METRICS_FILE
 from secli.records.schema import read_training_record
 from secli.sweeps.jobs import SweepJob
 from secli.trackers.forward import following
 from secli.training.events import Begun, EpochEnded, Remark, Report
-from secli.training.fit import METRICS_FILE
 
 
 def replay(job: SweepJob, report: Report) -> None:
@@ -40,7 +40,7 @@ def replay(job: SweepJob, report: Report) -> None:
             error = row["val_error"]
             best = error is None or error < lowest
             lowest = error if best and error is not None else lowest
-            follower.on_event(EpochEnded(**row, best=best))
+            follower.on_event(EpochEnded(**{key: row[key] for key in row if key != KEY}, best=best))
         follower.finish(job.run)
 
 

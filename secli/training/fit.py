@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from secli.datasets.loading import pixels, to_device
 from secli.datasets.store import ScaleDataset
 from secli.models.building import build
 from secli.models.contract import StagedModel
+from secli.records.epochs import METRICS_FILE
 from secli.records.notes import Note
 from secli.records.schema import ModelInfo, TrainingResults
 from secli.training.augment import Draws
@@ -24,7 +25,7 @@ from secli.training.determinism import Draw, allow_nondeterministic, seed_device
 from secli.training.devices import device_name
 from secli.training.evaluate import count_errors
 from secli.training.events import Begun, Remark, Report, Stepped
-from secli.training.history import METRICS_FILE, Ledger, divergence
+from secli.training.history import Ledger, divergence
 from secli.training.loop import Loop, Stopped
 from secli.training.optim import make_optimizer
 from secli.training.plan import batch_bounds, parts_of, smallest_batch
@@ -39,10 +40,19 @@ __all__ = ["METRICS_FILE", "Fit", "Job", "Outcome"]
 STEPS_BETWEEN_CHECKS = 20
 
 
+@runtime_checkable
+class BetweenEpochs(Protocol):
+    """What is measured of the network between epochs, without changing it."""
+
+    def after(self, epoch: int, network: StagedModel) -> dict[str, Any] | None:
+        """Return what ``metrics.jsonl`` holds of it under ``equivariance``, after an epoch from 1; None: nothing."""
+
+
 class Job(NamedTuple):
     """All that a training process needs; it can be sent to another process.
 
-    ``run`` is the directory to write in, which will replace that of a finished run, ``replaces``, if any.
+    ``run`` is the directory to write in, which will replace that of a finished run, ``replaces``, if any; ``measure``
+    is asked after each epoch.
     """
 
     run: Path
@@ -51,6 +61,7 @@ class Job(NamedTuple):
     training: TrainingSettings
     resume: bool
     replaces: Path | None = None
+    measure: BetweenEpochs | None = None
 
     @property
     def home(self) -> Path:
@@ -232,6 +243,8 @@ class Fit(Loop):
             self.seconds,
             lambda: weights_of(self.network),
         )
+        if self.job.measure is not None and self.fabric.is_global_zero:
+            self.ledger.add_reading(self.job.measure.after(self.epoch, self.network))
         self._next_epoch()
         self.losses.zero_()
         self.wrong.zero_()

@@ -14,13 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secli.records.epochs import KEY, METRICS_FILE
 from secli.records.notes import Note
 from secli.records.schema import ModelInfo, TrainingResults
 from secli.storage.writing import write_text
 from secli.training.checkpoint import WEIGHTS_FILE, Weights, save_weights
 from secli.training.events import EpochEnded
-
-METRICS_FILE = "metrics.jsonl"
 
 Bounds = Sequence[tuple[int, int]]
 """Where each batch of an epoch begins and ends."""
@@ -88,6 +87,11 @@ class Ledger:
             self.best_epoch, self.best_weights = epoch, weights()
             self.best_error = math.inf if val_error is None else val_error
         return ended
+
+    def add_reading(self, reading: dict[str, Any] | None) -> None:
+        """Add what was measured of the network to the epoch that was closed last."""
+        if reading is not None:
+            self.history[-1][KEY] = reading
 
     def results(self, test_error: float | None, test_images: int) -> TrainingResults:
         """Return the results of the finished run."""

@@ -26,7 +26,7 @@ from secli.storage.writing import atomic_directory, replace_folder, write_text
 from secli.training.checkpoint import STATE_FILE, WEIGHTS_FILE, load_state, load_weights
 from secli.training.devices import device_name, on_this_machine
 from secli.training.events import Remark, Report, silent
-from secli.training.fit import Job, Outcome
+from secli.training.fit import BetweenEpochs, Job, Outcome
 from secli.training.interruption import catching_signals
 from secli.training.launch import launch
 from secli.training.plan import Resolved, as_recorded, build_for, model_info, resolve, run_directory
@@ -46,6 +46,7 @@ def train(
     force: bool = False,
     run: Path | None = None,
     on_event: Report | None = None,
+    measure: BetweenEpochs | None = None,
 ) -> tuple[Path, TrainingRecord]:
     """Train a model on a dataset, keep the weights of the best validation epoch and test them once.
 
@@ -69,6 +70,8 @@ def train(
         The run directory itself, instead of the one that ``run_directory`` names in ``out``.
     on_event : callable, optional
         Receives ``secli.training.events``; with several devices it is called from another thread.
+    measure : BetweenEpochs, optional
+        Measures the network between epochs, into ``metrics.jsonl``; the weights are the same with and without.
 
     Returns
     -------
@@ -95,7 +98,7 @@ def train(
         report(Remark(f"{intent.run}: finished already, nothing to do"))
         return intent.run, intent.record
     with contextlib.ExitStack() as locks, catching_signals() as interruption:
-        job = begin(intent, locks, report)
+        job = begin(intent, locks, report)._replace(measure=measure)
         with accounting([job], [intent.record]) as accounts:
             accounts.close(0, launch(job, report, lambda: interruption.requested))
     return intent.run, or_raise(intent.run, accounts.records[0], job.replaces is not None)

@@ -269,3 +269,39 @@ def test_a_stopped_process_goes_on_to_the_same_bytes(
     resumed = CliRunner().invoke(app, [*command[3:], "--resume"])
     assert (resumed.exit_code, resumed.stdout.strip()) == (0, str(run))
     assert digest(run) == digest(expected)
+
+
+def test_the_network_is_measured_while_it_trains_and_the_report_draws_it(
+    train: Train, tmp_path: Path
+) -> None:
+    chosen = ["--measure-every", "1", "--set", "measure.taps=[block1,logits]", "--set", "measure.images=8"]
+    result = train("cnn", *QUICK, *chosen)
+    assert result.exit_code == 0, result.stderr
+    (line,) = (Path(result.stdout.strip()) / "metrics.jsonl").read_text().splitlines()
+    reading = json.loads(line)["equivariance"]
+    assert {row["tap"] for row in reading["rows"]} == {"block1", "logits"}
+    assert reading["images"] == 8
+    page = tmp_path / "page.html"
+    report = CliRunner().invoke(app, ["report", str(tmp_path / "runs"), "-o", str(page)])
+    assert report.exit_code == 0, report.stderr
+    text = page.read_text()
+    assert "cnn while it trains" in text
+    assert "8 images after each of 1 epochs" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--measure-every", "0"], "--measure-every"),
+        (["--set", "measure.images=8"], "nothing is measured without --measure-every K"),
+        (["--measure-every", "1", "--replicas", "2"], "goes without --replicas"),
+        (["--measure-every", "1", "--set", "measure.taps=[nowhere]"], "nowhere"),
+        (["--measure-every", "1", "--set", "measure.factors=[0]"], "measure: factors"),
+        (["--measure-every", "1", "--set", "measure.colour=8"], "colour"),
+    ],
+)
+def test_what_cannot_be_measured_between_epochs_is_refused_before_the_first(
+    train: Train, tmp_path: Path, arguments: list[str], text: str
+) -> None:
+    refused(train("cnn", *QUICK, *arguments), text)
+    assert not (tmp_path / "runs").exists()

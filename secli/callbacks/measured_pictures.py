@@ -16,7 +16,7 @@ PREFIX = "scale_equivariance/"
 BATCH = 32
 
 
-class Measured:
+class MeasuredPictures:
     """Pictures on which a network is measured whenever it is evaluated.
 
     Parameters
