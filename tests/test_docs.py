@@ -108,8 +108,10 @@ def test_the_files_of_the_page_are_measured(
 
 
 def test_every_option_the_page_names_exists() -> None:
-    known = CliRunner().invoke(app, ["equivariance", "--help"], env={"COLUMNS": "400"}).stdout
-    known += CliRunner().invoke(app, ["bench", "--help"], env={"COLUMNS": "400"}).stdout
+    commands = ("equivariance", "bench", "train")
+    known = "".join(
+        CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "400"}).stdout for name in commands
+    )
     named = set(
         re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / "docs/measuring.md").read_text(encoding="utf-8"))
     )
