@@ -22,6 +22,7 @@ from secli.tables.table import MISSING, Cell, Column, Table
 OFF_LATTICE = "°"
 WARNING_MARKS = ("†", "‡", "*")
 INDENT = "\u00a0\u00a0"
+MOST_OF = 99.5  # per cent of the cells: above, all are compared
 # as the fields of the record order them: whole blocks first, then kinds of layers along a block
 KINDS = ("stage", "conv", "pool", "norm", "activation", "pointwise")
 
@@ -70,13 +71,20 @@ def tables_of(record: EquivarianceRecord, label: str) -> list[Table]:
 def curve_table(record: EquivarianceRecord, label: str | None = None) -> Table:
     """Return the table tap × factor: the mean error, below it its interval and the floor of the resampling.
 
-    What could not be measured is '—', with the reason below; warnings are footnotes.
+    What could not be measured is '—', with the reason below; taps without any value share a line; warnings are
+    footnotes.
     """
     rows = whole(record.rows)
+    empty = [
+        tap for tap in tap_names(rows) if all(finite(row.mean) is None for row in rows if row.tap == tap)
+    ]
+    folded = empty if len(empty) > 1 else []
     marks = dict(zip(telling_warnings(rows), WARNING_MARKS, strict=False))
     lines: list[Line] = []
     for tap in tap_names(rows):
         own = _at_factors(rows, [row for row in rows if row.tap == tap])
+        if tap in folded:
+            continue
         lines.append((Cell(tap), *(_cell(row, marks) for row in own)))
         measured = [row if row is not None and row.mean is not None else None for row in own]
         # an interval of no width (all images alike, as at s = 1) and a floor of 0 say nothing
@@ -85,6 +93,8 @@ def curve_table(record: EquivarianceRecord, label: str | None = None) -> Table:
         floors = [finite(row.floor) or "" if row is not None else "" for row in measured]
         lines += [(Cell(f"{INDENT}95 %"), *map(Cell, intervals))] if any(wide) else []
         lines += [(Cell(f"{INDENT}floor"), *map(Cell, floors))] if any(floors) else []
+    if folded:
+        lines.append(_line(f"{len(folded)} taps without a value", rows, []))
     title = f"{METRICS[record.metric].title}: {label or record.model.name}"
     return Table(title, _columns("tap", rows), tuple(lines), tuple(_notes(record, rows, marks)))
 
@@ -248,6 +258,24 @@ def _lattice_notes(rows: Sequence[CurveRow]) -> list[str]:
     return []
 
 
+def _compared(rows: Sequence[CurveRow]) -> list[str]:
+    """Say how much of the taps is compared, and which border is left out, where it is not everything."""
+    measured = [row for row in rows if finite(row.mean) is not None and row.factor != 1]
+    shares = [100 * row.compared for row in measured if row.compared is not None]
+    borders = [row.border for row in measured if row.border]
+    words = []
+    if shares and min(shares) < MOST_OF:
+        words.append(f"{_span(shares, '.0f')} % of a tap's cells are compared")
+    if borders:
+        words.append(f"a border of {_span(borders, '.3g')} px is left out")
+    return [f"{'; '.join(words)}.".capitalize()] if words else []
+
+
+def _span(values: Sequence[float], digits: str) -> str:
+    low, high = (format(end, digits) for end in (min(values), max(values)))
+    return low if low == high else f"{low}–{high}"
+
+
 def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: Marks) -> list[str]:
     images = max((row.n for row in rows), default=0)
     kept = "background Φ(0) subtracted" if record.background == "empty" else "background kept"
@@ -266,6 +294,7 @@ def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: Marks) -
     if any(row.mean is not None and row.low != row.high for row in rows):
         what = "interval of the mean over runs" if runs else "interval of the mean"
         notes.append(f"95 %: {what} (bootstrap); floor: what resampling twice instead of once costs.")
+    notes += _compared(rows)
     notes += _lattice_notes(rows)
     for warning in warnings_of(rows):
         notes.append(f"{marks.get(warning.form, '')} {warning.text}: {warning.where}.".lstrip())

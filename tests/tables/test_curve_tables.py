@@ -305,3 +305,20 @@ def test_a_mean_over_no_images_is_not_told_as_one() -> None:
     text = render_curves([curves("cnn", rows=rows, accuracy=False)], "table")
     assert "Mean over" not in text
     assert "No value on images of mnist r0" in text
+
+
+def test_taps_without_any_value_share_a_line() -> None:
+    rows = [curve_row("a", f, 0.1, compared=0.4 + f / 10, border=3.0) for f in (0.5, 0.8)]
+    rows += [curve_row(tap, f, None) for tap in ("b", "c") for f in (0.5, 0.8)]
+    rows += [curve_row("d", 0.5, None), curve_row("d", 0.8, 0.2)]
+    text = render_curves([curves("cnn", rows=rows, accuracy=False)], "table", 100)
+    first = [line.split("  ")[0] for line in text.splitlines()]
+    assert "2 taps without a value" in first
+    assert not {"b", "c"} & set(first)
+    assert {"a", "d"} <= set(first)
+    assert "b, c at every s" in text
+    assert "45–48 % of a tap's cells are compared; a border of 3 px is left out." in text
+    alone = render_curves([curves("cnn", rows=rows[:4], accuracy=False)], "table", 100)
+    assert "b" in [line.split("  ")[0] for line in alone.splitlines()]
+    # programs read every row
+    assert render_curves([curves("cnn", rows=rows, accuracy=False)], "csv").count("fewer than 4") == 5
