@@ -80,7 +80,7 @@ def demo(
     table = compare(summarise(runs, factors=SHOWN)).main
     out(render(table, "table", terminal_width()))
     picture = directory / "curves.png"
-    plot_curves(records, picture, title="secli demo: digits, trained at factors 0.3 to 1")
+    plot_curves(records, picture)
     tell("4/4  the curves are in")
     out(str(picture))
 

@@ -150,6 +150,16 @@ def equivariance(
         ),
     ] = None,
     heatmap: Annotated[Path | None, of_output("Tap × factor as colour.", metavar="FILE")] = None,
+    log: Annotated[bool, of_output("A log axis of Δ in --plot; s = 1 is not on it.", "--log")] = False,
+    label: Annotated[
+        list[str] | None,
+        of_output(
+            "What a figure's legend calls a network, by its name or its run; repeatable.", metavar="NET=TEXT"
+        ),
+    ] = None,
+    caption: Annotated[
+        bool, of_output("Also what must be said of --plot and --heatmap, in a .txt beside each.", "--caption")
+    ] = False,
     show_features: Annotated[
         Path | None,
         of_output(
@@ -180,7 +190,7 @@ def equivariance(
     """
     from secli.config import Config, MeasureSettings, parse_assignments, parse_factors, read_config, validated
 
-    drawings = Drawings(plot, heatmap, show_features)
+    drawings = Drawings(plot, heatmap, show_features, log, parse_labels(label or []), caption)
     drawings.check()
     file = Config() if config is None else read_config(config)
     given = parse_assignments(assignments or [], ["model", "measure"])
@@ -228,7 +238,7 @@ def equivariance(
         if each.remark and not quiet:
             note(f"remark: {each.remark}")
     check_files(subjects, save, force)
-    drawings.check_number(len(subjects))
+    drawings.check_networks(subjects)
     sets = [pictures_for(subject, data_of(subject, pictures), settings) for subject in subjects]
     own = [settings.model_copy(update={"taps": each.taps}) for each in loaded]
     questions = [MeasureRequest(each, lie, local, kinds, controls) for each in own]
@@ -295,34 +305,50 @@ class Drawings(NamedTuple):
     curves: Path | None
     heatmap: Path | None
     features: Path | None
+    log: bool = False
+    labels: Mapping[str, str] = {}
+    caption: bool = False
 
     def check(self) -> None:
-        """Raise ``InputError`` where one of them cannot be written."""
+        """Raise ``InputError`` where one of them cannot be written, or nothing is drawn that the options speak of."""
+        from secli.errors import InputError
         from secli.figures.page import check_plot_path
         from secli.storage.disk_space import check_file
 
-        for file in self:
+        for file in (self.curves, self.heatmap, self.features):
             if file is not None:
                 check_plot_path(file)
                 check_file(file)
+        if self.log and self.curves is None:
+            raise InputError("--log: goes with --plot FILE")
+        for flag, given in (("--label", self.labels), ("--caption", self.caption)):
+            if given and self.curves is None and self.heatmap is None:
+                raise InputError(f"{flag}: goes with --plot FILE or --heatmap FILE")
 
-    def check_number(self, networks: int) -> None:
-        """Raise ``InputError`` where features of more than one network would be drawn."""
-        from secli.errors import InputError
+    def check_networks(self, subjects: Sequence[Subject]) -> None:
+        """Raise ``InputError`` where features of several networks, or a label of none of them, are asked for."""
+        from secli.errors import InputError, UnknownNameError
 
-        if self.features is not None and networks > 1:
-            raise InputError(f"--show-features draws one network, not {networks}")
+        if self.features is not None and len(subjects) > 1:
+            raise InputError(f"--show-features draws one network, not {len(subjects)}")
+        runs = [str(one.run) for one in subjects if one.run is not None]
+        known = [*(one.info.name for one in subjects), *runs]
+        for name in self.labels:
+            if name not in known:
+                raise UnknownNameError("network --label", name, known)
 
     def draw(
         self, records: Sequence[EquivarianceRecord], first: Measurement, device: str, quiet: bool
     ) -> None:
         """Draw the curves of all networks, and the features of the first."""
-        from secli.figures.curves import plot_curves
-        from secli.figures.heatmap import plot_heatmap
+        from secli.figures.curves import curves_caption, plot_curves
+        from secli.figures.heatmap import heatmap_caption, plot_heatmap
+        from secli.figures.page import write_caption
 
+        labels = self.labels
         ways: dict[str, tuple[Path | None, Callable[[Path], object]]] = {
-            "curves": (self.curves, lambda file: plot_curves(records, file)),
-            "heat map": (self.heatmap, lambda file: plot_heatmap(records, file)),
+            "curves": (self.curves, lambda file: plot_curves(records, file, labels=labels, log=self.log)),
+            "heat map": (self.heatmap, lambda file: plot_heatmap(records, file, labels=labels)),
             "features": (self.features, lambda file: draw_features(first, records[0], file, device)),
         }
         for what, (file, draw) in ways.items():
@@ -330,6 +356,29 @@ class Drawings(NamedTuple):
                 draw(file)
                 if not quiet:
                     note(f"{what}: {file}")
+        captions = ((self.curves, curves_caption), (self.heatmap, heatmap_caption))
+        for file, sentences in captions if self.caption else ():
+            if file is not None:
+                write_caption(file, sentences(records, labels))
+
+
+def parse_labels(texts: Sequence[str]) -> dict[str, str]:
+    """Return the labels of ``NET=TEXT``; a network's name may hold '=' itself, a label may not.
+
+    Raises
+    ------
+    InputError
+        On a text without '=', or with nothing on one side of it.
+    """
+    from secli.errors import InputError
+
+    found = {}
+    for text in texts:
+        name, equals, words = text.rpartition("=")
+        if not (equals and name.strip() and words.strip()):
+            raise InputError(f"--label {text}: is not of the form NET=TEXT")
+        found[name.strip()] = words.strip()
+    return found
 
 
 def draw_features(measurement: Measurement, record: EquivarianceRecord, file: Path, device: str) -> None:

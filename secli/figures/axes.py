@@ -1,4 +1,4 @@
-"""Axes of a figure: scale factors on a log axis, errors on a linear one or a log one with room for zero."""
+"""Axes of a figure: scale factors on a log axis, errors on a linear or a log one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ FACTOR_TICKS = {
     5.0: "5", 0.7: "0.7", 0.15: "0.15",
 }  # fmt: skip
 CLOSEST_TICKS = 0.16  # of the axis
-LOG_FROM = 50  # largest over smallest positive value from which a linear axis hides the small ones
 
 
 def factor_axis(axes: Axes, factors: Sequence[float]) -> None:
@@ -40,8 +39,8 @@ def factor_axis(axes: Axes, factors: Sequence[float]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def error_axis(axes: Axes, values: Sequence[float], tops: Sequence[float] = ()) -> None:
-    """Set the vertical axis of errors: logarithmic, with a linear foot for zeros, when the range of values asks for it.
+def error_axis(axes: Axes, values: Sequence[float], tops: Sequence[float] = (), log: bool = False) -> None:
+    """Set the vertical axis of errors: linear from 0, or with ``log`` a log one, which zeros are not on.
 
     ``tops`` are upper ends of intervals, which shall be seen too.
     """
@@ -50,10 +49,16 @@ def error_axis(axes: Axes, values: Sequence[float], tops: Sequence[float] = ()) 
     if not positive:
         return
     top = max([*positive, *(value for value in tops if math.isfinite(value))])
-    if max(positive) / min(positive) < LOG_FROM:
-        axes.set_ylim(-0.03 * top, 1.06 * top)  # a point at zero is seen whole
-    else:
+    if log:
         _log_axis(axes, min(positive), top)
+    else:
+        axes.set_ylim(-0.03 * top, 1.06 * top)  # a point at zero is seen whole
+
+
+def mark_identity(axes: Axes) -> None:
+    """Mark s = 1, where nothing is asked of a network and every error is 0."""
+    across = axes.get_xaxis_transform()
+    axes.vlines(1, 0, 1, transform=across, color="0.75", linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
 
 
 def light_grid(axes: Axes) -> None:
@@ -64,20 +69,21 @@ def light_grid(axes: Axes) -> None:
 
 def power_label(value: float) -> str:
     """Return a power of ten as a tick names it."""
-    return f"{value:g}" if 1e-3 <= value <= 1e3 else f"$10^{{{round(math.log10(value))}}}$"
+    plain = 1e-3 <= value <= 1e3 or not math.log10(value).is_integer()
+    return f"{value:g}" if plain else f"$10^{{{round(math.log10(value))}}}$"
 
 
 def _log_axis(axes: Axes, low: float, top: float) -> None:
-    """Set a log axis from ``low`` to ``top`` whose foot below ``low`` is linear and holds the zeros."""
+    """Set a log axis over the values; what is not positive is left out of it."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-    foot = 10.0 ** math.floor(math.log10(low))
-    exponents = range(round(math.log10(foot)), math.floor(math.log10(top)) + 1)
+    axes.set_yscale("log", nonpositive="mask")
+    axes.set_ylim(low / 1.4, 1.4 * top)
+    exponents = range(math.ceil(math.log10(low / 1.4)), math.floor(math.log10(1.4 * top)) + 1)
     step = max(1, math.ceil(len(exponents) / 6))
-    ticks = [0.0, *(10.0**exponent for exponent in exponents[::step])]
-    labels = ["0", *map(power_label, ticks[1:])]
-    axes.set_yscale("symlog", linthresh=foot, linscale=0.35)
-    axes.set_ylim(-0.35 * foot, 1.4 * top)  # a point at zero is seen whole
+    ticks = [10.0**exponent for exponent in exponents[::step]]
+    if len(ticks) < 2:
+        ticks = [float(f"{end:.1g}") for end in (low, top)]
     axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_major_formatter(FixedFormatter(labels))
+    axes.yaxis.set_major_formatter(FixedFormatter(list(map(power_label, ticks))))
     axes.yaxis.set_minor_locator(NullLocator())

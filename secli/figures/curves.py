@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secli.errors import InputError
+import numpy as np
+
+from secli.errors import InputError, printable
 from secli.figures import page
-from secli.figures.axes import error_axis, factor_axis, light_grid
+from secli.figures.axes import error_axis, factor_axis, light_grid, mark_identity
 from secli.figures.panels import Panel, control_taps, tap_panels
 from secli.figures.style import (
     FLOOR_COLOUR,
@@ -28,14 +30,14 @@ from secli.records.notes import Form
 from secli.records.schema import AccuracyRow, CurveRow
 from secli.tables.curve_notes import missing, telling_warnings, warnings_of
 from secli.tables.curve_rows import part_name, parts, whole
-from secli.tables.labels import distinct_labels
+from secli.tables.labels import legend_labels
 from secli.tables.statistic import finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_NOTES = 8  # groups of null values named below the figure
+MAX_NOTES = 8  # groups of null values named in a caption
 MAX_COLUMNS = 4
 PANEL_WIDTH, PANEL_HEIGHT = 1.8, 1.7  # inches: four panels span the two columns of a page
 NARROWEST = 3.5  # inches: one column of a page
@@ -46,14 +48,22 @@ LIE_TITLE = "Lie derivative, $s=1$"
 Styles = Sequence[Style]
 
 
-def plot_curves(records: Records, path: Path, title: str | None = None) -> None:
+def plot_curves(
+    records: Records,
+    path: Path,
+    title: str | None = None,
+    *,
+    labels: Mapping[str, str] | None = None,
+    log: bool = False,
+) -> None:
     """Draw the equivariance error Δ_s over the scale factor s and write the figure, whole or not at all.
 
     One panel per tap (shared by the networks that have it, see ``tap_panels``), one for the Lie derivative at every
     tap and one for the accuracy where they were measured. Bands are the 95 % intervals of the mean, the grey area is
-    the floor of the resampling, hollow points are off the model's lattice of scales, ringed ones carry a warning that
-    the notes repeat; thin tinted lines are single scale levels or channels, thin grey ones are controls. Null values
-    are not drawn and named below the figure.
+    the floor of the resampling (of one network; several would hide each other's), hollow points are off the model's
+    lattice of scales, ringed ones carry a warning that the caption repeats; thin tinted lines are single scale levels
+    or channels, thin grey ones are controls. Null values are not drawn and named in the caption, which
+    :func:`curves_caption` returns. ``labels`` are labels by model or run, ``log`` asks for a log axis of Δ.
 
     Raises
     ------
@@ -63,10 +73,12 @@ def plot_curves(records: Records, path: Path, title: str | None = None) -> None:
         When the figure cannot be written.
     """
     page.check_plot_path(path)
-    page.save_figure(draw_curves(records, title), path)
+    page.save_figure(draw_curves(records, title, labels=labels, log=log), path)
 
 
-def draw_curves(records: Records, title: str | None = None) -> Figure:
+def draw_curves(
+    records: Records, title: str | None = None, *, labels: Mapping[str, str] | None = None, log: bool = False
+) -> Figure:
     """Return the figure that ``plot_curves`` writes, free of any global state."""
     page.check_one_metric(records)
     if not any(_points(record.rows) or _points(record.accuracy) for record in records):
@@ -74,25 +86,24 @@ def draw_curves(records: Records, title: str | None = None) -> Figure:
     import matplotlib
     from matplotlib.figure import Figure
 
-    styles = styles_of([page.plain(label) for label in distinct_labels(records)])
-    panels = tap_panels(records)
+    styles = styles_of([page.plain(label) for label in legend_labels(records, labels)])
+    panels = [panel for panel in tap_panels(records) if _measured(panel, records)]
     with_lie = any(finite(row.mean) is not None for record in records for row in record.lie)
     with_accuracy = any(_points(record.accuracy) for record in records)
     count = len(panels) + with_lie + with_accuracy
     columns = count if count <= MAX_COLUMNS else math.ceil(count / math.ceil(count / MAX_COLUMNS))
     lines = math.ceil(count / columns)
     width = max(columns * PANEL_WIDTH, NARROWEST)
-    notes = page.wrapped(_notes(records, styles), width)
     entries, legend_columns = legend_entries(records, styles, width)
-    below = page.notes_height(notes) + LEGEND_LINE * math.ceil(len(entries) / legend_columns) + 0.17
+    below = LEGEND_LINE * math.ceil(len(entries) / legend_columns) + 0.17
     height = lines * (PANEL_HEIGHT if columns > 1 else 1.4 * PANEL_HEIGHT) + 0.3 + below
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
-        # the legend and the notes stand in a strip of their own below the panels, where they cover no data
+        # the legend stands in a strip of its own below the panels, where it covers no data
         figure.set_layout_engine("constrained", rect=(0, below / height, 1, 1 - below / height))
         grid: list[Axes] = list(figure.subplots(lines, columns, squeeze=False).ravel())
         curve_axes, rest = grid[: len(panels)], grid[len(panels) :]
-        _draw_taps(curve_axes, columns, panels, records, styles)
+        _draw_taps(curve_axes, columns, panels, records, styles, log)
         if with_lie:
             _draw_lie(rest.pop(0), panels, records, styles)
         if with_accuracy:
@@ -105,23 +116,29 @@ def draw_curves(records: Records, title: str | None = None) -> Figure:
         last = max(grid.index(axes) for axes in curve_axes) // columns
         for axes in curve_axes:
             factor_axis(axes, factors)
+            mark_identity(axes)
             if grid.index(axes) // columns == last:
                 axes.set_xlabel("scale factor $s$")
-        head = "\n".join(page.title_lines(title, records, width))
-        figure.suptitle(head, fontsize=page.TITLE_SIZE)
+        if head := page.title_lines(title, width):
+            figure.suptitle("\n".join(head), fontsize=page.TITLE_SIZE)
         legend = figure.legend(
             list(entries.values()),
             list(entries),
             loc="lower center",
-            bbox_to_anchor=(0.5, page.notes_height(notes) / height),
+            bbox_to_anchor=(0.5, 0),
             ncols=legend_columns,
             frameon=False,
             labelspacing=0.3,
             columnspacing=1.4,
         )
         legend.set_in_layout(False)
-        page.write_notes(figure, notes)
     return figure
+
+
+def _measured(panel: Panel, records: Records) -> bool:
+    """Say whether some network has a value at its tap of a panel."""
+    pairs = list(zip(records, panel.taps, strict=True))
+    return any(_points([row for row in record.rows if row.tap == tap]) for record, tap in pairs)
 
 
 def _points(rows: Sequence[CurveRow] | Sequence[AccuracyRow]) -> list[tuple[float, float]]:
@@ -131,35 +148,38 @@ def _points(rows: Sequence[CurveRow] | Sequence[AccuracyRow]) -> list[tuple[floa
 
 
 def _draw_taps(
-    grid: Sequence[Axes], columns: int, panels: Sequence[Panel], records: Records, styles: Styles
+    grid: Sequence[Axes],
+    columns: int,
+    panels: Sequence[Panel],
+    records: Records,
+    styles: Styles,
+    log: bool,
 ) -> None:
-    """Draw all taps and give them the same vertical axis."""
-    for axes, panel in zip(grid, panels, strict=True):
-        _draw_panel(axes, panel, records, styles)
-    everyone = [one for record in records for one in (record, *record.controls)]
-    values = [value for one in everyone for _, value in _points(one.rows)]
-    tops = [row.high for record in records for row in whole(record.rows) if row.high is not None]
-    for index, axes in enumerate(grid):
-        error_axis(axes, values, tops)
+    """Draw all taps, each on an axis of its own: errors of the first layer and the last differ a hundredfold."""
+    for index, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
+        _draw_panel(axes, panel, records, styles, log)
+        pairs = list(zip(records, panel.taps, strict=True))
+        rows = [row for record, tap in pairs for row in record.rows if row.tap == tap]
+        drawn = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]
+        values = [value for line in drawn for value in line.tolist() if math.isfinite(value)]
+        error_axis(axes, values, [row.high for row in whole(rows) if row.high is not None], log)
         if index % columns == 0:
             axes.set_ylabel(METRICS[records[0].metric].axis)
-        else:
-            axes.tick_params(axis="y", labelleft=False)
 
 
-def _draw_panel(axes: Axes, panel: Panel, records: Records, styles: Styles) -> None:
+def _draw_panel(axes: Axes, panel: Panel, records: Records, styles: Styles, log: bool) -> None:
     """Draw one tap: floors first, then bands, controls and parts, then the curves on top."""
     for record, style, tap in zip(records, styles, panel.taps, strict=True):
         rows = sorted((row for row in whole(record.rows) if row.tap == tap), key=lambda row: row.factor)
         measured = [row for row in rows if row.mean is not None]
-        if floors := [(row.factor, row.floor) for row in measured if row.floor is not None]:
-            # one opaque grey for all networks: together they shade up to the largest floor
+        floors = [(row.factor, row.floor) for row in measured if row.floor is not None]
+        if floors and len(records) == 1:
             factors, heights = zip(*floors, strict=True)
             axes.fill_between(factors, heights, 0, color=FLOOR_COLOUR, linewidth=0, zorder=0)
         bands = [
             (row.factor, row.low, row.high)
             for row in measured
-            if row.low is not None and row.high is not None
+            if row.low is not None and row.high is not None and (row.low > 0 or not log)
         ]
         if bands:
             factors, lows, highs = zip(*bands, strict=True)
@@ -170,8 +190,6 @@ def _draw_panel(axes: Axes, panel: Panel, records: Records, styles: Styles) -> N
         _draw_line(axes, rows, style, telling_warnings(whole(record.rows)))
     _draw_controls(axes, panel, records, styles)
     axes.set_title("\n".join(textwrap.wrap(page.plain(panel.title), 24)))
-    if not axes.lines:
-        axes.text(0.5, 0.5, "not measurable here", transform=axes.transAxes, ha="center", color="0.4", size=8)
 
 
 def _draw_controls(axes: Axes, panel: Panel, records: Records, styles: Styles) -> None:
@@ -268,34 +286,36 @@ def _draw_accuracy(axes: Axes, records: Records, styles: Styles) -> None:
     light_grid(axes)
 
 
-def _notes(records: Records, styles: Styles) -> list[str]:
-    """Tell below the figure what the error is, which values carry a warning, and which are null and why."""
+def curves_caption(records: Records, labels: Mapping[str, str] | None = None) -> list[str]:
+    """Return the sentences of a caption: what the error is, which values carry a warning, which are null and why."""
+    names = legend_labels(records, labels)
     rows = [whole(record.rows) for record in records]
-    warned = _by_owner(styles, [[(one.text, one.where) for one in warnings_of(own)] for own in rows])
-    null = _by_owner(styles, [missing(own) for own in rows])
-    first = page.metric_note(records)
+    warned = _by_owner(names, [[(one.text, one.where) for one in warnings_of(own)] for own in rows])
+    null = _by_owner(names, [missing(own) for own in rows])
+    first = page.caption_head(records)
     if any(record.lie for record in records):
-        first += " Lie derivative: the limit of $\\Delta_s/(\\log\\,s)^2$."
-    # each name and reason is shortened by itself: a sentence of many must not lose its middle
-    notes = [f"{owner}{page.plain(warning)}: {page.plain(where)}." for owner, where, warning in warned]
-    unmeasured = [f"{owner}{page.plain(where)} ({page.plain(reason)})" for owner, where, reason in null]
+        first += " Lie derivative: the limit of Δ_s/(log s)²."
+    notes = [f"{owner}{warning}: {where}." for owner, where, warning in warned]
+    unmeasured = [f"{owner}{where} ({reason})" for owner, where, reason in null]
     for record in records:
         if taps := [row.tap for row in record.lie if row.mean is None]:
-            unmeasured.append(page.plain(f"Lie derivative of {', '.join(taps)}"))
+            unmeasured.append(f"Lie derivative of {', '.join(taps)}")
     if unmeasured:
         rest = len(unmeasured) - MAX_NOTES
         more = f"; and {rest} more." if rest > 0 else "."
         notes.append("Not measurable, not drawn: " + "; ".join(unmeasured[:MAX_NOTES]) + more)
-    return [first, *notes]
+    return list(map(printable, [first, *notes]))
 
 
-def _by_owner(styles: Styles, found: Sequence[Sequence[tuple[str, str]]]) -> list[tuple[str, str, str]]:
+def _by_owner(
+    labels: Sequence[str], found: Sequence[Sequence[tuple[str, str]]]
+) -> list[tuple[str, str, str]]:
     """Return (networks, where, text): what holds for all networks alike is told once, of no one in particular."""
     owners: dict[tuple[str, str], list[str]] = {}
-    for style, pairs in zip(styles, found, strict=True):
+    for label, pairs in zip(labels, found, strict=True):
         for text, where in pairs:
-            owners.setdefault((where, text), []).append(style.label)
+            owners.setdefault((where, text), []).append(label)
     return [
-        ("" if len(labels) == len(styles) else f"{', '.join(labels)}: ", where, text)
-        for (where, text), labels in owners.items()
+        ("" if len(some) == len(labels) else f"{', '.join(some)}: ", where, text)
+        for (where, text), some in owners.items()
     ]

@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 import string
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secli.errors import InputError
+from secli.errors import InputError, printable
 from secli.figures import page
-from secli.figures.axes import LOG_FROM, power_label
+from secli.figures.axes import power_label
 from secli.figures.style import STYLE, Records
 from secli.metrics import METRICS
 from secli.records.notes import Form
 from secli.records.schema import CurveRow, EquivarianceRecord
 from secli.tables.curve_notes import by_reason, reason_of, telling_warnings, warnings_of
 from secli.tables.curve_rows import tap_names, whole
-from secli.tables.labels import distinct_labels
+from secli.tables.labels import legend_labels
 from secli.tables.statistic import finite
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ NARROW_CELL = 0.14
 NUMBER_SIZE = 6
 PAGE = 7.2  # inches: the two columns of a page
 GAP = 0.12
+LOG_FROM = 50  # largest over smallest positive value from which a linear scale hides the small ones
 BAR = 0.75  # colour bar with its labels
 TICK_CHARACTER = 0.062  # inches per character of a tap's name
-HEAD = 0.27  # the title of a map
+HEAD, HEAD_LINE = 0.27, 0.13  # the title of a map, and each further line of it
 FOOT, FOOT_UPRIGHT = 0.42, 0.56  # tick labels and axis label
 
 
@@ -66,18 +67,20 @@ class Map:
         """Return the width of the map with its names."""
         return self.names_width + cell * len(self.factors)
 
-    def height(self, foot: float) -> float:
+    def height(self, foot: float, head: float) -> float:
         """Return the height of the map with its title and ticks."""
-        return HEAD + CELL_HEIGHT * len(tap_names(self.rows)) + foot
+        return head + CELL_HEIGHT * len(tap_names(self.rows)) + foot
 
 
-def plot_heatmap(records: Records, path: Path, title: str | None = None) -> None:
+def plot_heatmap(
+    records: Records, path: Path, title: str | None = None, *, labels: Mapping[str, str] | None = None
+) -> None:
     """Draw the equivariance error as colour over tap × scale factor and write the figure, whole or not at all.
 
     One map per network, side by side where the page holds them and one below the other elsewhere, with one colour
     scale (logarithmic when the values span a factor of 50) and the numbers in the cells where they fit. Null cells
-    are hatched grey with a letter that the notes explain; a small ring marks factors off the model's lattice of
-    scales, an asterisk a warning that the notes repeat.
+    are hatched grey with a letter that the caption explains (:func:`heatmap_caption`); a small ring marks factors off
+    the model's lattice of scales, an asterisk a warning that the caption repeats.
 
     Raises
     ------
@@ -87,13 +90,15 @@ def plot_heatmap(records: Records, path: Path, title: str | None = None) -> None
         When the figure cannot be written.
     """
     page.check_plot_path(path)
-    page.save_figure(draw_heatmap(records, title), path)
+    page.save_figure(draw_heatmap(records, title, labels=labels), path)
 
 
-def draw_heatmap(records: Records, title: str | None = None) -> Figure:
+def draw_heatmap(
+    records: Records, title: str | None = None, *, labels: Mapping[str, str] | None = None
+) -> Figure:
     """Return the figure that ``plot_heatmap`` writes, free of any global state."""
     page.check_one_metric(records)
-    maps = [Map(*one) for one in zip(records, distinct_labels(records), strict=True)]
+    maps = [Map(*one) for one in zip(records, legend_labels(records, labels), strict=True)]
     values = [value for one in maps for row in one.rows if (value := finite(row.mean)) is not None]
     if not values:
         raise InputError("no heat map to draw: every value is null (the record's 'reason' says why)")
@@ -103,33 +108,38 @@ def draw_heatmap(records: Records, title: str | None = None) -> Figure:
 
     cell = _cell_width(maps)
     foot = FOOT if cell == CELL_WIDTH else FOOT_UPRIGHT
-    widths, heights = [one.width(cell) for one in maps], [one.height(foot) for one in maps]
+    widths = [one.width(cell) for one in maps]
+    titles = [
+        textwrap.wrap(page.plain(one.label), int(across * 15))
+        for one, across in zip(maps, widths, strict=True)
+    ]
+    above = HEAD + HEAD_LINE * (max(map(len, titles)) - 1)
+    heights = [one.height(foot, above) for one in maps]
     side_by_side = sum(widths) + GAP * (len(maps) - 1)
     abreast = side_by_side + BAR <= PAGE
     width = max((side_by_side if abreast else max(widths)) + BAR, 3.5)
     letters = _letters(maps)
-    notes = page.wrapped(_notes(maps, letters), width)
     maps_height = max(heights) if abreast else sum(heights)
-    head = page.title_lines(title, records, width)
-    height = maps_height + 0.12 + 0.16 * len(head) + page.notes_height(notes)
+    head = page.title_lines(title, width)
+    height = maps_height + 0.12 + 0.16 * len(head)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
         norm, colours = _norm(values), colormaps[COLOURS]
         left, top = 0.0, height - 0.12 - 0.16 * len(head)
-        for one, across, up in zip(maps, widths, heights, strict=True):
+        for one, lines, across, up in zip(maps, titles, widths, heights, strict=True):
             names = across - cell * len(one.factors)
-            box = (left + names, top - up + foot, across - names, up - foot - HEAD)
+            box = (left + names, top - up + foot, across - names, up - foot - above)
             axes = figure.add_axes(_relative(box, width, height))
             _draw_map(axes, one, letters, norm, colours, numbers=cell == CELL_WIDTH)
-            axes.set_title("\n".join(textwrap.wrap(page.plain(one.label), int(across * 16))), pad=4)
+            axes.set_title("\n".join(lines), pad=4)
             left, top = (left + across + GAP, top) if abreast else (left, top - up)
-        room = maps_height - foot - HEAD
-        middle = page.notes_height(notes) + foot + room / 2
+        room = maps_height - foot - above
+        middle = foot + room / 2
         box = (width - BAR + 0.12, middle - min(room, 2.4) / 2, 0.11, min(room, 2.4))
         axes = figure.add_axes(_relative(box, width, height))
         _draw_bar(figure, axes, norm, colours, METRICS[records[0].metric].symbol)
-        figure.suptitle("\n".join(head), fontsize=page.TITLE_SIZE, y=1 - 0.07 / height, va="top")
-        page.write_notes(figure, notes)
+        if head:
+            figure.suptitle("\n".join(head), fontsize=page.TITLE_SIZE, y=1 - 0.07 / height, va="top")
     return figure
 
 
@@ -242,7 +252,10 @@ def _letters(maps: Sequence[Map]) -> dict[Form, str]:
     }
 
 
-def _notes(maps: Sequence[Map], letters: dict[Form, str]) -> list[str]:
+def heatmap_caption(records: Records, labels: Mapping[str, str] | None = None) -> list[str]:
+    """Return the sentences of a caption: the error, the signs, the reasons behind the letters, the warnings."""
+    maps = [Map(*one) for one in zip(records, legend_labels(records, labels), strict=True)]
+    letters = _letters(maps)
     rows = [row for one in maps for row in one.rows]
     signs = []
     if any(row.on_lattice is False and row.mean is not None for row in rows):
@@ -251,13 +264,9 @@ def _notes(maps: Sequence[Map], letters: dict[Form, str]) -> list[str]:
         signs.append("Asterisk: a warning, given below.")
     if letters:
         signs.append("Hatched: not measurable, the letter says why.")
-    notes = [page.metric_note([one.record for one in maps]), *([" ".join(signs)] if signs else [])]
-    for reason, same in by_reason(rows):
-        notes.append(page.plain(f"{letters[reason_of(same[0]).form]}: {reason}."))
+    found = [page.caption_head(records), *([" ".join(signs)] if signs else [])]
+    found += [f"{letters[reason_of(same[0]).form]}: {reason}." for reason, same in by_reason(rows)]
     for one in maps:
         owner = f"{one.label}: " if len(maps) > 1 else ""
-        notes += [
-            f"{page.plain(owner)}{page.plain(found.text)}: {page.plain(found.where)}."
-            for found in warnings_of(one.rows)
-        ]
-    return notes
+        found += [f"{owner}{warned.text}: {warned.where}." for warned in warnings_of(one.rows)]
+    return list(map(printable, found))

@@ -12,7 +12,7 @@ from secli.errors import InputError, printable, shortened
 from secli.figures.style import STYLE
 from secli.metrics import METRICS
 from secli.records.schema import EquivarianceRecord
-from secli.storage.writing import atomic_path
+from secli.storage.writing import atomic_path, write_text
 from secli.tables.dataset_names import with_realisations
 
 if TYPE_CHECKING:
@@ -83,23 +83,28 @@ def plain(text: str) -> str:
     return re.sub(r"(?<!\\)\$", r"\\$", printable(shortened(text, LONGEST_WORDS)))
 
 
-def title_lines(title: str | None, records: Sequence[EquivarianceRecord], width: float) -> list[str]:
-    """Return the lines of a title in a figure of a width in inches; where there is none, what was measured on."""
-    if title is None:
-        on = with_realisations(record.data for record in records)
-        title = plain(f"Equivariance over scale, measured on {on}")
-    return textwrap.wrap(title, int(width * TITLE_CHARACTERS))
+def title_lines(title: str | None, width: float) -> list[str]:
+    """Return the lines of a title in a figure of a width in inches; a figure without one has none."""
+    return textwrap.wrap(plain(title), int(width * TITLE_CHARACTERS)) if title else []
 
 
-def metric_note(records: Sequence[EquivarianceRecord]) -> str:
-    """Return the sentence that spells the metric out, and what the means are taken over."""
+def caption_head(records: Sequence[EquivarianceRecord]) -> str:
+    """Return the first sentence of a caption: the metric, what the means are taken over, and the pictures."""
     images = sorted({row.n for record in records for row in record.rows if row.mean is not None})
     count = "" if not images else f"{images[0]}" if len(images) == 1 else f"{images[0]} to {images[-1]}"
-    over = f", mean over {count} images" if count else ""
+    on = with_realisations(record.data for record in records)
     kept = {record.background for record in records}
     metric = METRICS[records[0].metric]
-    less = {"empty": "; $\\Phi(0)$ subtracted", "none": "; background kept"}
-    return f"{metric.formula} ({metric.unit})" + over + (less[kept.pop()] if len(kept) == 1 else "") + "."
+    less = {"empty": "; Φ(0) subtracted", "none": "; background kept"}
+    end = less[kept.pop()] if len(kept) == 1 else ""
+    return f"Δ_s, {metric.words} ({metric.unit}), mean over {count} images of {on}{end}."
+
+
+def write_caption(figure: Path, sentences: Sequence[str]) -> Path:
+    """Write the caption of a figure into a text file beside it, a sentence a line, and return its path."""
+    file = figure.with_suffix(".txt")
+    write_text(file, "".join(f"{sentence}\n" for sentence in sentences))
+    return file
 
 
 def wrapped(sentences: Sequence[str], width: float) -> list[str]:

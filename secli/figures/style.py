@@ -145,12 +145,12 @@ def legend_entries(records: Records, styles: Sequence[Style], width: float) -> t
     if any(row.low is not None for row in rows) or any(row.low is not None for r in records for row in r.lie):
         band = (Patch(color="0.2", alpha=0.25, linewidth=0), Line2D([], [], color="0.2"))
         entries["95 % interval of the mean"] = band
-    if any(row.floor is not None for row in rows):
+    if len(records) == 1 and any(row.floor is not None for row in rows):
         entries["floor of the resampling"] = Patch(color=FLOOR_COLOUR, linewidth=0)
     if any(row.on_lattice is False and row.mean is not None for row in rows):
         entries["hollow: off the lattice of scales"] = Line2D([], [], color="0.3", **HOLLOW)
     if any(telling_warnings(whole(record.rows)) for record in records):
-        entries["ringed: see the notes"] = Line2D([], [], **RING)
+        entries["ringed: see the caption"] = Line2D([], [], **RING)
     longest = max(len(label) for label in entries)
     columns = max(1, min(len(entries), int((width - 0.2) / (0.5 + 0.057 * longest))))
     # equal rows look calmer than a full row and a stray one

@@ -8,9 +8,8 @@ from functools import partial
 
 from secli.equivariance.pooling import pool
 from secli.errors import InputError
-from secli.figures.curves import draw_curves
-from secli.figures.heatmap import draw_heatmap
-from secli.figures.page import plain
+from secli.figures.curves import curves_caption, draw_curves
+from secli.figures.heatmap import draw_heatmap, heatmap_caption
 from secli.figures.style import COLOURS
 from secli.figures.training import draw_training, taps_drawn
 from secli.records.epochs import MeasuredEpoch, read_epochs
@@ -18,9 +17,8 @@ from secli.records.schema import EquivarianceRecord
 from secli.report.content import FigurePart
 from secli.tables.curve_rows import tap_names, whole
 from secli.tables.curve_tables import tables_of
-from secli.tables.dataset_names import called
 from secli.tables.groups import Group
-from secli.tables.labels import distinct_labels
+from secli.tables.labels import distinct_labels, legend_labels
 from secli.tables.statistic import finite
 from secli.tables.table import Cell, Column, Table
 
@@ -50,8 +48,10 @@ def figures(groups: Sequence[Group], sweeps: Sequence[str]) -> list[FigurePart]:
             FigurePart(
                 key=f"curves-{number}",
                 title=f"Equivariance over scale{which}",
-                caption=_over_runs(shown, labels) + _bands(shown),
-                draw=partial(draw_curves, shown, _measured_on(shown)),
+                caption=" ".join(
+                    [_over_runs(shown, legend_labels(shown)) + _bands(shown), *curves_caption(shown)]
+                ),
+                draw=partial(draw_curves, shown),
                 numbers=tuple(tables),
                 measured_by=measuring_commands(shown, sweeps),
             )
@@ -63,8 +63,13 @@ def figures(groups: Sequence[Group], sweeps: Sequence[str]) -> list[FigurePart]:
             FigurePart(
                 key=f"heatmap-{number}",
                 title=f"Equivariance by tap and factor{which}",
-                caption=_over_runs(shown, distinct_labels(shown)) + (OWN_COLOURS if which else ""),
-                draw=partial(draw_heatmap, shown, _measured_on(shown)),
+                caption=" ".join(
+                    [
+                        _over_runs(shown, legend_labels(shown)) + (OWN_COLOURS if which else ""),
+                        *heatmap_caption(shown),
+                    ]
+                ),
+                draw=partial(draw_heatmap, shown),
                 numbers=(),  # the maps show what the curves show
                 measured_by=measuring_commands(shown, sweeps),
             )
@@ -164,11 +169,6 @@ def measuring_commands(records: Sequence[EquivarianceRecord], sweeps: Sequence[s
 
 def _named(record: EquivarianceRecord, name: str) -> EquivarianceRecord:
     return record.model_copy(update={"model": record.model.model_copy(update={"name": name})})
-
-
-def _measured_on(records: Sequence[EquivarianceRecord]) -> str:
-    names = called(record.data for record in records).values()
-    return plain(", ".join(sorted({f"measured on {name}" for name in names})))
 
 
 def _over_runs(records: Sequence[EquivarianceRecord], labels: Sequence[str]) -> str:

@@ -307,3 +307,33 @@ def test_the_benchmark_prints_its_ratio() -> None:
     assert "ratio of medians" in table
     bad = CliRunner().invoke(app, [*arguments, "--format", "csv"])
     assert (bad.exit_code, bad.stderr) == (2, "error: unknown format --format 'csv'; known: json, table\n")
+
+
+def test_figures_are_labelled_and_their_captions_stand_beside_them(measure: Measure, tmp_path: Path) -> None:
+    plot, heat = tmp_path / "curves.svg", tmp_path / "map.svg"
+    drawn = ["--plot", str(plot), "--heatmap", str(heat), "--log", "--label", "net.py:build=ours"]
+    result = measure(*OWN, *FEW, *drawn, "--caption")
+    assert result.exit_code == 0, result.stderr
+    for file in (plot, heat):
+        assert ">ours<" in file.read_text()
+        assert "--border" not in file.read_text()
+        assert file.with_suffix(".txt").read_text().startswith("Δ_s, squared, relative to ‖L_sΦ(f)‖²")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--label", "net.py:build=x"], "--label: goes with --plot FILE or --heatmap FILE"),
+        (["--caption"], "--caption: goes with --plot FILE or --heatmap FILE"),
+        (["--log"], "--log: goes with --plot FILE"),
+        (["--plot", "a.png", "--label", "x"], "--label x: is not of the form NET=TEXT"),
+        (["--plot", "a.png", "--label", "=x"], "--label =x: is not of the form NET=TEXT"),
+        (["--plot", "a.png", "--label", "net.py:biuld=x"], "net.py:build"),
+    ],
+)
+def test_labels_and_captions_without_a_figure_are_refused(
+    measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
+) -> None:
+    result = measure(*OWN, *FEW, *arguments)
+    assert result.exit_code == 2, result.stderr
+    assert text in result.stderr.splitlines()[-1]

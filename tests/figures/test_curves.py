@@ -12,12 +12,22 @@ import pytest
 from PIL import Image
 
 from secli.errors import InputError
-from secli.figures.curves import draw_curves, plot_curves
+from secli.figures.curves import curves_caption, draw_curves, plot_curves
 from secli.figures.panels import control_taps, tap_panels
 from secli.records.notes import recognised
 from secli.records.schema import EquivarianceRecord
-from secli.tables.labels import distinct_labels
-from tests.tables.fabricate import FACTORS, curve_row, curves, data, lie_row, with_controls, with_parts
+from secli.tables.labels import distinct_labels, legend_labels
+from tests.tables.fabricate import (
+    FACTORS,
+    curve_row,
+    curves,
+    data,
+    lie_row,
+    training,
+    with_controls,
+    with_parts,
+    write_run,
+)
 
 
 def drawn(records: Sequence[EquivarianceRecord]) -> Any:
@@ -48,7 +58,10 @@ def test_a_figure_has_a_panel_per_tap_and_one_for_the_accuracy() -> None:
         "accuracy (%)",
     ]
     assert "equivariance error" in figure.axes[0].get_ylabel()
-    assert r"\|\Phi(L_sf)-L_s\Phi(f)\|^2/\|L_s\Phi(f)\|^2$ (no unit), mean over 100 images" in texts(figure)
+    assert texts(figure).count("\u03a6") == 0  # what must be said stands in the caption
+    assert curves_caption([curves()])[0] == (
+        "Δ_s, squared, relative to ‖L_sΦ(f)‖² (no unit), mean over 100 images of mnist r0; Φ(0) subtracted."
+    )
     assert all(axes.get_xscale() == "log" for axes in figure.axes)
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["1/3", "0.5", "0.7", "1"]
     assert "scale factor" in figure.axes[3].get_xlabel()
@@ -59,17 +72,37 @@ def test_without_accuracy_there_is_no_panel_for_it() -> None:
     assert [axes.get_title() for axes in figure.axes] == ["conv1"]
 
 
-def test_a_wide_range_is_logarithmic_with_a_place_for_zero() -> None:
+def test_the_axis_is_linear_unless_a_log_one_is_asked_for() -> None:
     axes = drawn([wide()]).axes[0]
-    assert axes.get_yscale() == "symlog"
-    assert axes.get_yticklabels()[0].get_text() == "0"
+    assert axes.get_yscale() == "linear"
     bottom, _ = axes.get_ylim()
     assert bottom < 0  # the point at s = 1, where Δ is 0, is seen whole
+    log: Any = draw_curves([wide()], log=True).axes[0]
+    assert log.get_yscale() == "log"
+    bottom, top = log.get_ylim()
+    positive = [row.mean for row in wide().rows if row.mean]
+    assert 0 < bottom < min(positive)
+    assert top > max(positive)
 
 
-def test_a_narrow_range_is_linear() -> None:
-    rows = [curve_row("conv1", f, 0.2 + f / 10) for f in FACTORS]
-    assert drawn([curves(rows=rows)]).axes[0].get_yscale() == "linear"
+def test_s_of_1_is_marked() -> None:
+    for axes in drawn([curves()]).axes:
+        (mark,) = axes.collections[-1:]
+        assert mark.get_segments()[0][:, 0].tolist() == [1, 1]
+
+
+def test_each_tap_has_an_axis_of_its_own() -> None:
+    rows = [curve_row(tap, f, size * (1 - f)) for tap, size in (("a", 0.01), ("b", 3)) for f in FACTORS]
+    small, large = drawn([curves(rows=rows, accuracy=False)]).axes
+    assert small.get_ylim()[1] < 0.02
+    assert large.get_ylim()[1] > 1
+
+
+def test_a_tap_without_a_value_has_no_panel() -> None:
+    rows = [curve_row(tap, f, 0.1 if tap == "a" else None) for tap in ("a", "b") for f in FACTORS]
+    figure = drawn([curves(rows=rows, accuracy=False)])
+    assert [axes.get_title() for axes in figure.axes] == ["a"]
+    assert "b at every s" in " ".join(curves_caption([curves(rows=rows)]))
 
 
 def test_null_is_not_drawn_and_said_below() -> None:
@@ -81,7 +114,7 @@ def test_null_is_not_drawn_and_said_below() -> None:
     heights = [float(y) for line in figure.axes[0].lines for y in np.asarray(line.get_ydata())]
     assert sum(math.isnan(y) for y in heights) >= 2
     assert not any(y == 0 for y in heights)
-    assert "conv1 at s = 0.333–0.5 (fewer than 4 cells)" in texts(figure).replace("\n", " ")
+    assert "conv1 at s = 0.333–0.5 (fewer than 4 cells)" in curves_caption([curves(rows=rows)])[-1]
 
 
 def test_points_off_the_lattice_are_hollow() -> None:
@@ -98,7 +131,8 @@ def test_points_off_the_lattice_are_hollow() -> None:
 
 def test_legend_names_networks_interval_and_floor() -> None:
     names = legend(drawn([curves("cnn"), curves("dss_v1")]))
-    assert names == ["cnn", "dss_v1", "95 % interval of the mean", "floor of the resampling"]
+    assert names == ["cnn", "dss_v1", "95 % interval of the mean"]  # floors of several would hide each other
+    assert legend(drawn([curves()])) == ["cnn", "95 % interval of the mean", "floor of the resampling"]
 
 
 def test_networks_have_colours_of_their_own() -> None:
@@ -153,17 +187,17 @@ def test_a_value_between_two_nulls_is_seen() -> None:
     assert thin.get_markevery() == [2]
 
 
-def test_warned_points_are_ringed_and_the_notes_say_why() -> None:
+def test_warned_points_are_ringed_and_the_caption_says_why() -> None:
     rows = [curve_row("a", f, 0.1, warnings=("framed: edges",) if f < 0.6 else ()) for f in FACTORS]
     figure = drawn([curves(rows=rows)])
     (ring,) = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
     assert list(ring.get_xdata()) == [1 / 3, 0.5]
-    assert "ringed: see the notes" in legend(figure)
-    assert "framed: edges: a at s = 0.333–0.5." in texts(figure)
+    assert "ringed: see the caption" in legend(figure)
+    assert "framed: edges: a at s = 0.333–0.5." in curves_caption([curves(rows=rows)])
     everywhere = [row.model_copy(update={"warnings": (recognised("framed: edges"),)}) for row in rows]
     figure = drawn([curves(rows=everywhere)])
-    assert "ringed: see the notes" not in legend(figure)
-    assert "framed: edges: a at every s." in texts(figure)
+    assert "ringed: see the caption" not in legend(figure)
+    assert "framed: edges: a at every s." in curves_caption([curves(rows=everywhere)])
 
 
 def test_lie_derivatives_have_a_panel() -> None:
@@ -176,7 +210,7 @@ def test_lie_derivatives_have_a_panel() -> None:
     points = [line for line in panel.lines if line.get_marker() != "None"]
     assert [line.get_ydata()[0] for line in points] == [0.2, 0.2]
     assert points[0].get_xdata()[0] < 0 < points[1].get_xdata()[0]  # side by side
-    assert "Lie derivative of conv2" in texts(figure)
+    assert "Lie derivative of conv2" in curves_caption(records)[-1]
     assert len(drawn([curves()]).axes) == 3
 
 
@@ -283,8 +317,8 @@ def test_reasons_that_differ_in_numbers_are_said_once() -> None:
         for f in (1 / 3, 0.5)
     ]
     rows += [curve_row(tap, f, 0.1) for tap in ("pool", "block") for f in (0.8, 1.0)]
-    said = texts(drawn([curves(rows=rows)])).replace("\n", " ")
-    assert "pool, block at s = 0.333–0.5 (the picture covers 2.3–3.5 cells of this tap, fewer than 4)" in said
+    told = curves_caption([curves(rows=rows)])[-1]
+    assert "pool, block at s = 0.333–0.5 (the picture covers 2.3–3.5 cells of this tap, fewer than 4)" in told
 
 
 def test_a_long_note_keeps_its_middle() -> None:
@@ -297,7 +331,7 @@ def test_a_long_note_keeps_its_middle() -> None:
         )
         for name in ("cnn", "dcn", "dss_v1", "so2_cnn")
     ]
-    told = " ".join(texts(drawn(records)).split())
+    told = " ".join(curves_caption(records))
     assert told.count(reason) == 4
     assert "…" not in told
 
@@ -326,3 +360,25 @@ def test_labels_say_only_what_tells_records_apart() -> None:
         "cnn trained on b",
     ]
     assert distinct_labels([curves(), curves()]) == ["cnn #1", "cnn #2"]
+
+
+def test_labels_tell_what_a_training_differs_in_and_no_name_of_a_run(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("digits-r0-s0-aaaa", "digits-r0-s0-bbbb")]
+    for path, augment in zip(paths, ("none", "scale"), strict=True):
+        write_run(path, training("cnn", 0.1, augment=augment))
+    pair = [curves(run=str(path)) for path in paths]
+    assert legend_labels(pair) == ["cnn augment=none", "cnn augment=scale"]
+    assert legend_labels(pair[:1]) == ["cnn"]
+    gone = [curves(run=str(tmp_path / name)) for name in ("x-aaaa", "x-bbbb")]
+    assert legend_labels(gone) == ["cnn #1", "cnn #2"]
+
+
+def test_labels_may_be_chosen(tmp_path: Path) -> None:
+    run = str(tmp_path / "r")
+    pair = [curves("cnn"), curves("dcn", run=run)]
+    assert legend_labels(pair, {"cnn": "ours"}) == ["ours", "dcn"]
+    assert legend_labels(pair, {run: "theirs", "dcn": "not this"}) == ["cnn", "theirs"]
+    assert legend_labels(pair, {"cnn": "same", "dcn": "same"}) == ["same #1", "same #2"]
+    names = legend(draw_curves(pair, labels={"cnn": "our $net$"}))
+    assert names[0] == r"our \$net\$"
+    assert curves_caption(pair, {"cnn": "ours"})

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from secli.errors import InputError
-from secli.figures.heatmap import draw_heatmap, number_text, plot_heatmap
+from secli.figures.heatmap import draw_heatmap, heatmap_caption, number_text, plot_heatmap
 from secli.records.schema import EquivarianceRecord
 from tests.tables.fabricate import FACTORS, curve_row, curves, with_controls, with_parts
 
@@ -59,7 +59,7 @@ def test_the_colour_scale_is_logarithmic_when_the_range_is_wide() -> None:
     assert drawn([curves(rows=narrow, metric="absolute")]).axes[-1].get_title(loc="left") == "error"
 
 
-def test_null_cells_are_hatched_with_a_letter_that_the_notes_explain() -> None:
+def test_null_cells_are_hatched_with_a_letter_that_the_caption_explains() -> None:
     rows = [
         curve_row("a", 0.5, None, reason="the picture covers 3.5 cells of this tap, fewer than 4"),
         curve_row("a", 0.4, None, reason="the picture covers 2.8 cells of this tap, fewer than 4"),
@@ -71,8 +71,9 @@ def test_null_cells_are_hatched_with_a_letter_that_the_notes_explain() -> None:
     hatched = [patch for patch in cells(axes) if patch.get_hatch()]
     assert len(hatched) == 3
     assert sorted(text.get_text() for text in axes.texts) == [".100", "a", "a", "b"]
-    assert "a: the picture covers 2.8–3.5 cells of this tap, fewer than 4." in texts(figure)
-    assert "b: dead tap." in texts(figure)
+    told = heatmap_caption([curves(rows=rows)])
+    assert "a: the picture covers 2.8–3.5 cells of this tap, fewer than 4." in told
+    assert "b: dead tap." in told
 
 
 def test_signs_mark_the_lattice_and_warnings() -> None:
@@ -86,8 +87,27 @@ def test_signs_mark_the_lattice_and_warnings() -> None:
     assert len(axes.lines) == 1
     assert axes.lines[0].get_xdata()[0] == pytest.approx(1.36)
     assert [text.get_text() for text in axes.texts] == [".100", ".200", ".300*"]
-    assert "framed: a at s = 0.8." in texts(figure)
-    assert "Small ring: s lies off the lattice" in texts(figure)
+    told = "\n".join(heatmap_caption([curves(rows=rows)]))
+    assert "framed: a at s = 0.8." in told
+    assert "Small ring: s lies off the lattice" in told
+
+
+def test_titles_of_several_lines_have_their_room() -> None:
+    """Long labels stand above their map and cover no other."""
+    long = {
+        name: f"{name} " + "trained with this and with that and with something else too"
+        for name in ("cnn", "dcn")
+    }
+    rows = [curve_row("a", f, 0.1) for f in (0.5, 0.8)]
+    figure: Any = draw_heatmap([curves(name, rows=rows) for name in long], labels=long)
+    figure.canvas.draw()
+    maps = figure.axes[:2]
+    boxes = [axes.title.get_window_extent() for axes in maps]
+    assert all("\n" in axes.get_title() for axes in maps)
+    assert not boxes[0].overlaps(boxes[1])
+    for box in boxes:
+        assert box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(axes.get_window_extent()) for axes in maps)
 
 
 def test_numbers_leave_where_they_do_not_fit() -> None:
