@@ -9,8 +9,10 @@ from typing import Any
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from secli.equivariance.borders import fade_to_black
 from secli.equivariance.measure import checked_pixels
 from secli.equivariance.scale_metric import ScaleEquivariance
+from secli.errors import InputError
 
 PREFIX = "scale_equivariance/"
 BATCH = 32
@@ -31,15 +33,20 @@ class MeasuredPictures:
     Raises
     ------
     InputError
-        On pixels outside of [0, 1].
+        On pixels outside of [0, 1], no pictures, or ``every`` below 1.
     """
 
     def __init__(
         self, images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"], every: int = 1, **options: Any
     ) -> None:
         self.images = checked_pixels(images)
+        if len(images) == 0:
+            raise InputError("images: there are none to measure on")
+        if every < 1:
+            raise InputError(f"every: a number of evaluations from 1, not {every}")
         self.every, self.evaluations = every, 0
-        self.metric = ScaleEquivariance(**options)
+        # of all pictures together: a border must not depend on how they fall into batches
+        self.metric = ScaleEquivariance(**{"on_black": fade_to_black(self.images), **options})
 
     def due(self) -> bool:
         """Count one evaluation, and say whether it is one to measure at."""
@@ -50,7 +57,14 @@ class MeasuredPictures:
         """Return the errors of a network by name, without those that could not be measured.
 
         Each of several processes measures its share of the pictures; the metric gathers them.
+
+        Raises
+        ------
+        InputError
+            When there are fewer pictures than processes.
         """
+        if len(self.images) < processes:
+            raise InputError(f"images: {len(self.images)} pictures are too few for {processes} processes")
         self.metric.reset()
         own = self.images[rank::processes]
         for batch in (own[start : start + BATCH] for start in range(0, len(own), BATCH)):

@@ -12,7 +12,10 @@ from secli.callbacks.measured_pictures import MeasuredPictures
 
 
 class ScaleEquivarianceTrainerCallback(TrainerCallback):
-    """Add the equivariance error to each evaluation's metrics and to the log, as ``scale_equivariance/TAP@FACTOR``.
+    """Add the equivariance error to each evaluation's metrics, as ``scale_equivariance/TAP@FACTOR``.
+
+    ``Trainer.evaluate`` returns them and ``state.log_history`` (``trainer_state.json``) keeps them; what reports to
+    trackers has been told of the evaluation before.
 
     The parameters are those of :class:`secli.callbacks.measured_pictures.MeasuredPictures`; ``every`` counts
     evaluations. The pictures are pixels in [0, 1]: what an image processor does after that (mean, deviation) goes into
@@ -39,4 +42,4 @@ class ScaleEquivarianceTrainerCallback(TrainerCallback):
         values = self._measured.values(model, args.process_index, args.world_size)
         if metrics is not None:
             metrics.update(values)
-        state.log_history.append({"step": state.global_step, **values})
+        state.log_history.append({"epoch": state.epoch, "step": state.global_step, **values})

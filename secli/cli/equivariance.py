@@ -158,7 +158,8 @@ def equivariance(
         ),
     ] = None,
     caption: Annotated[
-        bool, of_output("Also what must be said of --plot and --heatmap, in a .txt beside each.", "--caption")
+        bool,
+        of_output("Also what must be said of --plot and --heatmap, in FILE.txt beside each.", "--caption"),
     ] = False,
     show_features: Annotated[
         Path | None,
@@ -312,13 +313,15 @@ class Drawings(NamedTuple):
     def check(self) -> None:
         """Raise ``InputError`` where one of them cannot be written, or nothing is drawn that the options speak of."""
         from secli.errors import InputError
-        from secli.figures.page import check_plot_path
+        from secli.figures.page import caption_file, check_plot_path
         from secli.storage.disk_space import check_file
 
         for file in (self.curves, self.heatmap, self.features):
             if file is not None:
                 check_plot_path(file)
                 check_file(file)
+                if self.caption and file != self.features:
+                    check_file(caption_file(file))
         if self.log and self.curves is None:
             raise InputError("--log: goes with --plot FILE")
         for flag, given in (("--label", self.labels), ("--caption", self.caption)):

@@ -143,8 +143,8 @@ def train(
         int | None,
         option(
             "After every K-th epoch write Δ and accuracy over scale factors into metrics.jsonl, measured on 300 "
-            "validation images; --set measure.taps=\\[block1,logits] (and factors, images) chooses others. Each "
-            "factor costs a pass over them; the weights stay the same to the bit.",
+            "validation images; --set measure.taps, factors or images choose others. Each factor costs a pass over "
+            "them; the weights stay the same to the bit.",
             metavar="K",
             min=1,
             max=1_000_000,
@@ -262,9 +262,17 @@ def epoch_measure(
     from secli.datasets.loading import to_device
     from secli.equivariance.curves import fields_of_taps
     from secli.equivariance.while_training import FACTORS, IMAGES, EpochMeasure
+    from secli.errors import InputError
     from secli.models.building import build
 
-    settings = validated(MeasureSettings, {"images": IMAGES, "factors": FACTORS, **wanted}, "measure")
+    usual: dict[str, Any] = {"images": IMAGES}
+    if "protocol" not in wanted:
+        usual["factors"] = FACTORS
+    settings = validated(MeasureSettings, {**usual, **wanted}, "measure")
+    if settings.per:
+        raise InputError(
+            "measure.per: between epochs whole taps are measured; 'secli equivariance' takes them apart"
+        )
     fields_of_taps(build(model.name, model.options), settings.taps)
     split = dataset.split("val" if dataset.manifest.sizes["val"] else "train")
     images, labels = to_device(split, "cpu")

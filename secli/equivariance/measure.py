@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -155,7 +155,7 @@ def lent(model: nn.Module, images: Tensor, normalise: nn.Module | None = None) -
     """
     with torch.inference_mode(False), torch.enable_grad():
         _draw_lazy_weights(model, images, normalise)
-        with borrowed(model):
+        with borrowed(model), nullcontext() if normalise is None else borrowed(normalise):
             yield
 
 

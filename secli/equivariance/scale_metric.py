@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from secli.action.fields import Field
 from secli.config import Background, MeasureSettings, validated
+from secli.equivariance.borders import fade_to_black
 from secli.equivariance.curves import measure_curves
 from secli.equivariance.measure import checked_pixels, lent, under_contract
 from secli.equivariance.plain_metric import PlainMetric
@@ -24,6 +25,7 @@ try:  # with torchmetrics it is one of its metrics: in a MetricCollection, logge
 except ImportError:
     Metric = PlainMetric  # type: ignore[misc, assignment, unused-ignore]
 
+Shape = tuple[int, ...]
 Column = tuple[str, float]
 """A tap and a factor."""
 
@@ -45,6 +47,8 @@ class ScaleEquivariance(Metric):  # type: ignore[misc, unused-ignore]
         How scale acts at taps, as for ``secli.measure``.
     metric, background, border, normalise
         As for ``secli.measure``.
+    on_black : bool, optional
+        Whether the pictures fade to black at their edges, so that no border is needed; None: as the first batch shows.
     options
         Those of ``torchmetrics.Metric``.
 
@@ -74,17 +78,26 @@ class ScaleEquivariance(Metric):  # type: ignore[misc, unused-ignore]
         background: Background = "empty",
         border: float | None = None,
         normalise: nn.Module | None = None,
+        on_black: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         given = {"factors": factors, "metric": metric, "background": background, "border": border}
         self._settings = validated(MeasureSettings, given, "ScaleEquivariance")
-        self._taps, self._fields, self._first = taps, dict(fields or {}), normalise
+        self._taps, self._fields = taps, dict(fields or {})
+        self._first = (normalise,)  # in a tuple: no part of the metric, whose state would hold its weights
+        self._on_black = self._all_on_black = on_black
         self.columns: list[Column] = []
-        self.reasons: dict[str, str] = {}
-        self._read: tuple[nn.Module | Model, Model, Sequence[str] | None] | None = None
+        self._reasons: dict[Column, str] = {}
+        self._read: tuple[nn.Module | Model, Shape, Model, Sequence[str] | None] | None = None
         # rows (column, sum of errors, pictures): processes may have seen batches of any number
         self.add_state("sums", [], dist_reduce_fx="cat")
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why a value is missing, by the names of :meth:`compute`."""
+        names = self._names()
+        return {names[column]: reason for column, reason in self._reasons.items()}
 
     def update(
         self, model: Model | nn.Module, images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]
@@ -108,27 +121,28 @@ class ScaleEquivariance(Metric):  # type: ignore[misc, unused-ignore]
             device = torch.device("cpu")
             if isinstance(model, nn.Module):
                 device = device_of(model)
-                stack.enter_context(lent(model, images, self._first))
-            if self._read is None or self._read[0] is not model:
-                self._read = (
-                    model,
-                    *under_contract(model, images, self._taps, self._fields, device, self._first),
-                )
-            _, subject, taps = self._read
+                stack.enter_context(lent(model, images, self._first[0]))
+            shape = tuple(images.shape[1:])
+            if self._read is None or self._read[0] is not model or self._read[1] != shape:
+                found = under_contract(model, images, self._taps, self._fields, device, self._first[0])
+                self._read = (model, shape, *found)
+            _, _, subject, taps = self._read
+            if self._on_black is None:
+                self._on_black = fade_to_black(images)
             named = None if taps is None else tuple(taps)
             settings = self._settings.model_copy(update={"taps": named, "images": max(1, len(images))})
-            curves = measure_curves(subject, images, settings, device=device)
-        found = []
+            curves = measure_curves(subject, images, settings, on_black=self._on_black, device=device)
+        sums = []
         for row in curves.rows:
             column = row.tap, row.factor
             if column not in self.columns:
                 self.columns.append(column)
             if row.mean is None:
-                self.reasons[_name(column)] = str(row.reason)
+                self._reasons[column] = str(row.reason)
             else:
-                found.append((float(self.columns.index(column)), row.mean * row.n, float(row.n)))
+                sums.append((float(self.columns.index(column)), row.mean * row.n, float(row.n)))
         wide = torch.float32 if device.type == "mps" else torch.float64
-        self.sums.append(torch.tensor(found, dtype=wide, device=device).reshape(-1, 3))
+        self.sums.append(torch.tensor(sums, dtype=wide, device=device).reshape(-1, 3))
 
     def compute(self) -> dict[str, Tensor]:
         """Return the mean error by ``tap@factor``; NaN where nothing could be measured: ``reasons`` says why."""
@@ -137,19 +151,22 @@ class ScaleEquivariance(Metric):  # type: ignore[misc, unused-ignore]
             states = self.dist_reduce()["sums"]
         if isinstance(states, list):
             states = torch.cat([part.cpu() for part in states]) if states else torch.empty(0, 3)
-        means = {}
+        means, names = {}, self._names()
         for index, column in enumerate(self.columns):
             own = states[states[:, 0] == index]
             count = float(own[:, 2].sum())
-            means[_name(column)] = torch.tensor(float(own[:, 1].sum()) / count if count else math.nan)
+            means[names[column]] = torch.tensor(float(own[:, 1].sum()) / count if count else math.nan)
         return means
 
     def reset(self) -> None:
-        """Forget all batches, and the network."""
+        """Forget all batches; the taps of a network that comes again are known."""
         super().reset()
-        self.columns, self.reasons, self._read = [], {}, None
+        self.columns, self._reasons, self._on_black = [], {}, self._all_on_black
 
-
-def _name(column: Column) -> str:
-    tap, factor = column
-    return f"{tap}@{factor:.3g}"
+    def _names(self) -> dict[Column, str]:
+        """Return ``tap@factor`` by column, with as many digits as tell the factors apart."""
+        for digits in range(3, 17):
+            names = {(tap, factor): f"{tap}@{factor:.{digits}g}" for tap, factor in self.columns}
+            if len(set(names.values())) == len(names):
+                break
+        return names

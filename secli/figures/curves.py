@@ -28,7 +28,7 @@ from secli.figures.style import (
 from secli.metrics import METRICS
 from secli.records.notes import Form
 from secli.records.schema import AccuracyRow, CurveRow
-from secli.tables.curve_notes import missing, telling_warnings, warnings_of
+from secli.tables.curve_notes import by_reason, missing, telling_warnings, warnings_of
 from secli.tables.curve_rows import part_name, parts, whole
 from secli.tables.labels import legend_labels
 from secli.tables.statistic import finite
@@ -42,6 +42,7 @@ MAX_COLUMNS = 4
 PANEL_WIDTH, PANEL_HEIGHT = 1.8, 1.7  # inches: four panels span the two columns of a page
 NARROWEST = 3.5  # inches: one column of a page
 LEGEND_LINE = 0.145  # inches
+LOG_FOOT = 1e-12  # far below every log axis, which 0 is not on
 ACCURACY_TITLE = "accuracy (%)"
 LIE_TITLE = "Lie derivative, $s=1$"
 
@@ -175,7 +176,9 @@ def _draw_panel(axes: Axes, panel: Panel, records: Records, styles: Styles, log:
         floors = [(row.factor, row.floor) for row in measured if row.floor is not None]
         if floors and len(records) == 1:
             factors, heights = zip(*floors, strict=True)
-            axes.fill_between(factors, heights, 0, color=FLOOR_COLOUR, linewidth=0, zorder=0)
+            axes.fill_between(
+                factors, heights, LOG_FOOT if log else 0, color=FLOOR_COLOUR, linewidth=0, zorder=0
+            )
         bands = [
             (row.factor, row.low, row.high)
             for row in measured
@@ -297,9 +300,14 @@ def curves_caption(records: Records, labels: Mapping[str, str] | None = None) ->
         first += " Lie derivative: the limit of Δ_s/(log s)²."
     notes = [f"{owner}{warning}: {where}." for owner, where, warning in warned]
     unmeasured = [f"{owner}{where} ({reason})" for owner, where, reason in null]
-    for record in records:
-        if taps := [row.tap for row in record.lie if row.mean is None]:
-            unmeasured.append(f"Lie derivative of {', '.join(taps)}")
+    lie = [
+        [
+            (reason, f"Lie derivative of {', '.join(row.tap for row in same)}")
+            for reason, same in by_reason(record.lie)
+        ]
+        for record in records
+    ]
+    unmeasured += [f"{owner}{where} ({reason})" for owner, where, reason in _by_owner(names, lie)]
     if unmeasured:
         rest = len(unmeasured) - MAX_NOTES
         more = f"; and {rest} more." if rest > 0 else "."

@@ -100,9 +100,14 @@ def caption_head(records: Sequence[EquivarianceRecord]) -> str:
     return f"Δ_s, {metric.words} ({metric.unit}), mean over {count} images of {on}{end}."
 
 
+def caption_file(figure: Path) -> Path:
+    """Return the text file of a figure's caption: ``fig.png.txt``, so that two figures of one name have two."""
+    return figure.with_name(f"{figure.name}.txt")
+
+
 def write_caption(figure: Path, sentences: Sequence[str]) -> Path:
     """Write the caption of a figure into a text file beside it, a sentence a line, and return its path."""
-    file = figure.with_suffix(".txt")
+    file = caption_file(figure)
     write_text(file, "".join(f"{sentence}\n" for sentence in sentences))
     return file
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError
 from secli.figures.axes import error_axis, light_grid
@@ -61,8 +61,13 @@ def draw_training(epochs: Sequence[MeasuredEpoch]) -> Figure:
                 axes.set_ylabel("$\\Delta_s$")
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
-        handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
+        entries: dict[str, Any] = {}  # a factor may be missing in some panels
+        for axes in grid[: len(panels)]:
+            handles, labels = axes.get_legend_handles_labels()
+            entries |= dict(zip(labels, handles, strict=True))
+        columns = min(6, len(entries))
+        handles, names = list(entries.values()), list(entries)
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 
@@ -99,4 +104,5 @@ def _error_at(tap: str) -> Read:
 
 def _accuracy(reading: EpochReading, factor: float) -> float | None:
     found = next((row.accuracy for row in reading.accuracy if row.factor == factor), None)
-    return None if found is None else 100 * found
+    value = finite(found)
+    return None if value is None else 100 * value

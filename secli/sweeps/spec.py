@@ -308,6 +308,8 @@ class SweptTable(Settings):
         both = set(self.rows) & set(self.columns)
         if both:
             raise ValueError(f"table '{self.title}': {min(both)} is both row and column")
+        if self.tap is not None and self.depth is not None:
+            raise ValueError(f"table '{self.title}': tap and depth exclude each other")
         if (self.curves and self.ablate) or ((self.curves or self.ablate) and self.columns):
             raise ValueError(f"table '{self.title}': columns, curves and ablate exclude each other")
         return self

@@ -156,7 +156,7 @@ def _measured_notes(summary: Summary, accuracy: bool) -> list[str]:
             )
         found += notes.taps(rows)
         if any(one.key == "delta_logits" for one in _quantities(summary, accuracy)):
-            found.append("Δ logits: the same mean at the logits, where the whole network has been passed.")
+            found.append(notes.AT_LOGITS)
         found += notes.little_compared(rows, (*summary.mean_factors, *summary.factors))
         unmeasured = list(dict.fromkeys(row.named for row in rows if not row.curves))
         if unmeasured:

@@ -11,8 +11,9 @@ from secli.tables.readings import Curves, among, common_factors, value_at
 DEEPEST = "deepest"
 """Asks for the deepest spatial tap of each network by itself."""
 NEAR = 0.15
-"""Taps whose relative depths differ by less stand at one depth."""
+"""Taps whose relative depths differ by no more stand at one depth."""
 LAST = 1.0
+ROUNDING = 1e-9
 
 TapChoice = str | float | None
 """A tap's name, :data:`DEEPEST`, or a relative depth; None: the best depth that all can be read at."""
@@ -59,7 +60,7 @@ def read_taps(
         Factors that choose where none of the mean has a value in all.
     """
     asked = [group for group in groups if any(row.mean is not None for one in group for row in one.rows)]
-    common = common_factors([record for group in groups for record in group])
+    common = common_factors([record for group in asked for record in group])
     wanted = [f for f in common if (f < 1 if mean_over is None else f != 1 and among(f, mean_over))]
     if isinstance(choice, str):
         return _each_for_itself(groups, asked, choice, wanted, shown)
@@ -80,20 +81,18 @@ def read_taps(
 def _candidates(groups: Sequence[Curves], depth: float | None) -> Iterator[_Candidate]:
     """Yield the taps of all groups at one depth: that which is asked for, else each that all have, and the last."""
     ladders = [_ladder(group) for group in groups]
-    if depth is not None:
-        yield _Candidate(depth, tuple(_nearest(ladder, depth) for ladder in ladders))
-        return
     spatial = [
         {tap: at for tap, at in ladder.items() if _spatial(group, tap)}
         for group, ladder in zip(groups, ladders, strict=True)
     ]
-    for at in sorted({at for ladder in spatial for at in ladder.values()}):
-        taps = tuple(_nearest(ladder, at) for ladder in spatial if ladder)
-        if len(taps) == len(groups) and all(
-            abs(ladder[tap] - at) <= NEAR for ladder, tap in zip(spatial, taps, strict=True)
-        ):
+    asked = sorted({at for ladder in spatial for at in ladder.values()}) if depth is None else [depth]
+    for at in asked if all(spatial) else ():
+        taps = tuple(_nearest(ladder, at) for ladder in spatial)
+        depths = [at if depth is not None else ladder[tap] for ladder, tap in zip(spatial, taps, strict=True)]
+        depths += [ladder[tap] for ladder, tap in zip(spatial, taps, strict=True)]
+        if depth != LAST and max(depths) - min(depths) <= NEAR + ROUNDING:
             yield _Candidate(at, taps)
-    if ladders:
+    if ladders and depth in (None, LAST):
         yield _Candidate(LAST, tuple(_nearest(ladder, LAST) for ladder in ladders), spatial=False)
 
 

@@ -30,12 +30,11 @@ def legend_labels(
     """
     chosen = chosen or {}
     found = _labels(records, _trained_with, _with_count)
-    return _numbered(
-        [
-            chosen.get(record.run or "", chosen.get(record.model.name, label))
-            for record, label in zip(records, found, strict=True)
-        ]
-    )
+    labels = []
+    for record, label in zip(records, found, strict=True):
+        names = (record.run or "", *record.pooled, record.model.name)
+        labels.append(next((chosen[name] for name in names if name in chosen), label))
+    return _numbered(labels)
 
 
 def _labels(

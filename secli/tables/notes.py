@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # What decides an error as much as the architecture does, where it differs between rows.
 DECISIVE = ("epochs", "augment", "precision", "optimizer", "lr", "batch", "milestones")
+AT_LOGITS = "Δ logits: the same mean at the logits, where the whole network has been passed."
 HALF = 0.5
 OWN_DEPTHS = "Δ of each network is read at a depth of its own, so that rows do not compare"
 MOST_NAMED = 6

@@ -379,11 +379,11 @@ def _delta_notes(one: Quantity, groups: Summary, shown: Sequence[Quantity]) -> l
     for each in shown:
         if each.key.startswith("delta"):
             factors += groups.mean_factors if each.factor is None else (each.factor,)
-    found = [
-        notes.measured(groups.measure, groups.measured_on),
-        *(notes.taps(groups.rows) if one.at_tap else []),
-        *notes.little_compared(groups.rows, factors),
-    ]
+    found = [notes.measured(groups.measure, groups.measured_on)]
+    if any(each.at_tap for each in shown):
+        found += [*notes.taps(groups.rows), *notes.little_compared(groups.rows, factors)]
+    if any(each.key == "delta_logits" for each in shown):
+        found.append(notes.AT_LOGITS)
     if one.factor is None:
         over = ", ".join(f"{f:.3g}" for f in groups.mean_factors)
         found.append(

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from secli.config import TrainingSettings
 from secli.datasets.loading import pixels, to_device
 from secli.datasets.store import ScaleDataset
+from secli.errors import SecliError, one_line
 from secli.models.building import build
 from secli.models.contract import StagedModel
 from secli.records.epochs import METRICS_FILE
@@ -243,8 +244,6 @@ class Fit(Loop):
             self.seconds,
             lambda: weights_of(self.network),
         )
-        if self.job.measure is not None and self.fabric.is_global_zero:
-            self.ledger.add_reading(self.job.measure.after(self.epoch, self.network))
         self._next_epoch()
         self.losses.zero_()
         self.wrong.zero_()
@@ -252,6 +251,21 @@ class Fit(Loop):
         if self.fabric.is_global_zero:
             self.ledger.write(weights=ended.best)
             self.report(ended)
+            self._measure(ended.epoch)
+
+    def _measure(self, epoch: int) -> None:
+        """Add what is measured after an epoch to its metrics; the epoch is saved already, whatever happens here."""
+        if self.job.measure is None:
+            return
+        try:
+            reading = self.job.measure.after(epoch, self.network)
+        except (SecliError, torch.OutOfMemoryError) as problem:
+            self.report(Remark(f"nothing measured after epoch {epoch}: {one_line(problem)}"))
+            return
+        if reading is not None:
+            self.ledger.add_reading(reading)
+            self._save_state()
+            self.ledger.write(weights=False)
 
     def _test(self) -> None:
         self.network.load_state_dict(self.ledger.best_weights)

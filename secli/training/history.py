@@ -88,10 +88,9 @@ class Ledger:
             self.best_error = math.inf if val_error is None else val_error
         return ended
 
-    def add_reading(self, reading: dict[str, Any] | None) -> None:
+    def add_reading(self, reading: dict[str, Any]) -> None:
         """Add what was measured of the network to the epoch that was closed last."""
-        if reading is not None:
-            self.history[-1][KEY] = reading
+        self.history[-1][KEY] = reading
 
     def results(self, test_error: float | None, test_images: int) -> TrainingResults:
         """Return the results of the finished run."""

@@ -317,7 +317,9 @@ def test_figures_are_labelled_and_their_captions_stand_beside_them(measure: Meas
     for file in (plot, heat):
         assert ">ours<" in file.read_text()
         assert "--border" not in file.read_text()
-        assert file.with_suffix(".txt").read_text().startswith("Δ_s, squared, relative to ‖L_sΦ(f)‖²")
+        assert (
+            file.with_name(f"{file.name}.txt").read_text().startswith("Δ_s, squared, relative to ‖L_sΦ(f)‖²")
+        )
 
 
 @pytest.mark.parametrize(

@@ -298,6 +298,7 @@ def test_the_network_is_measured_while_it_trains_and_the_report_draws_it(
         (["--measure-every", "1", "--set", "measure.taps=[nowhere]"], "nowhere"),
         (["--measure-every", "1", "--set", "measure.factors=[0]"], "measure: factors"),
         (["--measure-every", "1", "--set", "measure.colour=8"], "colour"),
+        (["--measure-every", "1", "--set", "measure.per=[channel]"], "measure.per"),
     ],
 )
 def test_what_cannot_be_measured_between_epochs_is_refused_before_the_first(

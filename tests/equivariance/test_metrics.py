@@ -83,14 +83,14 @@ def test_a_new_metric_in_tables_figures_and_records(format: str, tmp_path: Path)
         "--metric",
         "angle",
     ]
-    call += ["--format", format, "--save", str(results), "--heatmap", str(map_file)]
+    call += ["--format", format, "--save", str(results), "--heatmap", str(map_file), "--caption"]
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 0, result.output
     if format == "json":
         assert json.loads(result.stdout)["metric"] == "angle"
     else:
         assert "One minus cosine" in result.stdout
-    assert "cos" in map_file.read_text(encoding="utf-8")
+    assert "1 − cos" in map_file.with_name(f"{map_file.name}.txt").read_text(encoding="utf-8")
     again = CliRunner().invoke(app, ["compare", str(results)])
     assert again.exit_code == 0, again.output
     assert "1 − cos" in again.stdout

@@ -208,3 +208,32 @@ def test_processes_gather_what_each_has_seen(tmp_path: Path) -> None:
 def test_the_plain_metric_takes_no_options_of_torchmetrics() -> None:
     with pytest.raises(TypeError, match="'sync_on_compute'"):
         PlainMetric(sync_on_compute=False)
+
+
+def test_a_border_does_not_depend_on_how_pictures_fall_into_batches() -> None:
+    dark = digits(2)
+    bright = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    both, model = torch.cat([dark, bright]), network()
+    expected = read(secli.measure(model, both, factors=[0.8], taps=["encoder"]))
+    error = secli.ScaleEquivariance([0.8], taps=["encoder"], on_black=False)
+    for batch in (dark, bright):
+        error.update(model, batch)
+    same(error.compute(), expected)
+
+
+def test_normalisation_is_no_part_of_the_metric_and_comes_back_as_it_was() -> None:
+    normalise = nn.BatchNorm2d(1).train()
+    before = {name: value.clone() for name, value in normalise.state_dict().items()}
+    error = secli.ScaleEquivariance([0.8], taps=["encoder"], normalise=normalise)
+    error.update(network(), digits())
+    assert normalise.training
+    assert all(torch.equal(value, before[name]) for name, value in normalise.state_dict().items())
+    if isinstance(error, nn.Module):
+        assert not error.state_dict()
+        assert not list(error.parameters())
+
+
+def test_near_factors_have_names_of_their_own() -> None:
+    error = secli.ScaleEquivariance([0.7, 0.702, 0.7004], taps=["encoder"])
+    error.update(network(), digits())
+    assert list(error.compute()) == ["encoder@0.7", "encoder@0.702", "encoder@0.7004"]

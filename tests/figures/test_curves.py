@@ -382,3 +382,19 @@ def test_labels_may_be_chosen(tmp_path: Path) -> None:
     names = legend(draw_curves(pair, labels={"cnn": "our $net$"}))
     assert names[0] == r"our \$net\$"
     assert curves_caption(pair, {"cnn": "ours"})
+
+
+def test_the_floor_is_filled_down_to_the_foot_of_a_log_axis() -> None:
+    figure: Any = draw_curves([curves(taps=["conv1"], accuracy=False)], log=True)
+    axes = figure.axes[0]
+    (floor,) = [
+        one for one in axes.collections if one.get_zorder() == 0 and one.get_paths()[0].vertices.shape[0] > 2
+    ]
+    low = floor.get_paths()[0].vertices[:, 1].min()
+    assert 0 < low < axes.get_ylim()[0]
+
+
+def test_lie_derivatives_that_are_missing_have_their_owner_and_reason() -> None:
+    lie = [lie_row("conv2", None)]
+    pair = [curves("cnn").model_copy(update={"lie": lie}), curves("dcn")]
+    assert "cnn: Lie derivative of conv2 (the features vanish)" in curves_caption(pair)[-1]

@@ -95,6 +95,30 @@ def test_a_depth_by_request_is_the_nearest_tap() -> None:
     assert read_taps([[LONG], [SHORT]], 1.0).taps == ("logits", "logits")
 
 
+def test_a_map_is_not_compared_with_logits_at_a_depth_by_request() -> None:
+    short = network({"a": ALL, "logits": ALL})
+    read = read_taps([[short], [LONG]], 0.85)  # the only map of the one stands at 1/2
+    assert read.taps == (None, None)
+    assert read_taps([[short], [LONG]], 0.5).taps == ("a", "b3")
+
+
+def test_the_taps_of_one_depth_are_near_each_other() -> None:
+    """Not only near the depth that was looked for: .4, .5 and .6 are no one depth."""
+    rungs: list[dict[str, Sequence[float]]] = [
+        {"a": ALL, "logits": ALL},
+        {f"b{k}": ALL for k in range(4)} | {"logits": ALL},
+    ]
+    third: dict[str, Sequence[float]] = {"c1": (), "c2": (), "c3": ALL, "c4": ALL, "logits": ALL}
+    read = read_taps([[network(one)] for one in (*rungs, third)])
+    spread = [{"a": 0.5, "b1": 0.4, "b2": 0.6, "c3": 0.6, "c2": 0.4}.get(tap or "", 1.0) for tap in read.taps]
+    assert max(spread) - min(spread) <= 0.15 + 1e-9
+
+
+def test_a_network_without_any_value_takes_no_factor_from_the_others() -> None:
+    silent = curves("dcn", rows=[curve_row("x", 0.3, None)], accuracy=False)
+    assert read_taps([[LONG], [silent], [SHORT]]).factors == ALL
+
+
 def test_each_for_itself_where_that_is_asked_for() -> None:
     read = read_taps([[LONG], [SHORT]], DEEPEST)
     assert read.taps == ("b2", "conv1")

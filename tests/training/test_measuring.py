@@ -15,9 +15,9 @@ from secli.datasets.loading import to_device
 from secli.datasets.store import ScaleDataset
 from secli.equivariance.measure import measure
 from secli.equivariance.while_training import EpochMeasure
-from secli.errors import InterruptedRunError
+from secli.errors import InputError, InterruptedRunError
 from secli.records.epochs import METRICS_FILE, read_epochs
-from secli.training.events import EpochEnded, Event
+from secli.training.events import EpochEnded, Event, Remark
 from secli.training.load import load_model
 from secli.training.run import train
 
@@ -130,3 +130,20 @@ def test_damaged_lines_hold_no_reading(tmp_path: Path, line: str) -> None:
     (tmp_path / METRICS_FILE).write_text(text)
     assert [one.epoch for one in read_epochs(tmp_path)] == [2]
     assert read_epochs(tmp_path / "nowhere") == []
+
+
+def test_a_reading_that_fails_is_told_and_costs_no_epoch(
+    tiny: ScaleDataset, quick: Quick, digest: Digest, tmp_path: Path
+) -> None:
+    class Failing:
+        def after(self, epoch: int, network: object) -> None:
+            raise InputError("it cannot be measured")
+
+    told: list[Event] = []
+    model = ModelSettings(name="cnn")
+    plain, _ = train(model, tiny, quick(), tmp_path / "plain")
+    run, record = train(model, tiny, quick(), tmp_path, measure=Failing(), on_event=told.append)
+    assert record.status == "finished"
+    assert digest(run) == digest(plain)
+    texts = [event.text for event in told if isinstance(event, Remark)]
+    assert texts == [f"nothing measured after epoch {k}: it cannot be measured" for k in (1, 2)]
