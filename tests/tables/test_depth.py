@@ -104,11 +104,11 @@ def test_a_map_is_not_compared_with_logits_at_a_depth_by_request() -> None:
 
 def test_the_taps_of_one_depth_are_near_each_other() -> None:
     """Not only near the depth that was looked for: .4, .5 and .6 are no one depth."""
-    rungs: list[dict[str, Sequence[float]]] = [
+    rungs: list[Mapping[str, Sequence[float]]] = [
         {"a": ALL, "logits": ALL},
         {f"b{k}": ALL for k in range(4)} | {"logits": ALL},
     ]
-    third: dict[str, Sequence[float]] = {"c1": (), "c2": (), "c3": ALL, "c4": ALL, "logits": ALL}
+    third: Mapping[str, Sequence[float]] = {"c1": (), "c2": (), "c3": ALL, "c4": ALL, "logits": ALL}
     read = read_taps([[network(one)] for one in (*rungs, third)])
     spread = [{"a": 0.5, "b1": 0.4, "b2": 0.6, "c3": 0.6, "c2": 0.4}.get(tap or "", 1.0) for tap in read.taps]
     assert max(spread) - min(spread) <= 0.15 + 1e-9
