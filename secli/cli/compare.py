@@ -123,6 +123,8 @@ def compare(
 
     if tap is not None and depth is not None:
         raise InputError("--depth: --tap names the tap already; give one of the two")
+    if depth is not None and not 0 < depth <= 1:  # NaN, which a range does not refuse everywhere
+        raise InputError(f"--depth {depth}: a number from 0.01 to 1 is needed")
     where = depth if tap is None else tap
     chosen = None if factors is None else merged(parse_factors(factors))
     if any(text is not None for text in (rows, columns, value, ablate)) or ranks or curves or test != "t":

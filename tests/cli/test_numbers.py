@@ -24,6 +24,7 @@ BESIDE = {
     "equivariance": ["cnn", "--data", "nowhere"],
     "sweep": ["nowhere.yaml"],
     "bench": ["cnn"],
+    "compare": ["nowhere"],
 }
 
 
