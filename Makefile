@@ -12,7 +12,7 @@ LOWEST_PYTHON ?= $(shell for python in python3.10 $${PYENV_ROOT:-$$HOME/.pyenv}/
 
 help:
 	@echo "make demo         build a dataset, train four networks, compare them (a few minutes)"
-	@echo "make test         the test suite (under 12 minutes on 2 cores)"
+	@echo "make test         the test suite (a quarter of an hour on 2 cores)"
 	@echo "make test-lowest  the same with the lowest versions that pyproject.toml allows"
 	@echo "make test-slow    the long checks"
 	@echo "make campaign     kills, full disks, hostile files and bad input (under 30 minutes on 2 cores)"
