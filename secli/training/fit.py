@@ -264,7 +264,8 @@ class Fit(Loop):
             return
         if reading is not None:
             self.ledger.add_reading(reading)
-            self._save_state()
+            # an epoch begins with sums of 0 everywhere, so the other processes, which do not wait here, are not asked
+            self._write_state(self.losses, self.wrong)
             self.ledger.write(weights=False)
 
     def _test(self) -> None:
@@ -275,10 +276,11 @@ class Fit(Loop):
     # ---- the run directory
 
     def _save_state(self) -> None:
-        losses = self._sum(self.losses)
-        wrong = self._sum(self.wrong)
-        if not self.fabric.is_global_zero:
-            return
+        losses, wrong = self._sum(self.losses), self._sum(self.wrong)
+        if self.fabric.is_global_zero:
+            self._write_state(losses, wrong)
+
+    def _write_state(self, losses: Tensor, wrong: Tensor) -> None:
         state = {
             "network": weights_of(self.network),
             "optimizer": self.optimizer.optimizer.state_dict(),

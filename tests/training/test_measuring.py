@@ -147,3 +147,13 @@ def test_a_reading_that_fails_is_told_and_costs_no_epoch(
     assert digest(run) == digest(plain)
     texts = [event.text for event in told if isinstance(event, Remark)]
     assert texts == [f"nothing measured after epoch {k}: it cannot be measured" for k in (1, 2)]
+
+
+def test_several_processes_are_measured_by_the_first_and_wait_for_nothing(
+    tiny: ScaleDataset, quick: Quick, digest: Digest, tmp_path: Path
+) -> None:
+    model, settings = ModelSettings(name="cnn"), quick(epochs=2, devices=2, threads=2)
+    plain, _ = train(model, tiny, settings, tmp_path / "plain")
+    run, _ = train(model, tiny, settings, tmp_path / "measured", measure=of(tiny, taps=("block1",)))
+    assert digest(run) == digest(plain)
+    assert [one.epoch for one in read_epochs(run)] == [1, 2]
