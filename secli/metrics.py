@@ -47,8 +47,6 @@ class Metric:
         What it is relative to, inside a sentence.
     axis : str
         Along an axis of a figure; ``$…$`` is a formula.
-    formula : str
-        In the notes of a figure.
     unit : str
         Its unit, or that it has none.
     symbol : str
@@ -62,7 +60,6 @@ class Metric:
     title: str
     words: str
     axis: str
-    formula: str
     unit: str = "no unit"
     symbol: str = "error"
     needs_actual: bool = False
@@ -83,7 +80,6 @@ METRICS = Registry(
             title="Equivariance error Δ_s (squared, relative to ‖L_sΦ(f)‖²)",
             words="squared, relative to ‖L_sΦ(f)‖²",
             axis="equivariance error $\\Delta_s$",
-            formula="$\\Delta_s=\\|\\Phi(L_sf)-L_s\\Phi(f)\\|^2/\\|L_s\\Phi(f)\\|^2$",
             symbol="$\\Delta_s$",
         ),
         Metric(
@@ -92,7 +88,6 @@ METRICS = Registry(
             title="Equivariance error (relative to ‖L_sΦ(f)‖)",
             words="relative to ‖L_sΦ(f)‖",
             axis="relative error",
-            formula="Relative error $\\|\\Phi(L_sf)-L_s\\Phi(f)\\|/\\|L_s\\Phi(f)\\|$",
         ),
         Metric(
             "absolute",
@@ -100,7 +95,6 @@ METRICS = Registry(
             title="Equivariance error ‖L_sΦ(f) − Φ(L_s f)‖",
             words="absolute",
             axis="absolute error",
-            formula="Absolute error $\\|\\Phi(L_sf)-L_s\\Phi(f)\\|$",
             unit="in units of the features",
         ),
     ],

@@ -58,7 +58,7 @@ def compare(
             "Relative depth at which Δ is read, in each network's order of taps.",
             default="the depth that all rows have most values at",
             min=0.01,
-            max=1,
+            max=1.0,
         ),
     ] = None,
     accuracy: Annotated[
@@ -123,8 +123,6 @@ def compare(
 
     if tap is not None and depth is not None:
         raise InputError("--depth: --tap names the tap already; give one of the two")
-    if depth is not None and not 0 < depth <= 1:  # NaN, which a range does not refuse everywhere
-        raise InputError(f"--depth {depth}: a number from 0.01 to 1 is needed")
     where = depth if tap is None else tap
     chosen = None if factors is None else merged(parse_factors(factors))
     if any(text is not None for text in (rows, columns, value, ablate)) or ranks or curves or test != "t":

@@ -5,6 +5,7 @@ Where a command truly means another thing by a name, the difference is an argume
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,7 +52,16 @@ def option(text: str, *names: str, default: str | bool = False, panel: str | Non
         As ``typer.Option`` takes them: metavar, min, max, …
     """
     words = f"{text} \\[default: {default}]" if isinstance(default, str) else text
+    if isinstance(more.get("min"), float):
+        more.setdefault("callback", _number)
     return typer.Option(*names, help=words, show_default=default is True, rich_help_panel=panel, **more)
+
+
+def _number(value: float | None) -> float | None:
+    """Refuse NaN, which lies in every range."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter(f"{value} is not a number")
+    return value
 
 
 def argument(metavar: str, text: str) -> Any:

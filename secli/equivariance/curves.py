@@ -62,6 +62,7 @@ def measure_curves(
     on_black: bool | None = None,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
+    means_alone: bool = False,
 ) -> Curves:
     """Measure Δ at every requested tap and factor, and the accuracy on the rescaled images.
 
@@ -84,6 +85,8 @@ def measure_curves(
         Whether the pictures fade to black at their edges, so that no frame appears; None: as the images show.
     on_progress : callable, optional
         Called with (forward passes done, forward passes in all).
+    means_alone : bool
+        Leave out what a mean is judged by, and costs as much: the floor, and the warning by the pointwise control.
 
     Returns
     -------
@@ -105,7 +108,7 @@ def measure_curves(
     factors = factors_of(settings, fields.values())
     if not fields:
         return _nothing(model, settings, factors, len(images))
-    cells = {factor: _cells(fields, factor, settings) for factor in factors}
+    cells = {factor: _cells(fields, factor, settings, floor=not means_alone) for factor in factors}
     passes = [1.0, *(factor for factor in factors if factor != 1)]
     outputs: dict[float, list[Tensor | None]] = {factor: [] for factor in passes}
     rings: dict[float, list[Tensor]] = {factor: [] for factor in passes if factor > 1}
@@ -132,7 +135,7 @@ def measure_curves(
     dark = {factor: float(torch.cat(parts).mean()) < DARK for factor, parts in rings.items()}
     own_dark = fade_to_black(images)
     # one reading of the control is comparable only where all taps have one border
-    comparable = settings.metric == "squared" and (black or settings.border is not None)
+    comparable = not means_alone and settings.metric == "squared" and (black or settings.border is not None)
     pointwise = (
         pointwise_readings(images[:CONTROLLED], factors, settings, device=device) if comparable else {}
     )
@@ -251,10 +254,12 @@ def pieces(features: Features) -> Iterator[slice]:
     yield from (slice(start, start + step) for start in range(0, images, step))
 
 
-def _cells(fields: Mapping[str, Field], factor: float, settings: MeasureSettings) -> dict[str, TapError]:
+def _cells(
+    fields: Mapping[str, Field], factor: float, settings: MeasureSettings, floor: bool = True
+) -> dict[str, TapError]:
     """Return the errors of one factor, tap by tap."""
     return {
-        tap: TapError(field, factor, settings.metric, settings.per, settings.smallest_plane)
+        tap: TapError(field, factor, settings.metric, settings.per, settings.smallest_plane, floor)
         for tap, field in fields.items()
     }
 

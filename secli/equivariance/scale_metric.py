@@ -131,7 +131,9 @@ class ScaleEquivariance(Metric):  # type: ignore[misc, unused-ignore]
                 self._on_black = fade_to_black(images)
             named = None if taps is None else tuple(taps)
             settings = self._settings.model_copy(update={"taps": named, "images": max(1, len(images))})
-            curves = measure_curves(subject, images, settings, on_black=self._on_black, device=device)
+            curves = measure_curves(
+                subject, images, settings, on_black=self._on_black, device=device, means_alone=True
+            )
         sums = []
         for row in curves.rows:
             column = row.tap, row.factor

@@ -45,7 +45,12 @@ class EpochMeasure:
         began = time.perf_counter()
         with random_states_kept(network):
             curves = measure_curves(
-                network, self.images, self.settings, labels=self.labels, device=device_of(network)
+                network,
+                self.images,
+                self.settings,
+                labels=self.labels,
+                device=device_of(network),
+                means_alone=True,
             )
         reading = EpochReading(
             images=min(len(self.images), self.settings.images),

@@ -102,13 +102,8 @@ def _quantities(summary: Summary, accuracy: bool) -> list[Quantity]:
     """Return what has a column as far as it was measured."""
     deltas = [*([QUANTITIES["delta"]] if summary.mean_factors else []), *map(delta_at, summary.factors)]
     accuracies = map(accuracy_at_factor, summary.factors if accuracy else ())
-    logits = QUANTITIES["delta_logits"]
-    if all(
-        row.tap != "logits" and row.statistic(logits).n == len(row.curves)
-        for row in summary.rows
-        if row.curves
-    ):
-        deltas.append(logits)
+    if summary.logits_too:
+        deltas.append(QUANTITIES["delta_logits"])
     curves = [*deltas, *accuracies] if summary.measure is not None else []
     return [QUANTITIES["test_error"], *curves, QUANTITIES["parameters"], QUANTITIES["train_seconds"]]
 
@@ -155,7 +150,7 @@ def _measured_notes(summary: Summary, accuracy: bool) -> list[str]:
                 "2 % are one."
             )
         found += notes.taps(rows)
-        if any(one.key == "delta_logits" for one in _quantities(summary, accuracy)):
+        if summary.logits_too:
             found.append(notes.AT_LOGITS)
         found += notes.little_compared(rows, (*summary.mean_factors, *summary.factors))
         unmeasured = list(dict.fromkeys(row.named for row in rows if not row.curves))

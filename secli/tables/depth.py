@@ -88,8 +88,8 @@ def _candidates(groups: Sequence[Curves], depth: float | None) -> Iterator[_Cand
     asked = sorted({at for ladder in spatial for at in ladder.values()}) if depth is None else [depth]
     for at in asked if all(spatial) else ():
         taps = tuple(_nearest(ladder, at) for ladder in spatial)
-        depths = [at if depth is not None else ladder[tap] for ladder, tap in zip(spatial, taps, strict=True)]
-        depths += [ladder[tap] for ladder, tap in zip(spatial, taps, strict=True)]
+        depths = [ladder[tap] for ladder, tap in zip(spatial, taps, strict=True)]
+        depths += [] if depth is None else [depth]
         if depth != LAST and max(depths) - min(depths) <= NEAR + ROUNDING:
             yield _Candidate(at, taps)
     if ladders and depth in (None, LAST):

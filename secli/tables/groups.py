@@ -136,6 +136,12 @@ class Summary:
         """What a reader calls the datasets, by their names."""
         return {row.data: row.data_called for row in self.rows if row.data and row.data_called}
 
+    @property
+    def logits_too(self) -> bool:
+        """Whether every measured row is read before the logits and has Δ there, too."""
+        measured = [row for row in self.rows if row.curves]
+        return all(row.tap != "logits" and row["delta_logits"].n == len(row.curves) for row in measured)
+
     def at_factors(self) -> list[Quantity]:
         """Return Δ, then accuracy, at each factor that has a column."""
         return [at(factor) for at in (delta_at, accuracy_at_factor) for factor in self.factors]

@@ -30,9 +30,7 @@ def angle(norms: Norms) -> Tensor:
 
 @pytest.fixture
 def _registered() -> Iterator[None]:
-    METRICS.register(
-        Metric("angle", angle, "One minus cosine", "1 − cos", "$1-\\cos$", "$1-\\cos$", needs_actual=True)
-    )
+    METRICS.register(Metric("angle", angle, "One minus cosine", "1 − cos", "$1-\\cos$", needs_actual=True))
     yield
     del METRICS._specs["angle"]
 
