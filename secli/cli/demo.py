@@ -53,7 +53,8 @@ def demo(
     from secli.config import MeasureSettings
     from secli.datasets.build import make_dataset
     from secli.datasets.store import open_dataset
-    from secli.figures.curves import plot_curves
+    from secli.figures.curves import curves_caption, plot_curves
+    from secli.figures.page import write_caption
     from secli.sweeps.measure import machine
     from secli.tables.compare import compare
     from secli.tables.groups import summarise
@@ -81,7 +82,8 @@ def demo(
     out(render(table, "table", terminal_width()))
     picture = directory / "curves.png"
     plot_curves(records, picture)
-    tell("4/4  the curves are in")
+    caption = write_caption(picture, curves_caption(records))
+    tell(f"4/4  what the marks in the curves warn of is in {caption}, the curves are in")
     out(str(picture))
 
 

@@ -150,7 +150,7 @@ def legend_entries(records: Records, styles: Sequence[Style], width: float) -> t
     if any(row.on_lattice is False and row.mean is not None for row in rows):
         entries["hollow: off the lattice of scales"] = Line2D([], [], color="0.3", **HOLLOW)
     if any(telling_warnings(whole(record.rows)) for record in records):
-        entries["ringed: see the caption"] = Line2D([], [], **RING)
+        entries["ringed: carries a warning"] = Line2D([], [], **RING)
     longest = max(len(label) for label in entries)
     columns = max(1, min(len(entries), int((width - 0.2) / (0.5 + 0.057 * longest))))
     # equal rows look calmer than a full row and a stray one

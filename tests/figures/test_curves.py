@@ -192,11 +192,11 @@ def test_warned_points_are_ringed_and_the_caption_says_why() -> None:
     figure = drawn([curves(rows=rows)])
     (ring,) = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
     assert list(ring.get_xdata()) == [1 / 3, 0.5]
-    assert "ringed: see the caption" in legend(figure)
+    assert "ringed: carries a warning" in legend(figure)
     assert "framed: edges: a at s = 0.333–0.5." in curves_caption([curves(rows=rows)])
     everywhere = [row.model_copy(update={"warnings": (recognised("framed: edges"),)}) for row in rows]
     figure = drawn([curves(rows=everywhere)])
-    assert "ringed: see the caption" not in legend(figure)
+    assert "ringed: carries a warning" not in legend(figure)
     assert "framed: edges: a at every s." in curves_caption([curves(rows=everywhere)])
 
 
