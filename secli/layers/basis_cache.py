@@ -35,16 +35,28 @@ def cached_array(name: str, parameters: Mapping[str, Any], compute: Callable[[],
         Returns the array, float64.
     """
     text = json.dumps(parameters, sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: the user has no home folder
-        path = cache_directory() / name / f"{key}.npy"
-        kept = _read(path, text)
-        if kept is not None:
-            return kept
+    kept = _kept(name, text)
+    if kept is not None:
+        return kept
     array = compute()
     with contextlib.suppress(OSError, RuntimeError):
-        _write(cache_directory() / name / f"{key}.npy", text, array)
+        _write(_path(name, text), text, array)
     return array
+
+
+def is_cached(name: str, parameters: Mapping[str, Any]) -> bool:
+    """Return whether :func:`cached_array` would read its array and not compute it."""
+    return _kept(name, json.dumps(parameters, sort_keys=True)) is not None
+
+
+def _path(name: str, parameters: str) -> Path:
+    return cache_directory() / name / f"{hashlib.sha256(parameters.encode()).hexdigest()[:16]}.npy"
+
+
+def _kept(name: str, parameters: str) -> Array | None:
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: the user has no home folder
+        return _read(_path(name, parameters), parameters)
+    return None
 
 
 def _read(path: Path, parameters: str) -> Array | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -10,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secli.models.building import build
 from secli.models.contract import StagedModel
+
+COMPILER = "torch._dynamo"
 
 
 def outline(name: str, options: Mapping[str, Any] | None = None) -> StagedModel:
@@ -37,6 +42,38 @@ class UncompiledMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Compute shapes without torch's compiler, whose import takes two seconds and 100 MB.
+
+    Rules for shapes that are written in Python import it to be kept out of compiled code
+    (``torch._disable_dynamo``), and remember that on the rule. Here they meet a module of its name that does not hold
+    them back, and the memory is taken off afterwards: whoever compiles later gets what torch means. Where the
+    compiler is imported already, nothing is done.
+    """
+    if COMPILER in sys.modules:
+        yield
+        return
+    met: list[Any] = []
+
+    def disable(function: Any, *args: Any, **kwargs: Any) -> Any:
+        met.append(function)
+        return function
+
+    absent = ModuleType(COMPILER)
+    absent.disable = disable  # type: ignore[attr-defined]
+    sys.modules[COMPILER] = absent
+    try:
+        yield
+    finally:
+        if sys.modules.get(COMPILER) is absent:
+            del sys.modules[COMPILER]
+        if vars(torch).get("_dynamo") is absent:  # an import binds it there too
+            del torch._dynamo
+        for function in met:
+            vars(function).pop("__dynamo_disable", None)
 
 
 class _Undrawn(UncompiledMode):  # type: ignore[no-untyped-call]

@@ -19,7 +19,8 @@ from secli.equivariance.factors import PROTOCOLS
 from secli.errors import InputError
 from secli.models.building import resolve_options
 from secli.sweeps.cpu_rates import Rates
-from secli.sweeps.operation_counts import Counted, Counts, Shapes, Unfit, shapes_of
+from secli.sweeps.forked_counts import helped
+from secli.sweeps.operation_counts import Counted, Counts, Shapes, Unfit, shapes_of, uncounted
 from secli.sweeps.plan import DatasetRequest, PlannedRun, known_shape
 
 SIDE = 28
@@ -99,13 +100,14 @@ def estimate(
     counts = Counts()
     total = distinct(runs)
     estimates = []
-    for run in runs:
-        cost = cost_of(run, counts, rates[run.resolved.training.threads])
-        on_progress(len(counts), total)
-        known = finished.get(kindred(run))
-        seconds = known if cost is None else _seconds(run, cost, sizes, known)
-        memory = None if cost is None else cost.memory
-        estimates.append(Estimate(run, seconds, memory, known is not None))
+    with helped(uncounted(_shapes(run) for run in runs)):
+        for run in runs:
+            cost = cost_of(run, counts, rates[run.resolved.training.threads])
+            on_progress(len(counts), total)
+            known = finished.get(kindred(run))
+            seconds = known if cost is None else _seconds(run, cost, sizes, known)
+            memory = None if cost is None else cost.memory
+            estimates.append(Estimate(run, seconds, memory, known is not None))
     return estimates
 
 

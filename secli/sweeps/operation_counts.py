@@ -8,7 +8,7 @@ another version counts anew. Networks of other packages are counted in every cal
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
@@ -19,16 +19,18 @@ from torch import nn
 
 from secli.catalogue import MODELS
 from secli.config import TrainingSettings
-from secli.layers.basis_cache import Array, cached_array
+from secli.layers.basis_cache import Array, cached_array, is_cached
 from secli.layers.fast.forms import without_forms
 from secli.models.building import build
-from secli.models.meta_device import outline
+from secli.models.meta_device import outline, without_compiler
 from secli.provenance import secli_version
 from secli.training.operation_counts import StepWork, Work, WorkCounter
 from secli.training.recompute import recompute_activations
 
 COUNT_VERSION = 1
 """Goes into the key on disk: raise it when the same shapes give other counts."""
+FOLDER = "estimates"
+"""Of the cache."""
 FEWEST = 2
 """Images of the smallest batch that is counted: a batch norm needs two."""
 CPU_FORMS = ("running-max", "fourier", "wide-gradient")
@@ -126,10 +128,7 @@ class Counts:
     def _found(self, shapes: Shapes) -> Counted:
         if not _is_ours(shapes.model):
             return self._count(shapes)
-        versions = {"count": COUNT_VERSION, "secli": secli_version(), "torch": torch.__version__}
-        return _counted(
-            cached_array("estimates", {**versions, **shapes._asdict()}, lambda: _array(self._count(shapes)))
-        )
+        return _counted(cached_array(FOLDER, _parameters(shapes), lambda: _array(self._count(shapes))))
 
     def _count(self, shapes: Shapes) -> Counted:
         try:
@@ -138,7 +137,11 @@ class Counts:
             raise Unfit((str(error).splitlines() or [type(error).__name__])[0]) from None
 
     def _on_meta(self, shapes: Shapes) -> Counted:
-        return self._step(outline(shapes.model, json.loads(shapes.options)), shapes, shapes.images, "meta")
+        network = outline(shapes.model, json.loads(shapes.options))
+        # a network of another package may want the compiler itself, and so does activation checkpointing
+        ours = _is_ours(shapes.model) and not shapes.again
+        with without_compiler() if ours else nullcontext():
+            return self._step(network, shapes, shapes.images, "meta")
 
     def _foreign(self, shapes: Shapes) -> Counted:
         """Count a network of another package; one that reads values of its tensors computes a small batch."""
@@ -159,6 +162,20 @@ class Counts:
         with forms:
             work = self._counter.step(network, images, labels, shapes.passes)
         return _with_weights(network, work)
+
+
+def uncounted(networks: Iterable[Shapes]) -> list[Shapes]:
+    """Return the networks, each once, whose counts are not on disk and will be."""
+    return [
+        shapes
+        for shapes in dict.fromkeys(networks)
+        if _is_ours(shapes.model) and not is_cached(FOLDER, _parameters(shapes))
+    ]
+
+
+def _parameters(shapes: Shapes) -> dict[str, Any]:
+    versions = {"count": COUNT_VERSION, "secli": secli_version(), "torch": torch.__version__}
+    return {**versions, **shapes._asdict()}
 
 
 def _is_ours(model: str) -> bool:
