@@ -168,6 +168,7 @@ PATHS = frozenset(
     (
         *("--out", "--output", "-o", "--save", "--data", "--source", "--config", "--runs"),
         *("--plot", "--heatmap", "--show-features", "--preview", "--export-png"),
+        *("--results", "--from", "--to"),
     )
 )
 

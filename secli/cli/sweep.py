@@ -56,6 +56,13 @@ def sweep(
     retry_failed: Annotated[
         bool, option("Try runs again that failed in an earlier call.", "--retry-failed")
     ] = False,
+    results: Annotated[
+        list[Path] | None,
+        option(
+            "Finished records that count as done, weights or not, beside those that the file names; repeatable.",
+            metavar="DIR",
+        ),
+    ] = None,
     engine: Annotated[
         str, of_workers("Worker processes here, or a Ray cluster.", default=True, metavar="local|ray")
     ] = "local",
@@ -107,6 +114,7 @@ def sweep(
     given = parse_assignments(assignments or [], ["training"])["training"]
 
     # these bring torch, for which a mistake in the file does not wait
+    from secli.sweeps.finished_records import check_places
     from secli.sweeps.model_check import check_taps
     from secli.sweeps.plan import plan
     from secli.sweeps.prepare_data import Sources, check_sources, requested_datasets, so_far
@@ -119,10 +127,12 @@ def sweep(
     carrier = _engine(engine, address, jobs, runs)
     check_sources(requested_datasets(runs), sources, folder, writes=not dry_run)
     check_taps(runs)
+    check_places(results or [])
+    places = [*(results or []), *spec.results]
     if dry_run:
         from secli.cli.sweep_dry_run import print_plan
 
-        states = so_far(runs, sources, folder)
+        states = so_far(runs, sources, folder, places)
         print_plan(spec, runs, states, folder, carrier.slots, retry_failed, format, quiet)
         return
     trackers = _trackers(track or [], folder)
@@ -130,11 +140,21 @@ def sweep(
     try:
         with advice(f"sweep {spec.name}: repeat the command to go on"):
             listed, mine = prepare_jobs(spec, everything, runs, sources, folder, quiet, command)
+            take_over(mine, places, quiet)
         mine = [job.model_copy(update={"trackers": trackers, "tracked_in": folder}) for job in mine]
         outcome = carry_out_jobs(mine, carrier, retry_failed, quiet)
     except KeyboardInterrupt:  # a second time
         raise InterruptedRunError(f"sweep {spec.name}: repeat the command to go on") from None
     _finish(spec, folder, outcome, listed, format, quiet)
+
+
+def take_over(jobs: Sequence[SweepJob], places: Sequence[Path], quiet: bool) -> None:
+    """Let records of runs that were finished elsewhere count as done, and tell how many; damaged ones are named."""
+    from secli.sweeps.finished_records import take_finished
+
+    taken = take_finished(jobs, places, note)
+    if taken and not quiet:
+        note(f"{taken} finished run{'s' * (taken != 1)} taken from kept records, without weights")
 
 
 def _trackers(names: Sequence[str], folder: Path) -> tuple[str, ...]:

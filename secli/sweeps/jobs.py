@@ -32,6 +32,7 @@ from secli.records.schema import (
 from secli.storage.writing import write_text
 from secli.sweeps.measure import MeasureRequest, machine, measure_subject, pictures_for
 from secli.trackers.forward import following
+from secli.training.checkpoint import WEIGHTS_FILE
 from secli.training.events import Report
 from secli.training.load import load_subject
 from secli.training.run import alone_in, train
@@ -55,6 +56,7 @@ class SweepJob(Settings):
     model: ModelSettings = Field(description="which network")
     training: TrainingSettings = Field(description="all training settings")
     data: Path = Field(description="the dataset directory")
+    data_digest: str | None = Field(None, description="digest of that dataset; none: not checked")
     measure: MeasureSettings | None = Field(None, description="what is measured; none: nothing")
     measured_on: Path | None = Field(None, description="the dataset directory that is measured on")
     measured_digest: str | None = Field(None, description="digest of that dataset; none: not checked")
@@ -90,9 +92,9 @@ def standing(job: SweepJob) -> JobState:
         record = read_training_record(job.run)
     except InputError as error:
         return JobState(state="failed", reason=str(error), damaged=job.run)
-    difference = _difference(job, record)
-    if difference is not None:
-        return JobState(state="failed", reason=difference, retriable=False)
+    differs = difference(job, record)
+    if differs is not None:
+        return JobState(state="failed", reason=differs, retriable=False)
     if record.status == "failed":
         return JobState(state="failed", reason=_in_words(record))
     if record.status != "finished":
@@ -102,6 +104,9 @@ def standing(job: SweepJob) -> JobState:
             return JobState(state="done")
     except InputError as error:
         return JobState(state="failed", reason=str(error), damaged=job.run / CURVES_FILE)
+    if not (job.run / WEIGHTS_FILE).exists():
+        reason = f"{job.run}: finished, but its weights are not here to be measured as this sweep asks"
+        return JobState(state="failed", reason=reason, damaged=job.run)
     return JobState(state="trained") if noted is None else JobState(state="failed", reason=noted)
 
 
@@ -109,7 +114,7 @@ def _in_words(record: TrainingRecord) -> str | None:
     return None if record.reason is None else str(record.reason)
 
 
-def _difference(job: SweepJob, record: TrainingRecord) -> str | None:
+def difference(job: SweepJob, record: TrainingRecord) -> str | None:
     """Say how a run's settings differ from the job's: a key leaves out defaults, and defaults may change."""
     if reason := outdated(record.training):
         return f"{job.run}: made with {reason}; move it away or remove it"
@@ -152,7 +157,7 @@ def mark_failed(job: SweepJob, reason: str) -> None:
     # of a run that cannot be read nothing is changed
     with contextlib.suppress(HeldRunError, InputError), alone_in(job.run):
         record = read_training_record(job.run)
-        if _difference(job, record) is not None:  # another run than this job's
+        if difference(job, record) is not None:  # another run than this job's
             return
         if record.status in ("running", "interrupted"):
             write_record(

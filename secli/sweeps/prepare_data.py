@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from secli.datasets.store import ScaleDataset, open_dataset
 from secli.errors import InputError
 from secli.sources.registry import SOURCES
 from secli.storage.disk_space import check_writable
+from secli.sweeps.finished_records import finished_record, kept_digest
 from secli.sweeps.jobs import JobState, SweepJob, standing
 from secli.sweeps.plan import DatasetRequest, PlannedRun, Shape, ShapeOf, known_shape, run_folder
 from secli.sweeps.scheduler import data_before
@@ -180,11 +182,19 @@ def _job(run: PlannedRun, digest: str, data: Path, out: Path) -> SweepJob:
         model=run.model,
         training=run.resolved.training,
         data=data,
+        data_digest=digest,
     )
 
 
-def so_far(runs: Sequence[PlannedRun], sources: Sources, out: Path) -> list[JobState]:
+def so_far(
+    runs: Sequence[PlannedRun], sources: Sources, out: Path, places: Sequence[Path] = ()
+) -> list[JobState]:
     """Return how far each run has come, as far as that shows without its images being made or verified.
+
+    Parameters
+    ----------
+    places : sequence of Path
+        Directories of finished records that count as done.
 
     Raises
     ------
@@ -195,11 +205,14 @@ def so_far(runs: Sequence[PlannedRun], sources: Sources, out: Path) -> list[JobS
     for run, before in zip(runs, data_before(out, runs), strict=True):
         digest = before.digest if before is not None else _digest_of(run.data, sources)
         if digest is None:
+            digest = kept_digest(run, places)
+        if digest is None:
             states.append(JobState(state="todo"))
             continue
         measure = None if run.measure is None else run.measure.settings
         job = _job(run, digest, Path(), out).model_copy(update={"measure": measure})
-        states.append(standing(job))
+        kept = not os.path.lexists(job.run) and finished_record(job, places) is not None
+        states.append(JobState(state="done") if kept else standing(job))
     return states
 
 

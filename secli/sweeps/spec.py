@@ -334,6 +334,14 @@ class Sweep(Settings):
     cost: str = Field("", description="what it costs, in words")
     parts: tuple[Part, ...] = Field(min_length=1, description="the blocks of runs")
     tables: tuple[SweptTable, ...] = Field((), description="the tables that it ends in")
+    results: tuple[Path, ...] = Field(
+        (), description="directories of finished records that count as done, from the file's own directory"
+    )
+
+    @field_validator("results", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod
@@ -393,7 +401,8 @@ def read_sweep(path: Path) -> Sweep:
     """
     content = _yaml(path)
     try:
-        return Sweep.model_validate(content)
+        sweep = Sweep.model_validate(content)
+        return sweep.model_copy(update={"results": tuple(path.parent / each for each in sweep.results)})
     except InputError as error:  # of a group of settings within
         raise InputError(f"{path}: {error}") from None
     except ValidationError as error:

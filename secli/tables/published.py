@@ -257,7 +257,7 @@ def _data_departures(group: Group, data: str, protocol: Protocol) -> list[str]:
 
 
 def _as_published(value: Any, published: Any) -> bool:
-    """Tell whether a parameter is the published one; what was not published (null) may be anything."""
+    """Tell whether a value is the published one (3.0 is 3); what was not published (null) may be anything."""
     if isinstance(value, list | tuple) and isinstance(published, list | tuple):
         pairs = zip(value, published, strict=False)
         return len(value) == len(published) and all(there is None or here == there for here, there in pairs)
@@ -277,7 +277,7 @@ def _setting_departures(settings: Mapping[str, Any], protocol: Protocol) -> list
         if isinstance(value, Range):
             if not (isinstance(found, int | float) and value.low <= found <= value.high):
                 departures.append(f"{key} {value.low:g} to {value.high:g} there, {found} here")
-        elif (list(found) if isinstance(found, tuple) else found) != value:
+        elif not _as_published(found, value):
             departures.append(f"{key} {value} there, {found} here")
     return departures
 
@@ -292,7 +292,7 @@ def _option_departures(group: Group, figure: Figure) -> list[str]:
     departures = [
         f"option {key} {_words(value)} there, {_words(model.options[key])} here"
         for key, value in usual.items()
-        if key in model.options and _words(model.options[key]) != _words(value)
+        if key in model.options and not _as_published(model.options[key], value)
     ]
     if not departures and not figure.options and spec.parameters and spec.parameters != model.parameters:
         departures.append(f"{spec.parameters} parameters there, {model.parameters} here")

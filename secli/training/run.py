@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from secli.config import ModelSettings, TrainingSettings
 from secli.datasets.store import ScaleDataset
 from secli.errors import HeldRunError, InputError, InterruptedRunError, SecliError, one_line
 from secli.models.building import build
 from secli.models.contract import StagedModel
 from secli.provenance import gather, library_versions
+from secli.records.kept import CONFIG_FILE, config_text
 from secli.records.notes import Note
 from secli.records.schema import RECORD_FILE, TrainingRecord, read_training_record, write_record
 from secli.storage.disk_space import FullError
@@ -32,8 +31,6 @@ from secli.training.launch import launch
 from secli.training.plan import Resolved, as_recorded, build_for, model_info, resolve, run_directory
 
 __all__ = ["CONFIG_FILE", "load_run", "run_directory", "train"]
-
-CONFIG_FILE = "config.yaml"
 
 
 def train(
@@ -195,6 +192,11 @@ def load_run(run: Path) -> tuple[StagedModel, TrainingRecord]:
         another model than the record's.
     """
     record = read_training_record(run)
+    if record.status == "finished" and not (run / WEIGHTS_FILE).exists():
+        raise InputError(
+            f"{run}: its record stands here without the weights ({WEIGHTS_FILE}); take the folder in which it was "
+            f"trained, or repeat it: secli train --config {run / CONFIG_FILE}"
+        )
     network = build(record.model.name, record.model.options)
     load_weights(run / WEIGHTS_FILE, network, record.model)
     return network.eval(), record
@@ -301,23 +303,13 @@ def _create(folder: Path, run: Path, record: TrainingRecord, locks: contextlib.E
     """Make a run directory, whole from the start, and hold it."""
     try:
         with atomic_directory(folder) as temporary:
-            write_text(temporary / CONFIG_FILE, _config(record))
+            write_text(temporary / CONFIG_FILE, config_text(record))
             write_record(temporary / RECORD_FILE, record)
             locks.enter_context(alone_in(temporary, run))
     except (InputError, OSError):
         if folder == run and run.exists():  # another process was quicker
             raise HeldRunError(f"{run}: another process is training here") from None
         raise
-
-
-def _config(record: TrainingRecord) -> str:
-    """Return the YAML with which ``secli train --config`` repeats this run."""
-    content = {
-        "model": {"name": record.model.name, "options": record.model.options},
-        "data": record.data.path,
-        "training": record.training,
-    }
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 @contextlib.contextmanager

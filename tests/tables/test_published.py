@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 
 from secli.catalogue import MODELS
 from secli.datasets.build import make_dataset
 from secli.datasets.manifest import read_manifest
+from secli.datasets.protocols import DATASETS
+from secli.models.building import resolve_options
 from secli.records.schema import write_record
 from secli.tables.collect import collect
 from secli.tables.groups import Group, summarise
 from secli.tables.pivot import TableSpec, pivot_tables
-from secli.tables.published import Published, _as_published, elsewhere, load_published, reported
+from secli.tables.published import Figure, Published, _as_published, elsewhere, load_published, reported
 from secli.tables.render import render
 from tests.tables.fabricate import curves, training, write_run
 
@@ -109,6 +112,46 @@ def test_an_option_that_the_catalogue_leaves_to_the_builder_is_marked_too(tmp_pa
     changed = record.model.model_copy(update={"changed": {"scale_pool": "max"}})
     row = summarise([write_run(tmp_path / "run", record.model_copy(update={"model": changed}))]).rows[0]
     assert "option scale_pool max there, mean here" in reported(row, load_published())[0].departures
+
+
+PAIRS = [
+    (name, figure)
+    for figure in load_published().figures
+    for name in figure.models
+    if figure.metric in ("test_error", "accuracy")
+    and load_published().protocols[figure.protocol].comparable
+    and name in MODELS
+]
+
+
+@pytest.mark.parametrize(("name", "figure"), PAIRS, ids=lambda part: getattr(part, "source", part))
+def test_a_network_as_it_stands_departs_only_where_the_publication_says_so(
+    tmp_path: Path, name: str, figure: Figure
+) -> None:
+    """By values: an option that is 3 in the catalogue and 3.0 in a record is the published one."""
+    published = load_published()
+    protocol = published.protocols[figure.protocol]
+    options = to_jsonable_python(resolve_options(MODELS[name], None))
+    record = training(name, dataset=protocol.dataset, augment=protocol.augment, options=options)
+    standard = DATASETS[protocol.dataset].standard.as_dict()
+    sizes = [
+        there or here
+        for there, here in zip(protocol.sizes or standard["sizes"], standard["sizes"], strict=True)
+    ]
+    seen = record.data.model_copy(update={"parameters": {**standard, "sizes": sizes}})
+    row = summarise([write_run(tmp_path / "run", record.model_copy(update={"data": seen}))]).rows[0]
+    (found,) = [each for each in reported(row, published) if each.figure == figure]
+    assert list(found.departures) == [
+        f"option {key} {value} there, {options[key]} here"
+        for key, value in figure.options.items()
+        if options[key] != value
+    ]
+
+
+def test_values_are_compared_and_not_their_types(tmp_path: Path) -> None:
+    for here, told in ((3.0, ()), (3, ()), (3.5, ("option factor 3 there, 3.5 here",))):
+        row = row_of(tmp_path / str(here), "mnist_ses_vector_28", options={"factor": here})
+        assert {each.departures for each in reported(row, load_published())} == {told}
 
 
 def test_an_untrained_network_has_no_published_figure(tmp_path: Path) -> None:

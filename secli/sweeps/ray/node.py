@@ -22,6 +22,7 @@ import yaml
 
 from secli.errors import HeldRunError, SecliError, one_line
 from secli.provenance import secli_version
+from secli.records.kept import CONFIG_FILE
 from secli.records.notes import Note
 from secli.records.schema import (
     CURVES_FILE,
@@ -42,7 +43,6 @@ from secli.training.checkpoint import STATE_FILE
 from secli.yaml_files import parse_yaml
 
 BETWEEN_QUESTIONS = 0.5
-CONFIG_FILE = "config.yaml"
 HOME = "secli-ray-"
 ABANDONED = 24 * 3600.0
 """Seconds after which a home that nobody works in is taken for that of a sweep that was killed."""
