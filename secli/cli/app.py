@@ -19,6 +19,7 @@ from secli.cli.models import models
 from secli.cli.report import report
 from secli.cli.sweep import sweep
 from secli.cli.train import train
+from secli.cli.weights import weights
 from secli.external.standard_output import no_more_results
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ app.command("compare")(compare)
 app.command("sweep")(sweep)
 app.command("report")(report)
 app.command("models")(models)
+app.add_typer(weights, name="weights")
 app.command("demo")(demo)
 app.command("doctor")(doctor)
 app.command("bench")(bench)

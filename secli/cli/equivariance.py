@@ -49,7 +49,8 @@ def equivariance(
     data: Annotated[
         Path | None,
         option(
-            "Pictures to measure on, unscaled: a dataset directory (its test images) or a folder of class folders.",
+            "Pictures to measure on, unscaled: a dataset directory (its test images), a folder of class folders, or a "
+            "dataset's name (digits is made on the spot).",
             default="the unscaled twin of a run's own data",
             metavar="DIR",
         ),
@@ -133,7 +134,10 @@ def equivariance(
     std: Annotated[str | None, of_network("Deviation of the normalisation.", metavar="S[,S,S]")] = None,
     weights: Annotated[
         str | None,
-        of_network("safetensors, a state dict, or published weights by name (DEFAULT).", metavar="FILE|NAME"),
+        of_network(
+            "safetensors, a state dict, or published weights by name (DEFAULT; of a registry name: published).",
+            metavar="FILE|NAME",
+        ),
     ] = None,
     state: Annotated[
         str | None,
@@ -212,6 +216,7 @@ def equivariance(
     _note_repeats(merged)
 
     # these bring torch, for which a mistake in the options does not wait
+    from secli.cli.data_names import directory_of
     from secli.cli.networks import load_networks, read_numbers, tap_table
     from secli.cli.results import Measurement, check_files, measure_all, pooled
     from secli.sweeps.measure import MeasureRequest, machine, pictures_for
@@ -229,7 +234,8 @@ def equivariance(
         offline=offline,
         check_taps=not list_taps,
     )
-    pictures = data or (Path(file.data) if file.data else None)
+    given_data = data or (Path(file.data) if file.data else None)
+    pictures = None if given_data is None else directory_of(given_data)
     loaded = load_networks(targets, given["model"], seed, foreign, pictures, shape)
     subjects = [each.subject for each in loaded]
     if list_taps:

@@ -94,10 +94,8 @@ def _check_epochs(file: Path, record: TrainingRecord) -> None:
     best = rows[results.best_epoch - 1].get("val_error")
     if best != results.validation_error:
         raise InputError(f"{file}: epoch {results.best_epoch} has another error than {RECORD_FILE} says")
-    seconds = [row.get("seconds") for row in rows]
-    if not all(isinstance(one, int | float) for one in seconds) or not math.isclose(
-        sum(seconds), results.train_seconds, rel_tol=1e-6, abs_tol=1e-6
-    ):
+    seconds = sum(float(one) for row in rows if isinstance(one := row.get("seconds"), int | float))
+    if not math.isclose(seconds, results.train_seconds, rel_tol=1e-6, abs_tol=1e-6):
         raise InputError(f"{file}: another time in all than {RECORD_FILE} says")
 
 
@@ -146,6 +144,19 @@ def keep(run: Path, into: Path) -> KeptRun | None:
         folder.mkdir()
         _write(folder, kept, run)
         replace_folder(folder, into)
+    return kept
+
+
+def copy_kept(run: Path, folder: Path) -> KeptRun:
+    """Write the small files of a finished run into a folder that is there; the same content as :func:`keep` gives.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_kept`.
+    """
+    kept = portable(read_kept(run))
+    _write(folder, kept, run)
     return kept
 
 

@@ -86,13 +86,13 @@ def addresses(item: Download) -> tuple[str, ...]:
     ('https://a.org/x', 'https://b.org/x')
     """
     found = [
-        url if item.md5 in SHA256 or _is_here(url) else url.replace("http://", "https://", 1)
+        url if item.md5 in SHA256 or is_here(url) else url.replace("http://", "https://", 1)
         for url in item.urls
     ]
     return tuple(sorted(found, key=lambda url: url.startswith("http://")))
 
 
-def _is_here(url: str) -> bool:
+def is_here(url: str) -> bool:
     """Return whether an address is of this machine: no network is passed."""
     return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
 

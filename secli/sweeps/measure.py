@@ -222,7 +222,9 @@ def remarks(subject: Subject, pictures: Pictures) -> list[str]:
         found.append(f"the images of {pictures.info.path} are rescaled already; factors count on top of that")
     trained = None if subject.record is None else subject.record.data.realisation
     if trained is not None and trained != pictures.info.realisation:
-        found.append(f"{subject.run} was trained on r{trained}, whose training images may be among these")
+        found.append(
+            f"{subject.run or subject.info.name} was trained on r{trained}, whose training images may be among these"
+        )
     return found
 
 

@@ -15,10 +15,12 @@ from secli.external.load import is_external, load_external, own_name, weights_re
 from secli.external.weights import STATE_ALONE, load_foreign_weights
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import Model
-from secli.provenance import names_a_file, origin_of_weights
+from secli.provenance import names_a_file, origin_of_weights, sha256_file
 from secli.records.schema import RECORD_FILE, ModelInfo, TrainingRecord
 from secli.storage.leftovers import tidy
+from secli.training.checkpoint import WEIGHTS_FILE
 from secli.training.run import load_run
+from secli.weights.store import published_run
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Foreign:
 
 
 _NOTHING = Foreign()
+
+PUBLISHED = "published"
+"""The weights of a registered network that somebody trained: those that come with secli, or were fetched."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,8 @@ def load_subject(
         When ``target`` is none of these (the closest name is suggested), or the run is damaged or unfinished.
     """
     run = Path(target)
+    if target in MODELS and foreign.weights == PUBLISHED:
+        return _published(target, options, foreign)
     if target in MODELS:
         return _registered(target, options, seed, foreign)
     if is_external(target):
@@ -126,7 +133,9 @@ def _registered(name: str, options: Mapping[str, Any] | None, seed: int, foreign
     weights = foreign.weights
     if weights is not None:
         if not names_a_file(weights):
-            raise InputError(f"--weights {weights}: no such file; {name} has no published weights")
+            raise InputError(
+                f"--weights {weights}: no such file; a network of the registry takes a file, or 'published'"
+            )
         origin = load_foreign_weights(cast("nn.Module", network), Path(weights), foreign.state)
         resolved = {**resolved, **weights_record(origin)}
     elif foreign.state is not None:
@@ -134,6 +143,21 @@ def _registered(name: str, options: Mapping[str, Any] | None, seed: int, foreign
     return Subject(
         network, ModelInfo(name=name, options=resolved, parameters=count_parameters(network)), seed
     )
+
+
+def _published(name: str, options: Mapping[str, Any] | None, foreign: Foreign) -> Subject:
+    """Load a trained network that is at hand, verified; it is no run of the user's, and nothing is written into it."""
+    if options:
+        raise InputError(
+            f"--weights published: the options of {name} are those it was trained with; leave --set out"
+        )
+    if foreign.state is not None:
+        raise InputError(STATE_ALONE.format(foreign.state))
+    folder = published_run(name)
+    trained, record = load_run(folder)
+    origin = {"weights": f"{PUBLISHED} {folder.name}", "weights_sha256": sha256_file(folder / WEIGHTS_FILE)}
+    info = record.model.model_copy(update={"options": {**record.model.options, **origin}})
+    return Subject(trained, info, int(record.training["seed"]), record=record)
 
 
 def _foreign(target: str, seed: int, foreign: Foreign) -> Subject:
@@ -188,7 +212,7 @@ def load_model(
     mean, std : sequence of float, optional
         Normalisation; default: that of the published weights, else none.
     weights : str or Path, optional
-        A file, or the name of published weights.
+        A file, or the name of published weights; of a registry name ``published``: a trained network at hand.
     state : str, optional
         Which state dict, where the file holds several that fit.
     offline : bool
