@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,8 +31,6 @@ from secli.yaml_files import check_depth, read_yaml
 
 CONFIG_FILE = "config.yaml"
 
-# an absolute path in a command line, after a blank, a quote or an equals sign, up to its last component
-_FOLDERS = re.compile(r"(?<![^\s='\"])/(?:[^\s/'\"]+/)*")
 _REALISATION = re.compile(r"r\d+")
 
 
@@ -204,4 +203,14 @@ def _data(data: DataInfo) -> DataInfo:
 
 
 def _provenance(provenance: Provenance) -> Provenance:
-    return provenance.model_copy(update={"command": _FOLDERS.sub("", provenance.command)})
+    try:
+        words = shlex.split(provenance.command)
+    except ValueError:  # a quote that is never closed
+        words = provenance.command.split()
+    return provenance.model_copy(update={"command": shlex.join(map(_word, words))})
+
+
+def _word(word: str) -> str:
+    """Return a word of a command; of an absolute path (``/a/b``, ``--out=/a/b``) the last component."""
+    option, equals, value = word.partition("=") if not word.startswith("/") else ("", "", word)
+    return option + equals + Path(value).name if value.startswith("/") else word

@@ -66,11 +66,11 @@ def test_a_command_keeps_its_words_and_loses_its_folders(trained: SweepJob, tmp_
     run = tmp_path / "run"
     shutil.copytree(trained.run, run)
     content = json.loads((run / "record.json").read_text())
-    content["provenance"]["command"] = "secli train cnn --data /home/me/data/x --out=/a/b 'lr=1/2' runs/y"
+    content["provenance"]["command"] = "secli train cnn --data '/home/my own/x y' --out=/a/b lr=1/2 runs/y"
     (run / "record.json").write_text(json.dumps(content))
     keep(run, tmp_path / "kept")
     record = read_training_record(tmp_path / "kept")
-    assert record.provenance.command == "secli train cnn --data x --out=b 'lr=1/2' runs/y"
+    assert record.provenance.command == "secli train cnn --data 'x y' --out=b lr=1/2 runs/y"
 
 
 def test_a_kept_record_counts_as_done_and_enters_the_tables(kept: Path, jobs: Jobs, tmp_path: Path) -> None:

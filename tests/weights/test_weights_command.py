@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 import secli
 from secli.cli.app import app
 from secli.weights import places, store
-from secli.weights.index import FILES, INDEX_FILE
+from secli.weights.index import FILES, INDEX_FILE, read_index
 from tests.weights.conftest import NAME
 
 
@@ -156,7 +156,7 @@ def test_what_ships_comes_first(place: Path, run: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(store, "MOST_SHIPPED", 1)
     refused(weights("push", str(run), "--to", str(place), "--name", "more"), "would ship with secli")
     assert not (place / "more").exists()
-    assert [one.name for one in store.read_index(place).networks] == [NAME]
+    assert [one.name for one in read_index(place).networks] == [NAME]
 
 
 def test_a_web_place_is_pinned_by_the_sha256_of_its_index(served: str, place: Path, cache: Path) -> None:
@@ -392,7 +392,7 @@ def test_a_redirect_to_plain_http_is_refused() -> None:
 
 def test_what_ships_is_whole_small_and_loads() -> None:
     """Every network below secli/weights, against its index; the whole is what a wheel can carry."""
-    index = store.read_index(store.SHIPPED)
+    index = read_index(store.SHIPPED)
     assert (store.SHIPPED / INDEX_FILE).is_file()
     assert sum(network.size for network in index.networks) <= store.MOST_SHIPPED
     folders = {path.name for path in store.SHIPPED.iterdir() if path.is_dir() and path.name != "__pycache__"}
