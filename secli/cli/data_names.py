@@ -13,8 +13,8 @@ BUNDLED = "digits"
 """The source that comes with an installed library."""
 
 
-def directory_of(data: Path) -> Path:
-    """Return the directory of the pictures that ``--data`` names.
+def directory_of(data: Path | None) -> Path | None:
+    """Return the directory of the pictures that ``--data`` names; None where nothing is named.
 
     What is no directory but the name of a dataset is realisation 0 of it: as 'secli make-data' made it here, or, for
     small digits alone, made now and kept in the cache.
@@ -25,7 +25,7 @@ def directory_of(data: Path) -> Path:
         When the dataset would have to be made from pictures that are not at hand; the message says how.
     """
     name = str(data)
-    if data.exists() or name not in DATASETS:
+    if data is None or name not in DATASETS or data.exists():
         return data
     made = Path("data", DATASETS[name].name, "r0")
     if made.is_dir():

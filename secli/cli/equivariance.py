@@ -234,8 +234,7 @@ def equivariance(
         offline=offline,
         check_taps=not list_taps,
     )
-    given_data = data or (Path(file.data) if file.data else None)
-    pictures = None if given_data is None else directory_of(given_data)
+    pictures = directory_of(data or (Path(file.data) if file.data else None))
     loaded = load_networks(targets, given["model"], seed, foreign, pictures, shape)
     subjects = [each.subject for each in loaded]
     if list_taps:

@@ -72,7 +72,9 @@ def _print(networks: Sequence[TrainedNetwork], format: str) -> None:
         )
         for network in networks
     ]
-    out(tabulate(rows, heads, missingval="—") if rows else "no trained network at hand")
+    aligned = ("left", "left", "left", "right", "right", "left")
+    table = tabulate(rows, heads, missingval="—", disable_numparse=True, colalign=aligned) if rows else ""
+    out(table or "no trained network at hand")
 
 
 def _row(network: TrainedNetwork) -> dict[str, Any]:

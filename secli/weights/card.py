@@ -20,7 +20,7 @@ def _head(name: str, kept: KeptRun) -> list[str]:
     lines += [f"# {name}", ""]
     if model.name in MODELS:
         spec = MODELS[model.name]
-        lines += [f"`{model.name}`: {spec.idea}. The idea: {spec.paper}.", ""]
+        lines += [f"`{model.name}`: {spec.idea}. Source: {spec.paper}.", ""]
     return lines
 
 

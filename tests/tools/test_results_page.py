@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from secli.errors import InputError
-from secli.records.schema import RECORD_FILE, read_training_record
+from secli.records.kept import config_text, portable, read_kept
+from secli.records.schema import RECORD_FILE
 from secli.tables.groups import summarise
 from secli.tables.published import load_published, reported
 from secli.tables.statistic import statistic
@@ -24,13 +26,32 @@ def test_the_page_is_what_the_command_writes() -> None:
     assert with_section(text, RESULTS) == text, f"stale: {COMMAND}"
 
 
-def test_no_kept_record_names_a_path_of_a_machine() -> None:
-    """The kept records are whole, and say nothing of where they were made but the machine's kind."""
-    for file in RESULTS.rglob(RECORD_FILE):
-        record = read_training_record(file.parent)
-        assert record.status == "finished"
-        assert not Path(record.data.path).is_absolute()
-        assert " /" not in record.provenance.command
+def unfit(results: Path) -> list[str]:
+    """Return the records below a folder that are not whole, or that name a path of the machine they were made on."""
+    found = []
+    for file in sorted(results.rglob(RECORD_FILE)):
+        try:
+            whole = read_kept(file.parent)
+        except InputError as error:
+            found.append(str(error))
+        else:
+            found += [str(file)] if portable(whole) != whole else []
+    return found
+
+
+def test_kept_records_are_whole_and_name_no_path_of_a_machine(tmp_path: Path) -> None:
+    assert unfit(RESULTS) == []
+    record = training("cnn", epochs=2)
+    run = write_run(tmp_path / "core" / "cnn" / "run", record)
+    rows = [{"epoch": epoch, "val_error": 0.05, "seconds": 50.0} for epoch in (1, 2)]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (run / "config.yaml").write_text(config_text(record))
+    assert unfit(tmp_path) == []
+    moved = record.model_copy(update={"data": record.data.model_copy(update={"path": "/home/me/x/r0"})})
+    write_run(run, moved)
+    assert "says other settings than record.json" in unfit(tmp_path)[0]
+    (run / "config.yaml").write_text(config_text(moved))
+    assert unfit(tmp_path) == [str(run / RECORD_FILE)]
 
 
 def kept(results: Path, name: str, errors: list[float], **settings: Any) -> None:

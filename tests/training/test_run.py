@@ -331,7 +331,7 @@ def test_loading_a_run_checks_its_record_and_weights(finished: Path, tmp_path: P
         load_run(finished)
     rewrite(finished, lambda content: content["model"].update(name="cnn"))
     (finished / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="no weights yet"):
+    with pytest.raises(InputError, match="its record stands here without the weights"):
         load_run(finished)
     (finished / RECORD_FILE).write_text("{")
     with pytest.raises(InputError, match="damaged record"):

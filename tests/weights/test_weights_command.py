@@ -85,7 +85,9 @@ def test_networks_are_listed_with_size_and_sha256(place: Path) -> None:
     assert (row["name"], row["model"], row["realisation"]) == (NAME, "cnn", 0)
     assert row["sha256"] == sha256(place / NAME / "model.safetensors")
     assert row["size"] == sum(file.stat().st_size for file in (place / NAME).iterdir())
-    assert NAME in weights("list", "--from", str(place)).stdout
+    table = weights("list", "--from", str(place)).stdout
+    assert f"{row['size'] / 1e6:.2f}  {row['sha256'][:16]}" in table
+    assert f"{100 * row['test_error']:.2f}" in table
     assert weights("list", "-q").stdout.strip() == "no trained network at hand"
     assert fetch(place, "-q").exit_code == 0
     assert NAME in weights("list").stdout
@@ -272,6 +274,27 @@ def test_bad_places_are_refused(
     monkeypatch.chdir(tmp_path)
     refused(weights(*arguments), told)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("list", ["--from"]),
+        ("fetch", ["--from", "--sha256", "--out"]),
+        ("push", ["--to", "--name", "--force"]),
+    ],
+)
+def test_help_names_the_options(command: str, options: list[str]) -> None:
+    result = CliRunner().invoke(app, ["weights", command, "--help"], env={"COLUMNS": "160"})
+    assert result.exit_code == 0
+    for option in options:
+        assert option in result.stdout
+    assert option_free(weights(command, "--nonsense"))
+
+
+def option_free(result: Result) -> bool:
+    """Whether an option that is not there was refused in one line."""
+    return result.exit_code == 2 and result.stderr.count("\n") == 1 and "--nonsense" in result.stderr
 
 
 def test_a_wrong_sha256_is_refused_at_the_option(place: Path) -> None:
