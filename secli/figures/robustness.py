@@ -28,7 +28,7 @@ def plot_robustness(
     """Draw the area under accuracy over the accuracy at s = 1 and write the figure, whole or not at all.
 
     On the line no accuracy is lost at any factor. Where no network has an accuracy, the area under agreement is drawn
-    over Δ. ``labels`` are labels by network.
+    over the mean cosine of the embedding. ``labels`` are labels by network.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def draw_robustness(rows: Sequence[RobustnessRow], labels: Mapping[str, str] | N
         axes.margins(MARGIN)
         if by_accuracy:
             axes.axline((0, 0), slope=1, color="0.75", linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
-        axes.set_xlabel("accuracy at $s=1$ (%)" if by_accuracy else r"equivariance error $\Delta$")
+        axes.set_xlabel("accuracy at $s=1$ (%)" if by_accuracy else "mean cosine of the embedding")
         axes.set_ylabel("area under accuracy (%)" if by_accuracy else "area under agreement (%)")
         legend = figure.legend(
             *axes.get_legend_handles_labels(),
@@ -88,7 +88,7 @@ def robustness_caption(rows: Sequence[RobustnessRow], notes: Sequence[str]) -> l
     what = (
         "Area under accuracy over accuracy at s = 1; on the line none is lost at any factor."
         if by_accuracy
-        else "Area under agreement over Δ: no network has an accuracy."
+        else "Area under agreement over the mean cosine of the embedding with that at s = 1: there is no accuracy."
     )
     lacking = [row.network for row in rows if row.network not in drawn]
     return [what, *([f"Not drawn: {', '.join(lacking)}."] if lacking else []), *notes]
@@ -99,7 +99,7 @@ def _points(rows: Sequence[RobustnessRow]) -> tuple[Points, bool]:
     by_accuracy = any(row.accuracy is not None for row in rows)
     points = []
     for row in rows:
-        across, up = (row.accuracy, row.accuracy_area) if by_accuracy else (row.delta, row.agreement_area)
+        across, up = (row.accuracy, row.accuracy_area) if by_accuracy else (row.cosine, row.agreement_area)
         if across is not None and up is not None:
             points.append((row.network, 100 * across if by_accuracy else across, 100 * up))
     return points, by_accuracy

@@ -139,16 +139,30 @@ def robustness_rows(
         On a column that there is none of.
     """
     check_sort(sort)
-    measured = [one.record for one in contenders if one.record is not None]
-    read = read_taps([[record] for record in measured], depth)
-    taps = iter(read.taps)
-    rows = [_row(one, None if one.record is None else next(taps), read.factors) for one in contenders]
+    read = _read([one.record for one in contenders], depth)
+    rows = [_row(one, tap, read.factors) for one, tap in zip(contenders, read.taps, strict=True)]
     if sort is not None:
         key = sort.removeprefix("-")
         there = [row for row in rows if getattr(row, key) is not None]
         there.sort(key=lambda row: getattr(row, key), reverse=sort.startswith("-"))
         rows = [*there, *(row for row in rows if getattr(row, key) is None)]
     return rows, read
+
+
+def _read(records: Sequence[EquivarianceRecord | None], depth: float | None) -> TapsRead:
+    """Return where Δ is read, a tap for each record; one that has no value there does not keep the others from one."""
+    asked = {index: record for index, record in enumerate(records) if record is not None}
+    while True:
+        read = read_taps([[record] for record in asked.values()], depth)
+        at = dict(zip(asked, read.taps, strict=True))
+        able = {index for index, tap in at.items() if tap is not None and _has_value(asked[index], tap)}
+        if read.factors or not able or len(able) == len(asked):
+            return read._replace(taps=tuple(at.get(index) for index in range(len(records))))
+        asked = {index: record for index, record in asked.items() if index in able}
+
+
+def _has_value(record: EquivarianceRecord, tap: str) -> bool:
+    return any(row.tap == tap and row.factor < 1 and finite(row.mean) is not None for row in record.rows)
 
 
 def _row(one: Contender, tap: str | None, factors: Sequence[float]) -> RobustnessRow:
@@ -213,6 +227,8 @@ def _notes(
         over = ", ".join(f"{factor:.3g}" for factor in read.factors)
         notes.append(f"Δ: mean over s = {over}, the factors below 1 that all could measure, at {where}.")
         notes += _warnings(contenders, rows, read)
+        lacking = [row.network for row in rows if row.parameters is not None and row.delta is None]
+        notes += [f"{MISSING} Δ: no value there: {', '.join(lacking)}."] if lacking else []
     elif any(one.record is not None for one in contenders):
         notes.append(
             f"{MISSING} Δ: no relative depth at which all networks have a value at a factor below 1."
