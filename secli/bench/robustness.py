@@ -23,7 +23,7 @@ from secli.records.notes import Note
 from secli.records.schema import EquivarianceRecord
 from secli.sweeps.measure import MeasureRequest, Watch, measure_subject, pictures_for, unwatched
 from secli.sweeps.true_classes import in_classes_of
-from secli.tables.robustness import Contender, Cost
+from secli.tables.robustness import Contender, PassCost
 from secli.training.determinism import reproducible
 from secli.training.load import Subject
 
@@ -151,14 +151,14 @@ def _outputs(subject: Subject, pictures: Pictures, where: TrainingSettings) -> i
 
 def _costs(
     measured: dict[str, Measured], batch: int, where: TrainingSettings, on_timing: OnProgress | None
-) -> dict[str, Cost | None]:
+) -> dict[str, PassCost | None]:
     """Return what a pass of each network costs, timed in turn; nothing of those without logits."""
     names = [
         name
         for name, one in measured.items()
         if any(row.agreement is not None for row in one.record.accuracy)
     ]
-    costs: dict[str, Cost | None] = dict.fromkeys(measured)
+    costs: dict[str, PassCost | None] = dict.fromkeys(measured)
     with reproducible(where, strict=False), ExitStack() as stack:
         counted: dict[str, int] = {}
         works: list[Callable[[int], float]] = []
@@ -172,5 +172,5 @@ def _costs(
             sizes.append(len(images))
         times = in_turn(works, ROUNDS, SECONDS, on_timing) if works else []
     for name, size, own in zip(names, sizes, times, strict=True):
-        costs[name] = Cost(counted[name], median(size / seconds for seconds in own))
+        costs[name] = PassCost(counted[name], median(size / seconds for seconds in own))
     return costs

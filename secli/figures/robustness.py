@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from secli.errors import InputError
 from secli.figures import page
-from secli.figures.style import STYLE, styles_of
+from secli.figures.style import COLOURS, MARKERS, STYLE
 from secli.tables.robustness import RobustnessRow
 
 if TYPE_CHECKING:
@@ -54,13 +54,15 @@ def draw_robustness(rows: Sequence[RobustnessRow], labels: Mapping[str, str] | N
     columns = 2 if max(map(len, names)) <= LEGEND_CHARACTERS and len(names) > 1 else 1
     below = LEGEND_LINE * -(-len(names) // columns) + 0.17
     height = HEIGHT + below
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context({**STYLE, "lines.markersize": 5}):
         figure = Figure(figsize=(WIDTH, height))
         figure.set_layout_engine("constrained", rect=(0, below / height, 1, 1 - below / height))
         axes: Any = figure.subplots()
-        for style, (_, across, up) in zip(styles_of(names), points, strict=True):
-            axes.plot(across, up, color=style.colour, marker=style.marker, markersize=5, linestyle="")
-            axes.lines[-1].set_label(style.label)
+        for index, (name, (_, across, up)) in enumerate(zip(names, points, strict=True)):
+            marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]  # no pair comes again before 49
+            axes.plot(
+                across, up, color=COLOURS[index % len(COLOURS)], marker=marker, linestyle="", label=name
+            )
         axes.grid(color="0.92", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.margins(MARGIN)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from secli.errors import UnknownNameError
-from secli.records.notes import by_form, worded
+from secli.records.notes import Note, by_form, worded
 from secli.records.schema import EquivarianceRecord
 from secli.tables.depth import TapsRead, read_taps
 from secli.tables.readings import accuracy_at, among, mean_over
@@ -35,7 +35,7 @@ COLUMNS = (
 SORTED_BY = tuple(column.key for column in COLUMNS if column.key not in ("weights", "tap", "reason"))
 
 
-class Cost(NamedTuple):
+class PassCost(NamedTuple):
     """What a forward pass costs: multiply–adds × 2 of one picture, and pictures a second."""
 
     flops: int
@@ -60,7 +60,7 @@ class Contender:
 
     name: str
     record: EquivarianceRecord | None
-    cost: Cost | None = None
+    cost: PassCost | None = None
     reason: str | None = None
     weights: str | None = None
 
@@ -152,10 +152,11 @@ def robustness_rows(
 def _read(records: Sequence[EquivarianceRecord | None], depth: float | None) -> TapsRead:
     """Return where Δ is read, a tap for each record; one that has no value there does not keep the others from one."""
     asked = {index: record for index, record in enumerate(records) if record is not None}
+    at: dict[int, str | None] = {}
     while True:
         read = read_taps([[record] for record in asked.values()], depth)
-        at = dict(zip(asked, read.taps, strict=True))
-        able = {index for index, tap in at.items() if tap is not None and _has_value(asked[index], tap)}
+        at |= zip(asked, read.taps, strict=True)
+        able = {index for index in asked if (tap := at[index]) and _has_value(asked[index], tap)}
         if read.factors or not able or len(able) == len(asked):
             return read._replace(taps=tuple(at.get(index) for index in range(len(records))))
         asked = {index: record for index, record in asked.items() if index in able}
@@ -227,8 +228,7 @@ def _notes(
         over = ", ".join(f"{factor:.3g}" for factor in read.factors)
         notes.append(f"Δ: mean over s = {over}, the factors below 1 that all could measure, at {where}.")
         notes += _warnings(contenders, rows, read)
-        lacking = [row.network for row in rows if row.parameters is not None and row.delta is None]
-        notes += [f"{MISSING} Δ: no value there: {', '.join(lacking)}."] if lacking else []
+        notes += _missing_errors(contenders, rows, read)
     elif any(one.record is not None for one in contenders):
         notes.append(
             f"{MISSING} Δ: no relative depth at which all networks have a value at a factor below 1."
@@ -274,5 +274,24 @@ def _warnings(contenders: Sequence[Contender], rows: Sequence[RobustnessRow], re
     told = []
     for form, notes in by_form(note for note, _ in found).items():
         nets = list(dict.fromkeys(name for note, name in found if note.form == form))
-        told.append(f"Δ, {worded(notes)}: {_all_or(nets, rows)}.")
+        every = len(nets) > 1 and len(nets) == sum(row.delta is not None for row in rows)
+        told.append(f"Δ, {worded(notes)}: {'all that have it' if every else ', '.join(nets)}.")
+    return told
+
+
+def _missing_errors(
+    contenders: Sequence[Contender], rows: Sequence[RobustnessRow], read: TapsRead
+) -> list[str]:
+    """Say why networks have no Δ where the others have theirs."""
+    records = {one.name: one.record for one in contenders}
+    told = []
+    for row in rows:
+        record = records[row.network]
+        if record is not None and row.delta is None:
+            why = (
+                each.reason
+                for each in record.rows
+                if each.tap == row.tap and among(each.factor, read.factors) and each.reason is not None
+            )
+            told.append(f"{MISSING} Δ: {row.network}: {next(why, None) or Note.of('no-tap')}.")
     return told

@@ -72,3 +72,10 @@ def test_nothing_to_draw_and_a_wrong_suffix_are_refused(tmp_path: Path) -> None:
 def test_a_name_is_drawn_as_it_reads() -> None:
     figure: Any = draw_robustness([RobustnessRow("$a_b$", accuracy=0.5, accuracy_area=0.5)])
     assert figure.legends[0].get_texts()[0].get_text() == r"\$a_b\$"
+
+
+def test_no_two_of_many_networks_look_alike() -> None:
+    rows = [RobustnessRow(f"n{k}", accuracy=k / 30, accuracy_area=k / 30) for k in range(30)]
+    figure: Any = draw_robustness(rows)
+    marked = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
+    assert len({(line.get_color(), line.get_marker()) for line in marked}) == 30

@@ -12,10 +12,10 @@ from secli.errors import UnknownNameError
 from secli.records.notes import Note
 from secli.records.schema import AccuracyRow, EquivarianceRecord
 from secli.tables.render import FORMATS, render
-from secli.tables.robustness import Contender, Cost, area, robustness_rows, robustness_table
+from secli.tables.robustness import Contender, PassCost, area, robustness_rows, robustness_table
 from tests.tables.fabricate import curves
 
-COST = Cost(3_000_000_000, 40.0)
+COST = PassCost(3_000_000_000, 40.0)
 
 
 def record(
@@ -170,7 +170,8 @@ def test_a_network_without_a_value_does_not_keep_the_others_from_theirs(contende
     lost = Contender("lost", dead.model_copy(update={"rows": rows}), COST)
     together, read = robustness_rows([contenders[0], lost, contenders[3]])
     assert read.factors == (0.5,)
-    assert [row.tap for row in together] == ["conv4", None, "conv4"]
+    assert [row.tap for row in together] == ["conv4", "conv4", "conv4"]
     assert together[0].delta == robustness_rows(contenders)[0][0].delta
     table = robustness_table([contenders[0], lost, contenders[3]], together, read, "")
-    assert "— Δ: no value there: lost." in table.notes
+    assert together[1].delta is None
+    assert "— Δ: lost: dead tap: L_sΦ(f) vanishes for all 10 images." in table.notes
