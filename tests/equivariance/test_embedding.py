@@ -24,7 +24,7 @@ def convolved() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def linear() -> nn.Module:
+def linear() -> nn.Sequential:
     hidden = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
     return nn.Sequential(nn.Conv2d(1, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), hidden, nn.Linear(4, 2))
 
