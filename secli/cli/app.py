@@ -17,6 +17,7 @@ from secli.cli.equivariance import equivariance
 from secli.cli.make_data import make_data
 from secli.cli.models import models
 from secli.cli.report import report
+from secli.cli.robustness import robustness
 from secli.cli.sweep import sweep
 from secli.cli.train import train
 from secli.cli.weights import weights
@@ -57,6 +58,7 @@ app.command("make-data")(make_data)
 app.command("train")(train)
 app.command("equivariance")(equivariance)
 app.command("compare")(compare)
+app.command("robustness")(robustness)
 app.command("sweep")(sweep)
 app.command("report")(report)
 app.command("models")(models)

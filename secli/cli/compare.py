@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from secli.cli.console import names, note, out, terminal_width
-from secli.cli.options import TABLES, Published, argument, format_option, option
+from secli.cli.options import TABLES, Depth, Published, argument, format_option, option
 
 of_pivot = partial(option, panel="Rows and columns")
 
@@ -52,15 +52,7 @@ def compare(
             default="at --depth",
         ),
     ] = None,
-    depth: Annotated[
-        float | None,
-        option(
-            "Relative depth at which Δ is read, in each network's order of taps.",
-            default="the depth that all rows have most values at",
-            min=0.01,
-            max=1.0,
-        ),
-    ] = None,
+    depth: Depth = None,
     accuracy: Annotated[
         bool, option("Also the accuracy (%) on images rescaled by each of the factors.", "--accuracy")
     ] = False,

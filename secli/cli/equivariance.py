@@ -12,14 +12,27 @@ import typer
 from secli.cli.console import names, note, out, terminal_width
 from secli.cli.drawings import Drawings, parse_labels
 from secli.cli.options import (
+    MEASURE,
+    NETWORKS,
     TABLES,
+    Batch,
     Device,
+    Images,
+    InputShape,
+    Mean,
+    Protocol,
     Quiet,
+    State,
+    Std,
+    Targets,
     Threads,
-    argument,
+    Weights,
+    caption_option,
     config_option,
+    factors_option,
     force_option,
     format_option,
+    label_option,
     merged_settings,
     offline_option,
     option,
@@ -32,20 +45,13 @@ if TYPE_CHECKING:
     from secli.records.schema import EquivarianceRecord
     from secli.training.load import Subject
 
-of_measure = partial(option, panel="Measure")
-of_network = partial(option, panel="Networks outside the registry")
+of_measure = partial(option, panel=MEASURE)
+of_network = partial(option, panel=NETWORKS)
 of_output = partial(option, panel="Output")
 
 
 def equivariance(
-    targets: Annotated[
-        list[str],
-        argument(
-            "(RUN|MODEL)...",
-            "Run directories, registry names (fresh weights), torchvision:NAME, timm:NAME, package.module:factory or "
-            "file.py:factory.",
-        ),
-    ],
+    targets: Targets,
     data: Annotated[
         Path | None,
         option(
@@ -55,19 +61,8 @@ def equivariance(
             metavar="DIR",
         ),
     ] = None,
-    factors: Annotated[
-        str | None,
-        of_measure(
-            "Scale factors s: a list 1,0.9,0.5 or a range LOW:HIGH:COUNT; s < 1 shrinks.",
-            default="nine from 1/3 to 1, their inverses up to 1.5, and the network's own levels",
-        ),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        of_measure(
-            "A named list of factors. downscale-2020: 1/s = 1, 1.1, 1.5, 2, 2.5, 3.", metavar="downscale-2020"
-        ),
-    ] = None,
+    factors: Annotated[str | None, factors_option(", and the network's own levels")] = None,
+    protocol: Protocol = None,
     taps: Annotated[
         str | None,
         of_measure(
@@ -75,10 +70,8 @@ def equivariance(
             default="all declared, or the outermost",
         ),
     ] = None,
-    images: Annotated[int | None, of_measure("Pictures, from the first.", default="1000")] = None,
-    batch: Annotated[
-        int | None, of_measure("Pictures per forward pass.", default="from measured memory")
-    ] = None,
+    images: Images = None,
+    batch: Batch = None,
     metric: Annotated[
         str | None, of_measure("The error.", default="squared", metavar="|".join(METRICS.own))
     ] = None,
@@ -119,31 +112,12 @@ def equivariance(
             metavar="PATTERN=FIELD",
         ),
     ] = None,
-    shape: Annotated[
-        str | None,
-        of_network(
-            "Resize the pictures to it; NET:CxHxW for one network.",
-            "--input",
-            default="what the network or its weights want, else as they are",
-            metavar="CxHxW",
-        ),
-    ] = None,
-    mean: Annotated[
-        str | None, of_network("Mean of the normalisation, for pixels in 0 to 1.", metavar="M[,M,M]")
-    ] = None,
-    std: Annotated[str | None, of_network("Deviation of the normalisation.", metavar="S[,S,S]")] = None,
-    weights: Annotated[
-        str | None,
-        of_network(
-            "safetensors, a state dict, or published weights by name (DEFAULT; of a registry name: published).",
-            metavar="FILE|NAME",
-        ),
-    ] = None,
-    state: Annotated[
-        str | None,
-        of_network("Which state dict of the file of weights, where several fit (model_ema).", metavar="KEY"),
-    ] = None,
-    offline: Annotated[bool, offline_option("Networks outside the registry")] = False,
+    shape: InputShape = None,
+    mean: Mean = None,
+    std: Std = None,
+    weights: Weights = None,
+    state: State = None,
+    offline: Annotated[bool, offline_option(NETWORKS)] = False,
     list_taps: Annotated[
         bool, of_network("Print the taps that a network offers, and leave.", "--list-taps")
     ] = False,
@@ -155,16 +129,8 @@ def equivariance(
     ] = None,
     heatmap: Annotated[Path | None, of_output("Tap × factor as colour.", metavar="FILE")] = None,
     log: Annotated[bool, of_output("A log axis of Δ in --plot; s = 1 is not on it.", "--log")] = False,
-    label: Annotated[
-        list[str] | None,
-        of_output(
-            "What a figure's legend calls a network, by its name or its run; repeatable.", metavar="NET=TEXT"
-        ),
-    ] = None,
-    caption: Annotated[
-        bool,
-        of_output("Also what must be said of --plot and --heatmap, in FILE.txt beside each.", "--caption"),
-    ] = False,
+    label: Annotated[list[str] | None, label_option()] = None,
+    caption: Annotated[bool, caption_option("--plot and --heatmap")] = False,
     show_features: Annotated[
         Path | None,
         of_output(

@@ -30,6 +30,7 @@ COUNT: dict[str, Any] = {"min": 1, "max": MOST}
 PROCESSES: dict[str, Any] = {"min": 1, "max": MOST_PROCESSES}
 ROUNDS: dict[str, Any] = {"min": 1, "max": MOST_ROUNDS}
 
+NETWORKS, MEASURE = "Networks outside the registry", "Measure"
 DEVICES, PRECISIONS = "auto|cpu|cuda|mps", "32|tf32|bf16|16"
 TABLES = ("table", "markdown", "latex", "csv", "json")
 
@@ -126,6 +127,89 @@ def quiet_option(text: str = "No progress and no remarks.") -> Any:
     return option(text, "--quiet", "-q")
 
 
+def label_option() -> Any:
+    """Return ``--label``."""
+    text = "What a figure's legend calls a network, by its name or its run; repeatable."
+    return option(text, "--label", panel="Output", metavar="NET=TEXT")
+
+
+def caption_option(figures: str) -> Any:
+    """Return ``--caption``: the words of the figures that these options draw."""
+    return option(
+        f"Also what must be said of {figures}, in FILE.txt beside each.", "--caption", panel="Output"
+    )
+
+
+def factors_option(more: str) -> Any:
+    """Return ``--factors``; ``more`` says what a command adds to the default ones."""
+    return option(
+        "Scale factors s: a list 1,0.9,0.5 or a range LOW:HIGH:COUNT; s < 1 shrinks.",
+        "--factors",
+        default=f"nine from 1/3 to 1, their inverses up to 1.5{more}",
+        panel=MEASURE,
+    )
+
+
+Targets = Annotated[
+    list[str],
+    argument(
+        "(RUN|MODEL)...",
+        "Run directories, registry names (fresh weights), torchvision:NAME, timm:NAME, package.module:factory or "
+        "file.py:factory.",
+    ),
+]
+Protocol = Annotated[
+    str | None,
+    option(
+        "A named list of factors. downscale-2020: 1/s = 1, 1.1, 1.5, 2, 2.5, 3.",
+        panel=MEASURE,
+        metavar="downscale-2020",
+    ),
+]
+Images = Annotated[int | None, option("Pictures, from the first.", default="1000", panel=MEASURE)]
+Batch = Annotated[
+    int | None, option("Pictures per forward pass.", default="from measured memory", panel=MEASURE)
+]
+InputShape = Annotated[
+    str | None,
+    option(
+        "Resize the pictures to it; NET:CxHxW for one network.",
+        "--input",
+        default="what the network or its weights want, else as they are",
+        panel=NETWORKS,
+        metavar="CxHxW",
+    ),
+]
+Mean = Annotated[
+    str | None,
+    option("Mean of the normalisation, for pixels in 0 to 1.", panel=NETWORKS, metavar="M[,M,M]"),
+]
+Std = Annotated[str | None, option("Deviation of the normalisation.", panel=NETWORKS, metavar="S[,S,S]")]
+Weights = Annotated[
+    str | None,
+    option(
+        "safetensors, a state dict, or published weights by name (DEFAULT; of a registry name: published).",
+        panel=NETWORKS,
+        metavar="FILE|NAME",
+    ),
+]
+State = Annotated[
+    str | None,
+    option(
+        "Which state dict of the file of weights, where several fit (model_ema).",
+        panel=NETWORKS,
+        metavar="KEY",
+    ),
+]
+Depth = Annotated[
+    float | None,
+    option(
+        "Relative depth at which Δ is read, in each network's order of taps.",
+        default="the depth that all rows have most values at",
+        min=0.01,
+        max=1.0,
+    ),
+]
 Device = Annotated[str, option("Where to compute.", default=True, metavar=DEVICES)]
 Threads = Annotated[
     int, option("CPU threads, recorded; 0: one per core.", default=True, min=0, max=MOST_THREADS)
@@ -162,7 +246,7 @@ def merged_settings(
     return {**file, **given, **chosen}
 
 
-WITH_PATHS = frozenset(("compare", "report", "equivariance", "sweep"))
+WITH_PATHS = frozenset(("compare", "report", "equivariance", "robustness", "sweep"))
 """Commands whose arguments are paths."""
 PATHS = frozenset(
     (

@@ -15,13 +15,16 @@ from torch import Tensor
 from secli.action.fields import Canvas, Field
 from secli.action.images import SAMPLING_BLUR, rescale
 from secli.config import MeasureSettings
+from secli.equivariance.accuracy import accuracy_rows
 from secli.equivariance.batching import batch_size, batches
 from secli.equivariance.borders import DARK, borders, fade_to_black, radii, ring
 from secli.equivariance.cell_error import TapError, squared_size
 from secli.equivariance.controls import pointwise_readings
+from secli.equivariance.embedding import EmbeddingReader
 from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.factors import factors_of
 from secli.equivariance.features import minus, taken, tensors
+from secli.equivariance.prediction_change import cosines as cosines_of
 from secli.equivariance.row_warnings import warnings
 from secli.errors import InputError, UnknownNameError
 from secli.external.batch_independence import mixing
@@ -44,12 +47,16 @@ OUTPUT = "logits"
 
 @dataclass(frozen=True)
 class Curves:
-    """A measurement: one row per tap and factor, one accuracy row per factor, the batch, and remarks."""
+    """A measurement: one row per tap and factor, one accuracy row per factor, the batch, and remarks.
+
+    ``embedding`` says where the embedding was read (:mod:`secli.equivariance.embedding`).
+    """
 
     rows: list[CurveRow]
     accuracy: list[AccuracyRow]
     batch: int
     remarks: tuple[str, ...] = ()
+    embedding: str | None = None
 
 
 def measure_curves(
@@ -112,6 +119,8 @@ def measure_curves(
     passes = [1.0, *(factor for factor in factors if factor != 1)]
     outputs: dict[float, list[Tensor | None]] = {factor: [] for factor in passes}
     rings: dict[float, list[Tensor]] = {factor: [] for factor in passes if factor > 1}
+    cosines: dict[float, list[Tensor]] = {factor: [] for factor in passes}
+    reader = EmbeddingReader(model)
     with measuring(model, device) as dtype:
         canvases = _canvases(model, fields, settings, images, black)
         channels, height, width = images.shape[1:]
@@ -122,16 +131,21 @@ def measure_curves(
         comparison = _Comparison(model, canvases, first[:1] if settings.background == "empty" else None)
         size = comparison.batch_size(images, fields, settings, device, dtype)
         count_of_batches = -(-len(images) // size)
-        for done, batch in enumerate(batches(images, size, device, dtype)):
-            base = comparison.base(batch)
-            for count, factor in enumerate(passes, start=1):
-                moved = comparison.moved(batch, factor)
-                there = comparison.add(base, moved, factor, cells.get(factor, {}))
-                outputs[factor].append(_logits(there))
-                if factor > 1:
-                    rings[factor].append(ring(moved).cpu())
-                if on_progress:
-                    on_progress(done * len(passes) + count, count_of_batches * len(passes))
+        with reader.listening():
+            for done, batch in enumerate(batches(images, size, device, dtype)):
+                base = comparison.base(batch)
+                embedding = reader.read(base.features)
+                for count, factor in enumerate(passes, start=1):
+                    moved = comparison.moved(batch, factor)
+                    there = comparison.add(base, moved, factor, cells.get(factor, {}))
+                    outputs[factor].append(_logits(there))
+                    moved_embedding = embedding if factor == 1 else reader.read(there)
+                    if embedding is not None and moved_embedding is not None:
+                        cosines[factor].append(cosines_of(moved_embedding, embedding).cpu())
+                    if factor > 1:
+                        rings[factor].append(ring(moved).cpu())
+                    if on_progress:
+                        on_progress(done * len(passes) + count, count_of_batches * len(passes))
     dark = {factor: float(torch.cat(parts).mean()) < DARK for factor, parts in rings.items()}
     own_dark = fade_to_black(images)
     # one reading of the control is comparable only where all taps have one border
@@ -160,11 +174,11 @@ def measure_curves(
     true = None if labels is None else labels[: settings.images].cpu()
     logits = {factor: _whole(parts) for factor, parts in outputs.items()}
     why = getattr(model, "logits_reason", None)
-    accuracy = [accuracy_row(factor, logits[factor], logits[1.0], true, classes, why) for factor in factors]
+    accuracy = accuracy_rows(factors, logits, true, classes, why, cosines)
     remarked = [f"tap '{tap}': {note}" for tap, note in remarks.items()] + (
         [] if alone is None else [str(alone)]
     )
-    return Curves(rows, accuracy, size, tuple(remarked))
+    return Curves(rows, accuracy, size, tuple(remarked), reader.place)
 
 
 def null_curve_row(tap: str, factor: float, reason: Note) -> CurveRow:
@@ -355,39 +369,6 @@ def fields_of_taps(model: Model, names: Sequence[str] | None) -> dict[str, Field
         if not any(fnmatchcase(tap, name) for tap in every):
             raise UnknownNameError("tap", name, every)
     return {tap: field for tap, field in taps.items() if any(fnmatchcase(tap, name) for name in names)}
-
-
-def accuracy_row(
-    factor: float,
-    logits: Float[Tensor, "n classes"] | None,
-    reference: Float[Tensor, "n classes"] | None,
-    labels: Int64[Tensor, "n"] | None,
-    classes: int | None,
-    why: Note | None = None,
-) -> AccuracyRow:
-    """Return the share of rescaled images that are classified correctly, and like the images at s = 1.
-
-    ``reference`` are the logits at s = 1. A network with another number of outputs than ``classes`` has no accuracy;
-    ``why`` is the reason for missing logits, where it is known.
-    """
-    if logits is None or reference is None:
-        return AccuracyRow(
-            factor=factor, accuracy=None, agreement=None, n=0, reason=why or Note.of("no-logits")
-        )
-    predicted = logits.argmax(1)
-    agreement = float((predicted == reference.argmax(1)).double().mean())
-    accuracy: float | None = None
-    reason: Note | None = None
-    if labels is None:
-        reason = Note.of("no-labels")
-    elif (count := classes or int(labels.max()) + 1) > logits.shape[1] or classes not in (
-        None,
-        logits.shape[1],
-    ):
-        reason = Note.of("other-classes", outputs=logits.shape[1], classes=count)
-    else:
-        accuracy = float((predicted == labels).double().mean())
-    return AccuracyRow(factor=factor, accuracy=accuracy, agreement=agreement, n=len(logits), reason=reason)
 
 
 def _logits(features: Mapping[str, Features]) -> Tensor | None:

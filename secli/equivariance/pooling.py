@@ -73,13 +73,9 @@ def _pooled_row(rows: Sequence[CurveRow]) -> CurveRow:
 
 
 def _pooled_accuracy(rows: Sequence[AccuracyRow]) -> AccuracyRow:
-    return rows[0].model_copy(
-        update={
-            "accuracy": _mean(row.accuracy for row in rows),
-            "agreement": _mean(row.agreement for row in rows),
-            "n": min(row.n for row in rows),
-        }
-    )
+    names = ("accuracy", "agreement", "consistency", "probability_drop", "cosine")
+    means = {name: _mean(getattr(row, name) for row in rows) for name in names}
+    return rows[0].model_copy(update={**means, "n": min(row.n for row in rows)})
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

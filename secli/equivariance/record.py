@@ -54,6 +54,7 @@ def equivariance_record(
         measure={**settings.model_dump(mode="json"), "batch": curves.batch},
         rows=curves.rows,
         accuracy=curves.accuracy,
+        embedding=curves.embedding,
         lie=list(lie),
         local=list(local),
         control=control,

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -70,8 +71,8 @@ def traced(model: nn.Module, shape: tuple[int, int, int]) -> tuple[dict[str, Fea
         return _run(model, torch.zeros(1, *shape))
 
 
-def flops(model: nn.Module, images: Tensor) -> int:
-    """Return the multiply–adds × 2 of any module's forward pass on these images, which is computed.
+def flops(model: Callable[[Tensor], object], images: Tensor) -> int:
+    """Return the multiply–adds × 2 of any forward pass on these images, which is computed.
 
     A convolution by Fourier transforms counts as the convolution that it computes.
     """

@@ -157,6 +157,18 @@ GROUPS: Final[dict[str, dict[str, Code]]] = {
             "the network has {outputs:d} outputs, the images {classes:d} classes",
             "The network was made for other classes.",
         ),
+        "random-weights": Code(
+            "the weights are random",
+            "What an untrained network says of a class is chance; its agreement remains.",
+        ),
+        "no-such-category": Code(
+            "the folder '{folder}' is none of the network's {classes:d} categories",
+            "Labels are the names of folders, which must be those of the network's classes, or ImageNet's wnids.",
+        ),
+        "wnid-unknown": Code(
+            "the folder '{folder}' is a wnid of ImageNet, whose {classes:d} classes are listed where timm is installed",
+            "Without timm the names of ImageNet's classes are known, not their wnids.",
+        ),
         "no-logits": Code("the network gives no logits", "No tap holds class scores."),
         "no-logits-tap": Code(
             "{network} gives no tap 'logits'",

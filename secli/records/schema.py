@@ -31,6 +31,7 @@ DAMAGED = ".damaged"
 """Ending of the name under which what could not be read is kept, when it has been made again."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Signed = Annotated[float, Field(ge=-1, le=1)]
 Measured = Annotated[float, Field(ge=-1e100, le=1e100)]
 """A number of which averages and variances are finite."""
 Factor = Annotated[float, Field(gt=0, le=1e6)]
@@ -255,11 +256,26 @@ class LocalRow(RecordPart):
 
 
 class AccuracyRow(RecordPart):
-    """How well the network classifies rescaled images."""
+    """How the network classifies rescaled images."""
 
     factor: Factor = Field(description="scale factor s")
     accuracy: Fraction | None = Field(description="fraction of rescaled images classified rightly")
     agreement: Fraction | None = Field(description="fraction whose prediction equals that at s = 1")
+    consistency: Fraction | None = Field(
+        default=None,
+        description="fraction whose prediction equals that at the next measured factor towards 1, 1 included; null at "
+        "s = 1, and in older records",
+    )
+    probability_drop: Signed | None = Field(
+        default=None,
+        description="mean over images of the true class's probability at s = 1 less that at s; null without labels, "
+        "and in older records",
+    )
+    cosine: Signed | None = Field(
+        default=None,
+        description="mean over images of the cosine between the embedding at s and that at s = 1; null where the "
+        "network has none or it vanishes, and in older records",
+    )
     n: Count = Field(description="images classified")
     reason: Note | None = Field(default=None, description="why the values are null")
 
@@ -285,6 +301,11 @@ class EquivarianceRecord(RecordPart):
     measure: dict[str, Any] = Field(default={}, description="all settings of the measure, resolved")
     rows: list[CurveRow] = Field(description="one row per tap and factor")
     accuracy: list[AccuracyRow] = Field(description="one row per factor")
+    embedding: str | None = Field(
+        default=None,
+        description="where the embedding was read: 'input of' the linear layer that makes the logits, or 'mean over "
+        "the plane of' the deepest tap but the logits; null where there is neither, and in older records",
+    )
     lie: list[LieRow] = Field(default=[], description="one row per tap, where asked for")
     local: list[LocalRow] = Field(default=[], description="one row per part and factor, where asked for")
     pooled: tuple[str, ...] = Field(

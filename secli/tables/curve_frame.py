@@ -12,14 +12,16 @@ from secli.tables.labels import distinct_labels
 from secli.tables.table import Cell, Column, Table
 
 _FIRST = ("network", "control", "metric", "quantity", "tap", "kind", "field", "factor", "level", "channel")
+CHANGES = ("consistency", "probability_drop", "cosine")
 _NUMBERS = ("mean", "low", "high", "median", "floor", "n", "dropped")
 
 
 def curve_frame(records: Sequence[EquivarianceRecord]) -> Table:
     """Return one row per network (or control), quantity, tap or part, and factor.
 
-    The column ``quantity`` says what ``mean`` is: ``error``, ``lie``, ``local``, ``accuracy`` or ``agreement``; for
-    ``local``, ``tap`` is the part that was run alone and ``kind`` its kind.
+    The column ``quantity`` says what ``mean`` is: ``error``, ``lie``, ``local``, ``accuracy``, ``agreement``, and where
+    they were measured ``consistency``, ``probability_drop`` and ``cosine``; for ``local``, ``tap`` is the part that was
+    run alone and ``kind`` its kind.
     """
     others = [name for name in CurveRow.model_fields if name not in (*_FIRST, *_NUMBERS)]
     names = (*_FIRST, *_NUMBERS, *others, "resized")
@@ -52,6 +54,9 @@ def _rows(record: EquivarianceRecord) -> Iterator[dict[str, Any]]:
         values = {name: read[name] for name in ("factor", "n", "reason")}
         yield {**values, "quantity": "accuracy", "mean": classified.accuracy}
         yield {**values, "quantity": "agreement", "mean": classified.agreement}
+        for quantity in CHANGES:
+            if read[quantity] is not None:
+                yield {**values, "quantity": quantity, "mean": read[quantity]}
 
 
 def _plain(value: Any) -> Any:

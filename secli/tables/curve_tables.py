@@ -26,6 +26,20 @@ MOST_OF = 99.5  # per cent of the cells: above, all are compared
 # as the fields of the record order them: whole blocks first, then kinds of layers along a block
 KINDS = ("stage", "conv", "pool", "norm", "activation", "pointwise")
 
+CHANGES: tuple[tuple[str, Callable[[AccuracyRow], float | None], str], ...] = (
+    (
+        "consistency",
+        lambda row: row.consistency,
+        "the prediction is that at the next measured factor towards s = 1",
+    ),
+    (
+        "probability lost",
+        lambda row: row.probability_drop,
+        "the true class's probability at s = 1 less that at s",
+    ),
+    ("cosine", lambda row: row.cosine, "between the embedding ({}) and that at s = 1, times 100"),
+)
+
 Line = tuple[Cell, ...]
 Marks = Mapping[Form, str]
 AtFactor = CurveRow | LocalRow | AccuracyRow
@@ -166,7 +180,7 @@ def local_table(record: EquivarianceRecord, label: str | None = None) -> Table:
 
 
 def accuracy_table(record: EquivarianceRecord, label: str | None = None) -> Table:
-    """Return the accuracy, and the agreement with the prediction at s = 1, per factor; below it the controls'."""
+    """Return the accuracy and how predictions, probabilities and embeddings change, per factor; the controls' below."""
     factors = sorted({row.factor for row in record.accuracy})
 
     def line(name: str, rows: Sequence[AccuracyRow], value: Callable[[AccuracyRow], float | None]) -> Line:
@@ -177,6 +191,11 @@ def accuracy_table(record: EquivarianceRecord, label: str | None = None) -> Tabl
         line("accuracy", record.accuracy, lambda row: row.accuracy),
         line("agreement", record.accuracy, lambda row: row.agreement),
     ]
+    notes = ["agreement: the prediction is that at s = 1."]
+    for name, value, words in CHANGES:
+        if any(value(row) is not None for row in record.accuracy):
+            lines.append(line(name, record.accuracy, value))
+            notes.append(f"{name}: {words.format(record.embedding)}.")
     for control in record.controls:
         if any(row.accuracy is not None for row in control.accuracy):
             name = f"{control.control or control.model.name}: accuracy"
@@ -185,7 +204,6 @@ def accuracy_table(record: EquivarianceRecord, label: str | None = None) -> Tabl
     for row in record.accuracy:
         if row.reason:
             reasons.setdefault(str(row.reason), []).append(f"{row.factor:.3g}")
-    notes = ["agreement: the prediction is that at s = 1."]
     for reason, at in reasons.items():
         notes.append(f"{MISSING} {reason}{'' if len(at) == len(factors) else ': s = ' + ', '.join(at)}.")
     title = f"Accuracy (%) on images rescaled by s: {label or record.model.name}"

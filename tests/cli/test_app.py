@@ -15,7 +15,7 @@ from secli.cli.app import app
 from secli.cli.demo import DemoRun
 from secli.errors import InterruptedRunError
 
-COMMANDS = ("make-data", "train", "equivariance", "compare", "models", "demo", "doctor")
+COMMANDS = ("make-data", "train", "equivariance", "robustness", "compare", "models", "demo", "doctor")
 
 
 def test_help_names_every_command_and_needs_no_argument() -> None:
