@@ -91,6 +91,22 @@ def equivariance(
             default="0 for pictures on black, else the radius of the tap's receptive field",
         ),
     ] = None,
+    surround: Annotated[
+        str | None,
+        of_measure(
+            "What is around a picture: black, or the photograph that it is a window of.",
+            default="photo for photographs that are large enough, else black",
+            metavar="black|photo",
+        ),
+    ] = None,
+    margin: Annotated[
+        str | None,
+        of_measure(
+            "Empty pixels around pictures on black; auto: as far as the taps see.",
+            default="none",
+            metavar="PX|auto",
+        ),
+    ] = None,
     per: Annotated[
         str | None, of_measure("Also each scale level, each channel, by itself.", metavar="level,channel")
     ] = None,
@@ -204,6 +220,8 @@ def equivariance(
         "metric": metric,
         "background": background,
         "border": border,
+        "surround": surround,
+        "margin": margin,
         "per": None if per is None else names("--per", per),
     }
     kinds = () if attribute is None else names("--attribute", attribute)
@@ -240,8 +258,11 @@ def equivariance(
             note(f"remark: {each.remark}")
     check_files(subjects, save, force)
     drawings.check_networks(subjects)
-    sets = [pictures_for(subject, data_of(subject, pictures), settings) for subject in subjects]
     own = [settings.model_copy(update={"taps": each.taps}) for each in loaded]
+    sets = [
+        pictures_for(each.subject, data_of(each.subject, pictures), mine, where.device)
+        for each, mine in zip(loaded, own, strict=True)
+    ]
     questions = [MeasureRequest(each, lie, local, kinds, controls) for each in own]
     measurements = [Measurement(*each) for each in zip(subjects, sets, questions, strict=True)]
     records = measure_all(measurements, where, save, force, quiet)

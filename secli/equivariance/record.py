@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from secli.config import MeasureSettings
+from secli.config import MeasureSettings, Surround
 from secli.equivariance.curves import Curves
 from secli.provenance import gather
 from secli.records.schema import DataInfo, EquivarianceRecord, LieRow, LocalRow, ModelInfo, TrainingRecord
@@ -51,7 +51,8 @@ def equivariance_record(
         data=data,
         metric=settings.metric,
         background=settings.background,
-        measure={**settings.model_dump(mode="json"), "batch": curves.batch},
+        measure={**settings.model_dump(mode="json"), "batch": curves.batch, "surround": _surround(curves)},
+        surroundings=curves.surroundings,
         rows=curves.rows,
         accuracy=curves.accuracy,
         lie=list(lie),
@@ -59,3 +60,8 @@ def equivariance_record(
         control=control,
         provenance=gather(device, threads),
     )
+
+
+def _surround(curves: Curves) -> Surround:
+    """Return what was around the pictures, where the settings left it open."""
+    return "photo" if curves.surroundings is not None and curves.surroundings.kind == "photo" else "black"

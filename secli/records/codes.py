@@ -254,6 +254,10 @@ GROUPS: Final[dict[str, dict[str, Code]]] = {
             "framed: the border of {border:g} px is narrower than the tap's receptive-field radius of {radius:.0f} px",
             "Cells inside of the border still see the frame around a shrunk picture, or what a magnified one has lost.",
         ),
+        "global": Code(
+            "global: this tap sees the whole window, and a rescaled photograph shows another part of the world in it",
+            "Logits, and tokens that attend to all others: what the window gains or loses is counted with the error.",
+        ),
         "framed-output": Code(
             "framed: this tap reads whole pictures, with the frame that shrinking makes around them",
             "No border can be left out where nothing has a position.",

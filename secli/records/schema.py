@@ -264,6 +264,25 @@ class AccuracyRow(RecordPart):
     reason: Note | None = Field(default=None, description="why the values are null")
 
 
+class Surroundings(RecordPart):
+    """What was around the pictures that were measured."""
+
+    kind: Literal["photo", "margin"] = Field(
+        description="photo: windows of photographs; margin: empty pixels around pictures on black"
+    )
+    window: tuple[int, int] = Field(description="height and width in pixels of what the network takes")
+    wanted: Count = Field(
+        description="pixels on every side by which windows should be enlarged: the widest receptive-field radius of "
+        "the taps and what the spline reads beyond, as a multiple of their strides"
+    )
+    enlarged: tuple[Count, ...] = Field(description="pixels by which they were, by group of pictures")
+    pictures: tuple[Count, ...] = Field(description="pictures in each group")
+    left_out: Count = Field(default=0, description="photographs that were too small")
+    taps: tuple[str, ...] = Field(
+        description="taps that saw the enlarged pictures; the others saw the window"
+    )
+
+
 class EquivarianceRecord(RecordPart):
     """One result of ``secli equivariance``."""
 
@@ -283,6 +302,9 @@ class EquivarianceRecord(RecordPart):
     metric: MetricName = Field(description="the error's formula")
     background: Literal["empty", "none"] = Field(description="whether Φ(0) was subtracted")
     measure: dict[str, Any] = Field(default={}, description="all settings of the measure, resolved")
+    surroundings: Surroundings | None = Field(
+        default=None, description="what was around the pictures; null: black, and in older records"
+    )
     rows: list[CurveRow] = Field(description="one row per tap and factor")
     accuracy: list[AccuracyRow] = Field(description="one row per factor")
     lie: list[LieRow] = Field(default=[], description="one row per tap, where asked for")

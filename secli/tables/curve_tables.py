@@ -258,6 +258,29 @@ def _lattice_notes(rows: Sequence[CurveRow]) -> list[str]:
     return []
 
 
+def _around(record: EquivarianceRecord) -> list[str]:
+    """Say what was around the pictures, where it was not black alone."""
+    found = record.surroundings
+    if found is None:
+        return []
+    size = f"{found.window[0]}×{found.window[1]}"
+    span = _span(found.enlarged, "d")
+    if found.kind == "margin":
+        return [f"An empty margin of {span} px around the pictures, at {names_of(found.taps)}."]
+    words = f"Surround: photo (windows of {size} in photographs)"
+    if any(found.enlarged):
+        less = " as far as the photographs reach," if min(found.enlarged) < found.wanted else ""
+        words += f"; enlarged by {span} px on every side,{less} at {names_of(found.taps)}"
+    if found.left_out:
+        words += f"; {found.left_out} photographs too small, left out"
+    return [f"{words}."]
+
+
+def names_of(taps: Sequence[str]) -> str:
+    """Return the names of some taps, a few of them where there are many."""
+    return ", ".join(taps) if len(taps) <= 6 else f"{', '.join(taps[:5])} and {len(taps) - 5} more taps"
+
+
 def _compared(rows: Sequence[CurveRow]) -> list[str]:
     """Say how much of the taps is compared, and which border is left out, where it is not everything."""
     measured = [row for row in rows if finite(row.mean) is not None and row.factor != 1]
@@ -294,6 +317,7 @@ def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: Marks) -
     if any(row.mean is not None and row.low != row.high for row in rows):
         what = "interval of the mean over runs" if runs else "interval of the mean"
         notes.append(f"95 %: {what} (bootstrap); floor: what resampling twice instead of once costs.")
+    notes += _around(record)
     notes += _compared(rows)
     notes += _lattice_notes(rows)
     for warning in warnings_of(rows):
