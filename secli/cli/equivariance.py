@@ -125,6 +125,12 @@ def equivariance(
             "--controls",
         ),
     ] = False,
+    explain: Annotated[
+        bool,
+        of_measure(
+            "Also where the error comes from: the canvas, what lies between levels, the grid.", "--explain"
+        ),
+    ] = False,
     fields: Annotated[
         list[str] | None,
         of_network(
@@ -177,6 +183,10 @@ def equivariance(
         bool,
         of_output("Also what must be said of --plot and --heatmap, in FILE.txt beside each.", "--caption"),
     ] = False,
+    explain_plot: Annotated[
+        Path | None,
+        of_output("What --explain finds at the smallest factor, as bars.", "--explain-plot", metavar="FILE"),
+    ] = None,
     show_features: Annotated[
         Path | None,
         of_output(
@@ -207,8 +217,9 @@ def equivariance(
     """
     from secli.config import Config, MeasureSettings, parse_assignments, parse_factors, read_config, validated
 
-    drawings = Drawings(plot, heatmap, show_features, log, parse_labels(label or []), caption)
+    drawings = Drawings(plot, heatmap, show_features, log, parse_labels(label or []), caption, explain_plot)
     drawings.check()
+    explain = explain or explain_plot is not None
     file = Config() if config is None else read_config(config)
     given = parse_assignments(assignments or [], ["model", "measure"])
     flags = {
@@ -263,7 +274,7 @@ def equivariance(
         pictures_for(each.subject, data_of(each.subject, pictures), mine, where.device)
         for each, mine in zip(loaded, own, strict=True)
     ]
-    questions = [MeasureRequest(each, lie, local, kinds, controls) for each in own]
+    questions = [MeasureRequest(each, lie, local, kinds, controls, explain) for each in own]
     measurements = [Measurement(*each) for each in zip(subjects, sets, questions, strict=True)]
     records = measure_all(measurements, where, save, force, quiet)
     together = pooled(subjects, records)

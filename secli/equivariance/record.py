@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from secli.config import MeasureSettings, Surround
 from secli.equivariance.curves import Curves
 from secli.provenance import gather
-from secli.records.schema import DataInfo, EquivarianceRecord, LieRow, LocalRow, ModelInfo, TrainingRecord
+from secli.records.schema import (
+    DataInfo,
+    EquivarianceRecord,
+    ExplainRow,
+    LieRow,
+    LocalRow,
+    ModelInfo,
+    TrainingRecord,
+)
 
 
 def equivariance_record(
@@ -24,6 +32,7 @@ def equivariance_record(
     run: str | None = None,
     lie: Sequence[LieRow] = (),
     local: Sequence[LocalRow] = (),
+    explained: Sequence[ExplainRow] = (),
     control: str | None = None,
 ) -> EquivarianceRecord:
     """Return curves as a record.
@@ -57,6 +66,7 @@ def equivariance_record(
         accuracy=curves.accuracy,
         lie=list(lie),
         local=list(local),
+        explained=list(explained),
         control=control,
         provenance=gather(device, threads),
     )

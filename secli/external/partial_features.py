@@ -27,9 +27,18 @@ class PartialModel(nn.Module):
         self.model, self.taps = model, dict(taps)
         self.mixes = getattr(model, "mixes", None)
 
+    @property
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """Empty: only the taps are known."""
+        return []
+
     def features(self, images: Float[Tensor, "n c h w"]) -> dict[str, Features]:
         """Return the features at the taps that are reached, in one pass."""
         return features_reached(self.model, images, self.taps)
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Tensor:
+        """Return what the whole network does."""
+        return self.model(images)
 
 
 def features_reached(

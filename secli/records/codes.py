@@ -64,6 +64,10 @@ GROUPS: Final[dict[str, dict[str, Code]]] = {
             "the picture covers fewer than {least:g} cells of this level",
             "This one level of a pyramid is too small at this factor.",
         ),
+        "no-margin": Code(
+            "this tap takes no larger picture, so that nothing can be put around it",
+            "A global pooling, a classifier, or a network whose input has one size.",
+        ),
         "few-compared": Code(
             "only {share:.1%} of the cells can be compared",
             "Less than a tenth of the map is known on both sides.",

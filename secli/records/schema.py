@@ -254,6 +254,51 @@ class LocalRow(RecordPart):
     reason: Note | None = Field(default=None, description="why the value is null")
 
 
+class ExplainRow(RecordPart):
+    """Where the error at one tap and factor comes from: readings of the same pictures under other circumstances.
+
+    Each cost is a difference of two readings; they need not add up.
+    """
+
+    tap: str = Field(description="the tap's name")
+    factor: Factor = Field(description="scale factor s")
+    error: Measured | None = Field(description="Δ as it stands")
+    with_margin: Measured | None = Field(
+        description="Δ with an empty margin around the pictures, as wide as the taps see"
+    )
+    lattice_factors: tuple[Factor, Factor] | None = Field(
+        default=None,
+        description="the nearest factors on either side that map levels onto levels; null on one or without levels",
+    )
+    on_lattice: Measured | None = Field(
+        default=None, description="Δ at these, with the margin, brought to this factor linearly in log s"
+    )
+    enlarged: Measured | None = Field(
+        description="Δ of the pictures enlarged twice, with a margin: the same filters on a finer grid"
+    )
+    n: Count = Field(description="pictures read")
+    reason: Note | None = Field(default=None, description="why a value is null")
+
+    @property
+    def canvas(self) -> float | None:
+        """What the canvas costs: Δ less that with a margin."""
+        return _less(self.error, self.with_margin)
+
+    @property
+    def levels(self) -> float | None:
+        """What lies between levels costs: Δ less that of the factors on the lattice, all with a margin."""
+        return _less(self.with_margin, self.on_lattice)
+
+    @property
+    def grid(self) -> float | None:
+        """What the grid of pixels costs: Δ less that of enlarged pictures, both with a margin."""
+        return _less(self.with_margin, self.enlarged)
+
+
+def _less(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
 class AccuracyRow(RecordPart):
     """How well the network classifies rescaled images."""
 
@@ -309,6 +354,9 @@ class EquivarianceRecord(RecordPart):
     accuracy: list[AccuracyRow] = Field(description="one row per factor")
     lie: list[LieRow] = Field(default=[], description="one row per tap, where asked for")
     local: list[LocalRow] = Field(default=[], description="one row per part and factor, where asked for")
+    explained: list[ExplainRow] = Field(
+        default=[], description="where the error comes from, by tap and factor, where asked for"
+    )
     pooled: tuple[str, ...] = Field(
         default=(), description="the run directories averaged; empty for one network"
     )

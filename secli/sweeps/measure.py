@@ -17,6 +17,7 @@ from secli.equivariance.borders import fade_to_black
 from secli.equivariance.controls import controls
 from secli.equivariance.curves import fields_of_taps, measure_curves
 from secli.equivariance.enlargement import enlargement
+from secli.equivariance.explain import explain
 from secli.equivariance.factors import factors_of
 from secli.equivariance.lie import lie_derivatives, null_lie_row
 from secli.equivariance.record import equivariance_record
@@ -53,6 +54,8 @@ class MeasureRequest:
         Whether the Lie derivative, the stages by themselves, the controls are measured too.
     kinds
         Kinds of layers that are measured by themselves.
+    explain
+        Whether it is measured where the error comes from.
     """
 
     settings: MeasureSettings
@@ -60,6 +63,7 @@ class MeasureRequest:
     local: bool = False
     kinds: tuple[str, ...] = ()
     controls: bool = False
+    explain: bool = False
 
 
 def machine(device: str, threads: int) -> TrainingSettings:
@@ -245,6 +249,16 @@ def _measured(
             device=device,
             on_progress=lambda done, total: watch(title, "parts", done, total),
         )
+    explained = []
+    if request.explain:
+        explained = explain(
+            network,
+            images,
+            settings,
+            on_black=pictures.on_black,
+            device=device,
+            on_progress=lambda done, total: watch(title, "where the error comes from", done, total),
+        )
     fresh = control is not None
     return equivariance_record(
         curves,
@@ -259,6 +273,7 @@ def _measured(
         run=None if fresh or subject.run is None else str(subject.run),
         lie=lie,
         local=local,
+        explained=explained,
         control=control,
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from secli.metrics import METRICS
 from secli.records.notes import Form
-from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord, LocalRow
+from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord, ExplainRow, LocalRow
 from secli.tables.curve_frame import curve_frame
 from secli.tables.curve_notes import by_reason, missing, telling_warnings, warnings_of
 from secli.tables.curve_rows import full_name, parts, tap_names, whole
@@ -28,7 +28,7 @@ KINDS = ("stage", "conv", "pool", "norm", "activation", "pointwise")
 
 Line = tuple[Cell, ...]
 Marks = Mapping[Form, str]
-AtFactor = CurveRow | LocalRow | AccuracyRow
+AtFactor = CurveRow | LocalRow | AccuracyRow | ExplainRow
 
 
 def render_curves(records: Sequence[EquivarianceRecord], format: str, width: int = 100) -> str:
@@ -63,6 +63,7 @@ def tables_of(record: EquivarianceRecord, label: str) -> list[Table]:
         (record.controls, controls_table),
         (record.lie, lie_table),
         (record.local, local_table),
+        (record.explained, explain_table),
         (record.accuracy, accuracy_table),
     )
     return [table(record, label) for rows, table in kinds if rows]
@@ -163,6 +164,38 @@ def local_table(record: EquivarianceRecord, label: str | None = None) -> Table:
         notes.append(f"{MISSING} {reason}: {', '.join(dict.fromkeys(row.part for row in same))}.")
     title = f"What each part adds alone (same error): {label or record.model.name}"
     return Table(title, _columns("part", rows), tuple(lines), tuple(notes))
+
+
+def explain_table(record: EquivarianceRecord, label: str | None = None) -> Table:
+    """Return the table tap × factor of Δ, and below it what canvas, levels and grid cost: differences of readings."""
+    rows = record.explained
+    factors = sorted({row.factor for row in rows})
+    kinds: tuple[tuple[str, Callable[[ExplainRow], float | None]], ...] = (
+        ("canvas", lambda row: row.canvas),
+        ("between levels", lambda row: row.levels),
+        ("grid", lambda row: row.grid),
+    )
+    lines: list[Line] = []
+    for tap in dict.fromkeys(row.tap for row in rows):
+        at = {row.factor: row for row in rows if row.tap == tap}
+        lines.append((Cell(tap), *(Cell(finite(at[s].error) if s in at else None) for s in factors)))
+        for name, cost in kinds:
+            values = [finite(cost(at[s])) if s in at else None for s in factors]
+            if any(value is not None for value in values):
+                lines.append((Cell(f"{INDENT}{name}"), *(Cell(value) for value in values)))
+    title = f"Where the error comes from (Δ_s, and differences of readings): {label or record.model.name}"
+    images = max((row.n for row in rows), default=0)
+    notes = [
+        f"Δ on {images} images. Below it differences of two readings, which need not add up: canvas, less Δ with an "
+        "empty margin as wide as the taps see; with that margin, between levels, less Δ of the factors on the lattice "
+        "on either side, and grid, less Δ of the pictures enlarged twice."
+    ]
+    reasons: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.reason is not None:
+            reasons.setdefault(str(row.reason), {})[row.tap] = None
+    notes += [f"{MISSING} {reason}: {', '.join(taps)}." for reason, taps in reasons.items()]
+    return Table(title, _columns("tap", rows), tuple(lines), tuple(notes))
 
 
 def accuracy_table(record: EquivarianceRecord, label: str | None = None) -> Table:

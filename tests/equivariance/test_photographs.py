@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secli.action.fields import Invariant, Plane, ScaleSpace
+from secli.action.fields import Field, Invariant, Plane, ScaleSpace
 from secli.action.images import SPLINE_MARGIN, centre_crop, rescale, window
 from secli.config import MeasureSettings
 from secli.datasets.photographs import Photographs, WindowRequest, photographs_of, scaled_photograph
@@ -23,7 +23,7 @@ from secli.equivariance.curves import Curves, measure_curves
 from secli.equivariance.enlargement import enlargement, taps_that_grow
 from secli.equivariance.measure import measure
 from secli.errors import InputError
-from secli.models.contract import Stage, StagedModel
+from secli.models.contract import Features, Stage, StagedModel
 
 SCALES = tuple(2 ** (k / 2) for k in range(4))
 
@@ -36,7 +36,8 @@ def photographs(count: int = 4, side: int = 200, seed: int = 0) -> Tensor:
     radius = torch.hypot(frequency[:, None], frequency[None, :]).clamp_min(1 / side)
     found = torch.fft.ifft2(torch.fft.fft2(white) / radius).real
     low, high = found.amin((1, 2, 3), keepdim=True), found.amax((1, 2, 3), keepdim=True)
-    return ((found - low) / (high - low)).float()
+    scaled: Tensor = ((found - low) / (high - low)).float()
+    return scaled
 
 
 class Differences(nn.Module):
@@ -47,9 +48,12 @@ class Differences(nn.Module):
         self.stride = stride
         self.weight = nn.Parameter(torch.ones(1))
         self.stages: list[tuple[str, nn.Module]] = []
-        self.taps = {"dog": ScaleSpace(SCALES, stride=float(stride), origin=0.0), "logits": Invariant()}
+        self.taps: dict[str, Field] = {
+            "dog": ScaleSpace(SCALES, stride=float(stride), origin=0.0),
+            "logits": Invariant(),
+        }
 
-    def features(self, images: Tensor) -> dict[str, Tensor]:
+    def features(self, images: Tensor) -> dict[str, Features]:
         levels = []
         for scale in SCALES:
             sigma = 1.2 * scale * max(1.0, 0.8 * self.stride)  # wide enough for the cells
@@ -71,7 +75,9 @@ class Differences(nn.Module):
         return {"dog": features, "logits": features.flatten(1).abs().mean(1, keepdim=True)}
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.features(images)["logits"]
+        logits = self.features(images)["logits"]
+        assert isinstance(logits, Tensor)
+        return logits
 
 
 def means(curves: Curves, tap: str) -> dict[float, float | None]:
@@ -186,16 +192,20 @@ def test_taps_grow_by_the_cells_that_are_added_or_see_the_window_alone() -> None
 
 def test_a_network_of_one_size_has_no_surroundings_and_a_mask_alone() -> None:
     class Fixed(nn.Module):
-        taps = {"all": Plane()}  # noqa: RUF012 - the contract's
-
         def __init__(self) -> None:
             super().__init__()
+            self.taps: dict[str, Field] = {"all": Plane()}
             self.conv = nn.Conv2d(1, 2, 5, padding=2)
             self.stages: list[tuple[str, nn.Module]] = []
 
-        def features(self, images: Tensor) -> dict[str, Tensor]:
+        def features(self, images: Tensor) -> dict[str, Features]:
             assert images.shape[-1] == 40, "of one size"
             return {"all": self.conv(images)}
+
+        def forward(self, images: Tensor) -> Tensor:
+            features = self.features(images)["all"]
+            assert isinstance(features, Tensor)
+            return features
 
     model = Fixed().eval()
     assert enlargement(model, model.taps, (1, 40, 40), (0.5,), 4).pixels == 0
@@ -231,7 +241,8 @@ def test_a_value_is_that_of_one_large_picture_cut_to_the_window() -> None:
     curves = measured(model, pictures, side, factors=(s,), taps=("near",), background="none")
     (row,) = curves.rows
     with torch.no_grad():
-        here, there = model.near(pictures), model.near(rescale(pictures, s))
+        near = model.get_submodule("near")
+        here, there = near(pictures), near(rescale(pictures, s))
         moved = rescale(here, s)
     kept = slice(120 - 10, 120 + 10)  # |x| ≤ s n / 2
     cut = [each[..., kept, kept].double() for each in (moved, there)]
