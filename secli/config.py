@@ -31,6 +31,7 @@ MetricName = Annotated[
     str, AfterValidator(METRICS.known), Field(json_schema_extra={"enum": list(METRICS.own)})
 ]
 Background = Literal["empty", "none"]
+Surround = Literal["black", "photo"]
 Precision = Literal["32", "tf32", "bf16", "16"]
 Augmentation = Literal["none", "scale", "stl10"]
 Centre = Literal["pixel", "corner"]
@@ -188,6 +189,16 @@ class MeasureSettings(Settings):
         description="pixels left out along the edges of picture and canvas; none: 0 for pictures on black, "
         "the tap's receptive-field radius for others",
     )
+    surround: Surround | None = Field(
+        None,
+        description="what is around a picture: 'black', or the 'photo' that it is a window of; none: photo for "
+        "photographs that are large enough, else black",
+    )
+    margin: Annotated[float, Field(ge=0, le=MOST)] | Literal["auto"] | None = Field(
+        None,
+        description="empty pixels around pictures on black; 'auto': the widest receptive-field radius, at most the "
+        "picture's side",
+    )
     smallest_plane: float = Field(
         4.0,
         ge=1,
@@ -211,6 +222,14 @@ class MeasureSettings(Settings):
     @classmethod
     def _once(cls, value: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         return None if value is None else merged(value)
+
+    @model_validator(mode="after")
+    def _one_surrounding(self) -> MeasureSettings:
+        if self.margin is not None and self.surround == "photo":
+            raise ValueError(
+                "margin and surround photo exclude each other: photographs have surroundings of their own"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_list_of_factors(self) -> MeasureSettings:

@@ -98,7 +98,10 @@ def _cubic_b_spline(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]
 
 
 class Axis(NamedTuple):
-    """What ``axis_matrix`` does to one axis, and how often (``power``)."""
+    """What ``axis_matrix`` does to one axis, and how often (``power``).
+
+    By ``edge`` pixels the input is continued with its outermost ones: a photograph does not end in black.
+    """
 
     n_in: int
     n_out: int
@@ -107,10 +110,18 @@ class Axis(NamedTuple):
     centre_out: float
     variance: float
     power: int = 1
+    edge: int = 0
 
     def matrix(self) -> Float64[np.ndarray, "n_out n_in"]:
         """Return ``axis_matrix`` to this power."""
-        matrix = axis_matrix(*self[:-1])
+        n, edge = self.n_in, self.edge
+        matrix = axis_matrix(
+            n + 2 * edge, self.n_out, self.step, self.centre_in + edge, self.centre_out, self.variance
+        )
+        if edge:
+            matrix[:, edge] += matrix[:, :edge].sum(1)
+            matrix[:, edge + n - 1] += matrix[:, edge + n :].sum(1)
+            matrix = matrix[:, edge : edge + n]
         return np.linalg.matrix_power(matrix, self.power) if self.power > 1 else matrix
 
 
@@ -201,3 +212,70 @@ def image_axis(n: int, factor: float, blur: float) -> Axis:
     """Return what A_s does to an axis of n pixels, about the image centre (n − 1)/2."""
     centre = (n - 1) / 2
     return Axis(n, n, 1 / factor, centre, centre, blur_variance(factor, blur))
+
+
+def centre_crop(
+    images: Float[Tensor, "*batch h w"], size: Sequence[int]
+) -> Float[Tensor, "*batch h_out w_out"]:
+    """Return the pixels about the image centre, a view.
+
+    Raises
+    ------
+    ValueError
+        When the pictures are smaller, or their centre is not the window's (one side even, the other odd).
+    """
+    starts = []
+    for pixels, kept in zip(images.shape[-2:], size, strict=True):
+        if kept > pixels or (pixels - kept) % 2:
+            raise ValueError(f"no centred window of {kept} in {pixels} pixels")
+        starts.append((pixels - kept) // 2)
+    return images[..., starts[0] : starts[0] + size[0], starts[1] : starts[1] + size[1]]
+
+
+def window(
+    photographs: Float[Tensor, "*batch h w"], size: Sequence[int], factor: float, blur: float = SAMPLING_BLUR
+) -> Float[Tensor, "*batch h_out w_out"]:
+    r"""Apply L_s to photographs and read a window about their centre: (L_s f)(x) = f(x/s) for x in the window.
+
+    A shrunk window shows more of the photograph and no frame. Beyond the photograph its outermost pixels go on.
+
+    Parameters
+    ----------
+    photographs : tensor (…, H, W)
+        At least as large as the window, its sides even or odd as the window's are.
+    size : pair
+        Height and width of the window, in pixels.
+    factor : float
+        Scale factor s > 0.
+    blur : float
+        The photographs' own blur σ in pixels; a shrunk one keeps it.
+
+    Returns
+    -------
+    tensor (…, h, w)
+        Unclamped. For s = 1 the photograph's own pixels, to the bit.
+
+    Raises
+    ------
+    ValueError
+        When there is no such window.
+
+    Examples
+    --------
+    >>> import torch
+    >>> photograph = torch.rand(3, 40, 30)
+    >>> torch.equal(window(photograph, (20, 20), 1.0), photograph[:, 10:30, 5:25])
+    True
+    """
+    crop = centre_crop(photographs, size)
+    if factor == 1:
+        return crop
+    variance = blur_variance(factor, blur)
+    reach = _gaussian_radius(variance) + SPLINE_MARGIN
+    axes, kept = [], []
+    for pixels, n in zip(photographs.shape[-2:], size, strict=True):
+        # what the window reads, and no more: the operator's cost grows with it
+        n_in = min(pixels, n + 2 * int(np.ceil(max(0.0, n / factor - n) / 2 + reach)))
+        axes.append(Axis(n_in, n, 1 / factor, (n_in - 1) / 2, (n - 1) / 2, variance, edge=reach))
+        kept.append(n_in)
+    return resample(centre_crop(photographs, kept), axes[0], axes[1])

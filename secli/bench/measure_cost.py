@@ -19,7 +19,8 @@ from secli.bench.timing import OnProgress, duration
 from secli.config import MeasureSettings
 from secli.equivariance.batching import batches
 from secli.equivariance.cell_error import SMALLEST_PLANE, TapError
-from secli.equivariance.curves import curve_batch, measure_curves, pieces
+from secli.equivariance.comparison import pieces
+from secli.equivariance.curves import curve_batch, measure_curves
 from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.features import taken
 from secli.models.contract import Features, Model

@@ -23,6 +23,7 @@ class Drawings(NamedTuple):
     log: bool = False
     labels: Mapping[str, str] = {}
     caption: bool = False
+    explained: Path | None = None
 
     def check(self) -> None:
         """Raise ``InputError`` where one of them cannot be written, or nothing is drawn that the options speak of."""
@@ -30,11 +31,11 @@ class Drawings(NamedTuple):
         from secli.figures.page import caption_file, check_plot_path
         from secli.storage.disk_space import check_file
 
-        for file in (self.curves, self.heatmap, self.features):
+        for file in (self.curves, self.heatmap, self.features, self.explained):
             if file is not None:
                 check_plot_path(file)
                 check_file(file)
-                if self.caption and file != self.features:
+                if self.caption and file not in (self.features, self.explained):
                     check_file(caption_file(file))
         if self.log and self.curves is None:
             raise InputError("--log: goes with --plot FILE")
@@ -59,6 +60,7 @@ class Drawings(NamedTuple):
     ) -> None:
         """Draw the curves of all networks, and the features of the first."""
         from secli.figures.curves import curves_caption, plot_curves
+        from secli.figures.explained import plot_explained
         from secli.figures.heatmap import heatmap_caption, plot_heatmap
         from secli.figures.page import write_caption
 
@@ -66,6 +68,10 @@ class Drawings(NamedTuple):
         ways: dict[str, tuple[Path | None, Callable[[Path], object]]] = {
             "curves": (self.curves, lambda file: plot_curves(records, file, labels=labels, log=self.log)),
             "heat map": (self.heatmap, lambda file: plot_heatmap(records, file, labels=labels)),
+            "where the error comes from": (
+                self.explained,
+                lambda file: plot_explained(records, file, labels=labels),
+            ),
             "features": (self.features, lambda file: draw_features(first, records[0], file, device)),
         }
         for what, (file, draw) in ways.items():

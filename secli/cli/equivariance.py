@@ -85,6 +85,22 @@ def equivariance(
             default="0 for pictures on black, else the radius of the tap's receptive field",
         ),
     ] = None,
+    surround: Annotated[
+        str | None,
+        of_measure(
+            "What is around a picture: black, or the photograph that it is a window of.",
+            default="photo for photographs that are large enough, else black",
+            metavar="black|photo",
+        ),
+    ] = None,
+    margin: Annotated[
+        str | None,
+        of_measure(
+            "Empty pixels around pictures on black; auto: as far as the taps see.",
+            default="none",
+            metavar="PX|auto",
+        ),
+    ] = None,
     per: Annotated[
         str | None, of_measure("Also each scale level, each channel, by itself.", metavar="level,channel")
     ] = None,
@@ -101,6 +117,12 @@ def equivariance(
         of_measure(
             "Also the controls: identity, pointwise, the network untrained, a plain CNN of its size, untrained too.",
             "--controls",
+        ),
+    ] = False,
+    explain: Annotated[
+        bool,
+        of_measure(
+            "Also where the error comes from: the canvas, what lies between levels, the grid.", "--explain"
         ),
     ] = False,
     fields: Annotated[
@@ -131,6 +153,10 @@ def equivariance(
     log: Annotated[bool, of_output("A log axis of Δ in --plot; s = 1 is not on it.", "--log")] = False,
     label: Annotated[list[str] | None, label_option()] = None,
     caption: Annotated[bool, caption_option("--plot and --heatmap")] = False,
+    explain_plot: Annotated[
+        Path | None,
+        of_output("What --explain finds at the smallest factor, as bars.", "--explain-plot", metavar="FILE"),
+    ] = None,
     show_features: Annotated[
         Path | None,
         of_output(
@@ -161,8 +187,9 @@ def equivariance(
     """
     from secli.config import Config, MeasureSettings, parse_assignments, parse_factors, read_config, validated
 
-    drawings = Drawings(plot, heatmap, show_features, log, parse_labels(label or []), caption)
+    drawings = Drawings(plot, heatmap, show_features, log, parse_labels(label or []), caption, explain_plot)
     drawings.check()
+    explain = explain or explain_plot is not None
     file = Config() if config is None else read_config(config)
     given = parse_assignments(assignments or [], ["model", "measure"])
     flags = {
@@ -174,6 +201,8 @@ def equivariance(
         "metric": metric,
         "background": background,
         "border": border,
+        "surround": surround,
+        "margin": margin,
         "per": None if per is None else names("--per", per),
     }
     kinds = () if attribute is None else names("--attribute", attribute)
@@ -211,9 +240,12 @@ def equivariance(
             note(f"remark: {each.remark}")
     check_files(subjects, save, force)
     drawings.check_networks(subjects)
-    sets = [pictures_for(subject, data_of(subject, pictures), settings) for subject in subjects]
     own = [settings.model_copy(update={"taps": each.taps}) for each in loaded]
-    questions = [MeasureRequest(each, lie, local, kinds, controls) for each in own]
+    sets = [
+        pictures_for(each.subject, data_of(each.subject, pictures), mine, where.device)
+        for each, mine in zip(loaded, own, strict=True)
+    ]
+    questions = [MeasureRequest(each, lie, local, kinds, controls, explain) for each in own]
     measurements = [Measurement(*each) for each in zip(subjects, sets, questions, strict=True)]
     records = measure_all(measurements, where, save, force, quiet)
     together = pooled(subjects, records)

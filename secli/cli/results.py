@@ -144,6 +144,7 @@ def _answers(record: EquivarianceRecord, measurement: Measurement) -> bool:
         and bool(record.lie) == question.lie
         and (bool(record.local), kinds) == (question.local or bool(question.kinds), set(question.kinds))
         and bool(record.controls) == question.controls
+        and bool(record.explained) == question.explain
     )
 
 

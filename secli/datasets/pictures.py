@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from secli.datasets.manifest import MANIFEST_FILE
+from secli.datasets.photographs import Photographs, WindowRequest, grouped, scaled_photograph
 from secli.datasets.protocols import DATASETS
 from secli.datasets.store import open_dataset
 from secli.errors import InputError
@@ -49,6 +51,8 @@ class Pictures:
         How they were chosen: as stored, or shuffled so that the first ones are of all classes.
     remarks
         What a reader of the numbers must know of how the folder was read, one line each.
+    photographs
+        What the images are windows of, in the same order; None where they are whole pictures.
     """
 
     images: UInt8[Tensor, "n c h w"]
@@ -59,9 +63,16 @@ class Pictures:
     scaled: bool
     order: str = STORED
     remarks: tuple[str, ...] = ()
+    photographs: Photographs | None = None
 
 
-def open_pictures(path: Path, *, input_shape: Shape | None = None, images: int = 1000) -> Pictures:
+def open_pictures(
+    path: Path,
+    *,
+    input_shape: Shape | None = None,
+    images: int = 1000,
+    windows: WindowRequest | None = None,
+) -> Pictures:
     """Open pictures to measure on; no more of them are read than requested.
 
     Parameters
@@ -75,6 +86,8 @@ def open_pictures(path: Path, *, input_shape: Shape | None = None, images: int =
         are; pictures of a folder must then be of one size.
     images : int
         How many. Pictures stored class by class are taken in a stratified order of fixed seed, others from the first.
+    windows : WindowRequest, optional
+        Keep the photographs, and make the images windows of them; ``input_shape`` then gives the channels alone.
 
     Raises
     ------
@@ -90,8 +103,34 @@ def open_pictures(path: Path, *, input_shape: Shape | None = None, images: int =
     if not path.is_dir():
         raise InputError(f"--data {path}: no such directory")
     if (path / MANIFEST_FILE).exists():
-        return _from_dataset(path, input_shape, images)
-    return _from_folder(path, input_shape, images)
+        return _from_dataset(path, input_shape, images, windows)
+    return _from_folder(path, input_shape, images, windows)
+
+
+def are_large_enough(path: Path, windows: WindowRequest, images: int) -> bool:
+    """Return whether every picture that :func:`open_pictures` would take leaves room for the windows.
+
+    Of files the headers alone are read.
+    """
+    if (path / MANIFEST_FILE).exists():
+        side = min(open_dataset(path).split("test").images.shape[1:3], default=0)
+        return side > max(windows.size) and windows.possible((side, side)) is not None
+    try:
+        _, chosen = _chosen(path, images)
+    except InputError:  # opening them tells
+        return False
+    for file, _ in chosen:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(file) as opened:
+                    side = min(opened.size)
+        except Exception:  # a decoder fails in many ways on damaged data; reading the picture tells
+            return False
+        # the shorter side, whichever way the picture is turned
+        if side <= max(windows.size) or windows.possible((side, side)) is None:
+            return False
+    return True
 
 
 def stratified_order(labels: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
@@ -107,7 +146,7 @@ def stratified_order(labels: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
     return np.argsort(positions, kind="stable").astype(np.int64)
 
 
-def _from_dataset(path: Path, shape: Shape | None, images: int) -> Pictures:
+def _from_dataset(path: Path, shape: Shape | None, images: int, windows: WindowRequest | None) -> Pictures:
     dataset = open_dataset(path)
     split = dataset.split("test")
     if len(split) == 0:
@@ -116,21 +155,29 @@ def _from_dataset(path: Path, shape: Shape | None, images: int) -> Pictures:
     if images < len(split) and len(dataset.classes) > 1 and (np.diff(split.labels) >= 0).all():
         chosen, order = stratified_order(split.labels), SHUFFLED
     chosen = chosen[:images]
-    arrays = [_shaped(Image.fromarray(array), shape) for array in split.images[chosen]]
+    taken = (Image.fromarray(array) for array in split.images[chosen])
+    read = _Reader(shape, windows, f"--data {path}")
+    for index, image in enumerate(taken):
+        read.add(image, index)
+    pixels, photographs, kept = read.pictures()
     protocol = dataset.manifest.protocol
-    resized = None if shape is None or shape[1:] == split.images.shape[1:3] else shape[1:]
+    size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
+    resized = None if shape is None or size == split.images.shape[1:3] else size
     return Pictures(
-        images=_stacked(arrays),
-        labels=torch.from_numpy(split.labels[chosen]),
+        images=pixels,
+        labels=torch.from_numpy(split.labels[chosen[kept]]),
         classes=dataset.classes,
         info=dataset.info().model_copy(update={"resized": resized}),
         on_black=protocol in DATASETS and DATASETS[protocol].on_black,
         scaled=dataset.scaled,
         order=order,
+        remarks=read.remarks,
+        photographs=photographs,
     )
 
 
-def _from_folder(path: Path, shape: Shape | None, images: int) -> Pictures:
+def _chosen(path: Path, images: int) -> tuple[FolderChoice, list[tuple[Path, int]]]:
+    """Return what of a folder is measured: the files in their order, with their classes (−1 without)."""
     layout = read_layout(path, "--data")
     split = next(name for name in MEASURED if name in layout.splits)
     root, classes = layout.splits[split], layout.classes
@@ -151,18 +198,36 @@ def _from_folder(path: Path, shape: Shape | None, images: int) -> Pictures:
         raise InputError(
             f"--data {root}: neither a dataset ({MANIFEST_FILE}) nor pictures ({', '.join(sorted(SUFFIXES))})"
         )
-    chosen = [found[k] for k in order[:images]]
-    arrays, info = _read(root, [file for file, _ in chosen], shape)
     shuffled = SHUFFLED if classes else f"shuffled, seed {ORDER_SEED}"
+    text = shuffled if split == "all" else f"{shuffled}, of {root.name}"
+    return FolderChoice(root, classes, text, tuple(remarks)), [found[k] for k in order[:images]]
+
+
+class FolderChoice(NamedTuple):
+    """What of a folder is measured: the split's folder, its classes, the order in words, remarks on how it was read."""
+
+    root: Path
+    classes: tuple[str, ...]
+    order: str
+    remarks: tuple[str, ...]
+
+
+def _from_folder(path: Path, shape: Shape | None, images: int, windows: WindowRequest | None) -> Pictures:
+    choice, chosen = _chosen(path, images)
+    read = _Reader(shape, windows, f"--data {path}")
+    info = _read(choice.root, [file for file, _ in chosen], read)
+    pixels, photographs, kept = read.pictures()
+    labels = torch.tensor([chosen[k][1] for k in kept]) if choice.classes else None
     return Pictures(
-        images=_stacked(arrays),
-        labels=torch.tensor([label for _, label in chosen]) if classes else None,
-        classes=classes,
+        images=pixels,
+        labels=labels,
+        classes=choice.classes,
         info=DataInfo(name=path.resolve().name, realisation=0, path=str(path), **info),
         on_black=False,
         scaled=False,
-        order=shuffled if split == "all" else f"{shuffled}, of {root.name}",
-        remarks=tuple(remarks),
+        order=choice.order,
+        remarks=(*choice.remarks, *read.remarks),
+        photographs=photographs,
     )
 
 
@@ -177,25 +242,73 @@ def _split_remarks(split: PartName, root: Path) -> list[str]:
     return []
 
 
-def _read(root: Path, files: Sequence[Path], shape: Shape | None) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """Return the pictures, and of ``DataInfo`` the sha256 over their names and digests, ``lossy`` and ``resized``."""
+def _read(root: Path, files: Sequence[Path], read: _Reader) -> dict[str, Any]:
+    """Read pictures; return of ``DataInfo`` the sha256 over their names and digests, ``lossy`` and ``resized``."""
     digest = hashlib.sha256()
     lossy = resized = False
-    arrays: list[np.ndarray] = []
-    for file in files:
+    first: tuple[Path, np.ndarray] | None = None
+    for index, file in enumerate(files):
         image, file_digest, format_name = open_picture(file)
-        array = _shaped(image, shape)
-        if arrays and array.shape[:2] != arrays[0].shape[:2]:
-            raise InputError(
-                f"{file}: {_size(array)} pixels, but {files[0]} has {_size(arrays[0])}; "
-                "give --input CxHxW, for example 3x224x224, to bring all pictures to one size"
-            )
         digest.update(f"{file.relative_to(root).as_posix()} {file_digest}\n".encode())
         lossy |= format_name in LOSSY_FORMATS
+        array = read.add(image, index)
+        if array is None or read.windows is not None:
+            continue
+        if first is not None and array.shape[:2] != first[1].shape[:2]:
+            raise InputError(
+                f"{file}: {_size(array)} pixels, but {first[0]} has {_size(first[1])}; "
+                "give --input CxHxW, for example 3x224x224, to bring all pictures to one size"
+            )
         resized |= image.size != array.shape[1::-1]
-        arrays.append(array)
-    size = arrays[0].shape[:2] if resized else None
-    return arrays, {"digest": digest.hexdigest(), "lossy": lossy, "resized": size}
+        first = first or (file, array)
+    size = first[1].shape[:2] if resized and first is not None else None
+    if read.windows is not None:
+        size = read.windows.size
+    return {"digest": digest.hexdigest(), "lossy": lossy, "resized": size}
+
+
+class _Reader:
+    """Brings pictures to one shape, or keeps what the windows of photographs need of them."""
+
+    def __init__(self, shape: Shape | None, windows: WindowRequest | None, what: str) -> None:
+        self.shape, self.windows, self.what = shape, windows, what
+        self._whole: list[np.ndarray] = []
+        self._photographs: list[tuple[Tensor, int]] = []
+        self._kept: list[int] = []
+        self._left_out = 0
+
+    def add(self, image: Image.Image, index: int) -> np.ndarray | None:
+        """Take the picture of an index; return its pixels, None where it was too small."""
+        if self.windows is None:
+            array = _shaped(image, self.shape)
+            self._whole.append(array)
+            self._kept.append(index)
+            return array
+        if self.shape is not None:
+            image = image.convert("L" if self.shape[0] == 1 else "RGB")
+        kept = scaled_photograph(image, self.windows)
+        if kept is None:
+            self._left_out += 1
+            return None
+        array, enlarged = kept
+        self._photographs.append((_stacked([array])[0], enlarged))
+        self._kept.append(index)
+        return array
+
+    def pictures(self) -> tuple[UInt8[Tensor, "n c h w"], Photographs | None, list[int]]:
+        """Return the pictures, what they are windows of, and their indices in the order in which they now stand."""
+        if self.windows is None:
+            return _stacked(self._whole), None, self._kept
+        photographs, order = grouped(self._photographs, self.windows, self._left_out, self.what)
+        return photographs.windows, photographs, [self._kept[k] for k in order]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know of pictures that were left out."""
+        if not self._left_out or self.windows is None:
+            return ()
+        height, width = self.windows.needed(0)
+        return (f"{self._left_out} photographs smaller than {width}×{height} pixels are left out",)
 
 
 def _shaped(image: Image.Image, shape: Shape | None) -> np.ndarray:

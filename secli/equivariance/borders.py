@@ -45,7 +45,7 @@ def borders(
     names = list(taps)
     if border is not None or on_black or not isinstance(model, nn.Module):
         return dict.fromkeys(names, border or 0.0)
-    geometry = _probed(model, shape, names)
+    geometry = probed_geometry(model, shape, names)
     return {tap: geometry[tap].radius if tap in geometry else 0.0 for tap in names}
 
 
@@ -60,13 +60,13 @@ def radii(
         return {}
     names = list(taps)
     try:
-        geometry = _probed(model, shape, names)
+        geometry = probed_geometry(model, shape, names)
     except InputError:  # the border was chosen, so nothing has to be probed
         return {}
     return {tap: geometry[tap].radius for tap in names if tap in geometry}
 
 
-def _probed(model: nn.Module, shape: tuple[int, int, int], taps: list[str]) -> dict[str, Geometry]:
+def probed_geometry(model: nn.Module, shape: tuple[int, int, int], taps: list[str]) -> dict[str, Geometry]:
     """Return the geometry of taps; a foreign network keeps it as long as its weights stay the same."""
     if not isinstance(model, ExternalModel):
         return probe(model, shape, taps)

@@ -44,6 +44,7 @@ class ErrorSample:
         actual: Sequence[Tensor],
         halves: Sequence[Tensor] | None,
         size: Float64[Tensor, "n"] | None = None,
+        area: float = 1.0,
     ) -> None:
         """Compare one batch.
 
@@ -60,8 +61,10 @@ class ErrorSample:
             step; None once the floor is known.
         size : tensor (n,), optional
             ‖Φ(f)‖², where it is known already.
+        area : float
+            The share of the cells that are the picture's: what is compared is counted among these.
         """
-        if self.shares.add(known_share(acted.features, acted.masks), len(raw[0])) == 0:
+        if self.shares.add(known_share(acted.features, acted.masks, area), len(raw[0])) == 0:
             return
         comparison = compare(acted, actual, self.metric)
         if size is None:
@@ -154,9 +157,9 @@ class TapError:
         size : tensor (n,), optional
             ‖Φ(f)‖², where it is known already: it is the same at every factor.
         """
-        self.border = canvas.border
+        self.border = max(self.border, canvas.left_out)
         plane = self.field.smallest_plane(base)
-        self.cells = None if plane is None else plane * min(1.0, self.factor)
+        self.cells = None if plane is None else plane * canvas.covered * min(1.0, self.factor)
         if self.cells is not None and self.cells < self.smallest_plane - 1e-9:  # 12 cells at s = 1/3 are four
             self.reason = Note.of("too-few-cells", cells=self.cells, least=self.smallest_plane)
             return
@@ -180,11 +183,14 @@ class TapError:
         raws, actuals = tensors(raw), tensors(actual)
         for selection in selections(base, acted, self.per):
             reading = self.readings.setdefault(selection, ErrorSample(self.metric))
+            area = canvas.share if canvas.surround else 1.0
             if selection == ALL:
-                reading.add(raws, acted, actuals, halves, size)
+                reading.add(raws, acted, actuals, halves, size, area)
                 continue
             own_halves = None if halves is None else selection.of(halves)
-            reading.add(selection.of(raws), selection.acted(acted), selection.of(actuals), own_halves)
+            reading.add(
+                selection.of(raws), selection.acted(acted), selection.of(actuals), own_halves, area=area
+            )
 
     def rows(self, tap: str, images: int) -> list[CurveRow]:
         """Return the rows of the record: means with their intervals, or null with the reason."""
@@ -256,9 +262,12 @@ def joined(parts: Sequence[Float64[Tensor, "_"]]) -> Float64[Tensor, "n"]:
 
 
 def known_share(
-    features: Sequence[Tensor], masks: Sequence[Bool[Tensor, "..."] | None]
+    features: Sequence[Tensor], masks: Sequence[Bool[Tensor, "..."] | None], area: float = 1.0
 ) -> float | Float64[Tensor, "n"]:
-    """Return the share of cells that masks keep, over all levels and channels: one, or one per image if they differ."""
+    """Return the share of cells that masks keep, over all levels and channels: one, or one per image if they differ.
+
+    Where the picture is ``area`` of the plane the share is that of the picture's cells, at most 1.
+    """
     sizes = [tensor[0].numel() for tensor in features]
     kept = [
         torch.ones(1, dtype=torch.float64) if mask is None else mask.double().flatten(1).mean(1).cpu()
@@ -267,6 +276,7 @@ def known_share(
     share: Float64[Tensor, "n"] = sum(
         (part * size for part, size in zip(kept, sizes, strict=True)), torch.zeros(1, dtype=torch.float64)
     ) / sum(sizes)
+    share = (share / area).clamp(max=1.0)
     return float(share) if len(share) == 1 else share
 
 

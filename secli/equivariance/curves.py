@@ -3,44 +3,40 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from secli.action.fields import Canvas, Field
-from secli.action.images import SAMPLING_BLUR, rescale
+from secli.action.fields import Field
 from secli.config import MeasureSettings
+from secli.datasets.photographs import Photographs
 from secli.equivariance.accuracy import accuracy_rows
-from secli.equivariance.batching import batch_size, batches
-from secli.equivariance.borders import DARK, borders, fade_to_black, radii, ring
-from secli.equivariance.cell_error import TapError, squared_size
+from secli.equivariance.batching import batches
+from secli.equivariance.borders import DARK, fade_to_black, ring
+from secli.equivariance.comparison import cells_of
 from secli.equivariance.controls import pointwise_readings
 from secli.equivariance.embedding import EmbeddingReader
 from secli.equivariance.evaluation_mode import measuring
 from secli.equivariance.factors import factors_of
-from secli.equivariance.features import minus, taken, tensors
+from secli.equivariance.features import tensors
 from secli.equivariance.prediction_change import cosines as cosines_of
 from secli.equivariance.row_warnings import warnings
+from secli.equivariance.views import surroundings_of, views_of
 from secli.errors import InputError, UnknownNameError
 from secli.external.batch_independence import mixing
 from secli.external.missing_taps import UNKNOWN_FIELD, in_order, missing_taps, tap_remarks
 from secli.models.contract import Features, Model
 from secli.records.notes import Note
-from secli.records.schema import AccuracyRow, CurveRow
+from secli.records.schema import AccuracyRow, CurveRow, Surroundings
 
 CONTROLLED = 200
 """Images of the pointwise control, for the remarks only."""
 REPEATED = 1e-3
 """Allowed difference of two passes over the same pictures: some devices round differently each time."""
-PIECE = 2 << 20
-"""Bytes of features that a CPU compares at once."""
-TRIED = 0.7
-"""The factor of the pass whose memory is measured."""
 OUTPUT = "logits"
 """The tap of a network's logits."""
 
@@ -49,7 +45,8 @@ OUTPUT = "logits"
 class Curves:
     """A measurement: one row per tap and factor, one accuracy row per factor, the batch, and remarks.
 
-    ``embedding`` says where the embedding was read (:mod:`secli.equivariance.embedding`).
+    ``embedding`` says where the embedding was read (:mod:`secli.equivariance.embedding`), ``surroundings`` what was
+    around the pictures.
     """
 
     rows: list[CurveRow]
@@ -57,6 +54,7 @@ class Curves:
     batch: int
     remarks: tuple[str, ...] = ()
     embedding: str | None = None
+    surroundings: Surroundings | None = None
 
 
 def measure_curves(
@@ -70,6 +68,7 @@ def measure_curves(
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
     means_alone: bool = False,
+    photographs: Photographs | None = None,
 ) -> Curves:
     """Measure Δ at every requested tap and factor, and the accuracy on the rescaled images.
 
@@ -91,9 +90,12 @@ def measure_curves(
     on_black : bool, optional
         Whether the pictures fade to black at their edges, so that no frame appears; None: as the images show.
     on_progress : callable, optional
-        Called with (forward passes done, forward passes in all).
+        Called with (pictures passed through the network, those in all: each once per factor).
     means_alone : bool
         Leave out what a mean is judged by, and costs as much: the floor, and the warning by the pointwise control.
+    photographs : Photographs, optional
+        What the images are windows of, in the same order: L_s f is then read from the photographs, so that no frame
+        appears, and taps that take larger pictures are measured on enlarged windows. ``on_black`` does not matter then.
 
     Returns
     -------
@@ -115,41 +117,50 @@ def measure_curves(
     factors = factors_of(settings, fields.values())
     if not fields:
         return _nothing(model, settings, factors, len(images))
-    cells = {factor: _cells(fields, factor, settings, floor=not means_alone) for factor in factors}
+    cells = {factor: cells_of(fields, factor, settings, floor=not means_alone) for factor in factors}
     passes = [1.0, *(factor for factor in factors if factor != 1)]
     outputs: dict[float, list[Tensor | None]] = {factor: [] for factor in passes}
     rings: dict[float, list[Tensor]] = {factor: [] for factor in passes if factor > 1}
     cosines: dict[float, list[Tensor]] = {factor: [] for factor in passes}
     reader = EmbeddingReader(model)
+    sizes = []
     with measuring(model, device) as dtype:
-        canvases = _canvases(model, fields, settings, images, black)
-        channels, height, width = images.shape[1:]
-        radius = radii(model, fields, (channels, height, width), settings.border, black)
+        views = views_of(model, fields, settings, images, black, factors, photographs, device)
         first = next(batches(images[:2], 2, device, dtype))
         check_repeats(model, first)
         alone = check_neighbours(model, first, settings.batch)
-        comparison = _Comparison(model, canvases, first[:1] if settings.background == "empty" else None)
-        size = comparison.batch_size(images, fields, settings, device, dtype)
-        count_of_batches = -(-len(images) // size)
-        with reader.listening():
-            for done, batch in enumerate(batches(images, size, device, dtype)):
-                base = comparison.base(batch)
-                embedding = reader.read(base.features)
-                for count, factor in enumerate(passes, start=1):
-                    moved = comparison.moved(batch, factor)
-                    there = comparison.add(base, moved, factor, cells.get(factor, {}))
-                    outputs[factor].append(_logits(there))
-                    moved_embedding = embedding if factor == 1 else reader.read(there)
-                    if embedding is not None and moved_embedding is not None:
-                        cosines[factor].append(cosines_of(moved_embedding, embedding).cpu())
-                    if factor > 1:
-                        rings[factor].append(ring(moved).cpu())
-                    if on_progress:
-                        on_progress(done * len(passes) + count, count_of_batches * len(passes))
+        empty = first[:1] if settings.background == "empty" else None
+        total, done = sum(len(view.pictures) for view in views) * len(passes), 0
+        for view in views:
+            comparison = view.comparison(model, empty)
+            size = comparison.batch_size(view.pictures, fields, settings, device, dtype)
+            sizes.append(size)
+            with reader.listening():
+                for batch in batches(view.pictures, size, device, dtype):
+                    base = comparison.base(batch)
+                    embedding = reader.read(base.features)
+                    for factor in passes:
+                        moved = comparison.moved(batch, factor)
+                        there = comparison.add(base, moved, factor, cells.get(factor, {}))
+                        outputs[factor].append(_logits(there))
+                        moved_embedding = embedding if factor == 1 else reader.read(there)
+                        if embedding is not None and moved_embedding is not None:
+                            cosines[factor].append(cosines_of(moved_embedding, embedding).cpu())
+                        if factor > 1:
+                            rings[factor].append(ring(moved).cpu())
+                        done += len(batch)
+                        if on_progress:
+                            on_progress(done, total)
+    radius = {tap: max(view.radii[tap] for view in views) for tap in views[0].radii}
     dark = {factor: float(torch.cat(parts).mean()) < DARK for factor, parts in rings.items()}
     own_dark = fade_to_black(images)
     # one reading of the control is comparable only where all taps have one border
-    comparable = not means_alone and settings.metric == "squared" and (black or settings.border is not None)
+    comparable = (
+        not means_alone
+        and settings.metric == "squared"
+        and photographs is None
+        and (black or settings.border is not None)
+    )
     pointwise = (
         pointwise_readings(images[:CONTROLLED], factors, settings, device=device) if comparable else {}
     )
@@ -168,6 +179,8 @@ def measure_curves(
                 dark=dark.get(factor, own_dark),
                 pointwise=pointwise,
                 radius=radius.get(tap),
+                surround=photographs is not None,
+                whole=tap in views[0].whole,
             )
             own = [note for note in (remarks.get(tap), alone) if note is not None and row.mean is not None]
             rows.append(row.model_copy(update={"warnings": (*own, *found)}))
@@ -178,7 +191,8 @@ def measure_curves(
     remarked = [f"tap '{tap}': {note}" for tap, note in remarks.items()] + (
         [] if alone is None else [str(alone)]
     )
-    return Curves(rows, accuracy, size, tuple(remarked), reader.place)
+    around = surroundings_of(views, photographs)
+    return Curves(rows, accuracy, max(sizes), tuple(remarked), reader.place, around)
 
 
 def null_curve_row(tap: str, factor: float, reason: Note) -> CurveRow:
@@ -198,86 +212,6 @@ def _nothing(model: Model, settings: MeasureSettings, factors: Sequence[float], 
     return Curves(rows, accuracy, settings.batch or min(1, images))
 
 
-class _BaseFeatures(NamedTuple):
-    """The features of a batch at its own scale: the same for every factor."""
-
-    images: Tensor
-    features: dict[str, Features]
-    centred: dict[str, Features]
-    sizes: dict[str, Tensor]
-
-
-class _Comparison:
-    """Compares the features of rescaled images with the rescaled features of the images, in one pass per factor.
-
-    With an ``image`` (1, C, H, W), the features of the empty picture of its shape are subtracted.
-    """
-
-    def __init__(self, model: Model, canvases: Mapping[str, Canvas], image: Tensor | None) -> None:
-        self.model, self.canvases = model, canvases
-        self.blur = next(iter(canvases.values())).blur
-        features = None if image is None else model.features(image * 0)
-        self.empty = {tap: None if features is None else features[tap] for tap in canvases}
-
-    def batch_size(
-        self,
-        images: Tensor,
-        fields: Mapping[str, Field],
-        settings: MeasureSettings,
-        device: torch.device | str,
-        dtype: torch.dtype,
-    ) -> int:
-        """Return the images per pass: as requested, else from the memory of a small pass."""
-
-        def trial(few: Tensor) -> None:
-            self.add(self.base(few), self.moved(few, TRIED), TRIED, _cells(fields, TRIED, settings))
-
-        return batch_size(settings.batch, images, trial, device, dtype)
-
-    def base(self, images: Tensor) -> _BaseFeatures:
-        """Return the features of images at their own scale."""
-        features = self.model.features(images)
-        centred = {tap: minus(features[tap], empty) for tap, empty in self.empty.items()}
-        sizes = {tap: squared_size(tensors(features[tap])) for tap in self.empty}
-        return _BaseFeatures(images, features, centred, sizes)
-
-    def moved(self, images: Tensor, factor: float) -> Tensor:
-        """Return L_s of images."""
-        return rescale(images, factor, self.blur)
-
-    def add(
-        self, base: _BaseFeatures, moved: Tensor, factor: float, cells: Mapping[str, TapError]
-    ) -> dict[str, Features]:
-        """Compare the features of rescaled images at every cell of a factor, and return them."""
-        there = base.features if factor == 1 else self.model.features(moved)
-        for tap, cell in cells.items():
-            for part in pieces(there[tap]):
-                raw, answer, centred = (
-                    taken(features, part) for features in (base.features[tap], there[tap], base.centred[tap])
-                )
-                actual = centred if factor == 1 else minus(answer, self.empty[tap])
-                cell.add(raw, answer, centred, actual, self.canvases[tap], base.sizes[tap][part])
-        return there
-
-
-def pieces(features: Features) -> Iterator[slice]:
-    """Yield the images that are compared at once: on a CPU few enough to stay in its cache."""
-    whole = tensors(features)
-    images, size = len(whole[0]), sum(tensor.nbytes for tensor in whole)
-    step = images if whole[0].is_cuda else max(1, PIECE * images // size)
-    yield from (slice(start, start + step) for start in range(0, images, step))
-
-
-def _cells(
-    fields: Mapping[str, Field], factor: float, settings: MeasureSettings, floor: bool = True
-) -> dict[str, TapError]:
-    """Return the errors of one factor, tap by tap."""
-    return {
-        tap: TapError(field, factor, settings.metric, settings.per, settings.smallest_plane, floor)
-        for tap, field in fields.items()
-    }
-
-
 def curve_batch(
     model: Model,
     images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
@@ -290,9 +224,9 @@ def curve_batch(
     images = images[: settings.images]
     fields = fields_of_taps(model, settings.taps)
     with measuring(model, device) as dtype:
-        canvases = _canvases(model, fields, settings, images, on_black)
+        (view,) = views_of(model, fields, settings, images, on_black, (), None, device)
         first = next(batches(images[:1], 1, device, dtype))
-        comparison = _Comparison(model, canvases, first if settings.background == "empty" else None)
+        comparison = view.comparison(model, first if settings.background == "empty" else None)
         return comparison.batch_size(images, fields, settings, device, dtype)
 
 
@@ -327,23 +261,6 @@ def check_neighbours(model: Model, images: Float[Tensor, "n c h w"], batch: int 
             f"{name}: {mixes}, so its readings would depend on the batch; --batch 1 measures picture by picture"
         )
     return Note.of("picture-by-picture", **mixes._asdict())
-
-
-def _canvases(
-    model: Model,
-    fields: Mapping[str, Field],
-    settings: MeasureSettings,
-    images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
-    on_black: bool,
-) -> dict[str, Canvas]:
-    """Return the canvas of each tap: the pictures, their blur, and the border of that tap.
-
-    The blur that L_s keeps is that of sampling, or of the widest lift whose first level is the picture.
-    """
-    channels, height, width = images.shape[1:]
-    blur = max([SAMPLING_BLUR, *(field.base_blur for field in model.taps.values())])
-    edges = borders(model, fields, (channels, height, width), settings.border, on_black)
-    return {tap: Canvas(height, width, blur, edges[tap]) for tap in fields}
 
 
 def _whole(parts: Sequence[Tensor | None]) -> Tensor | None:

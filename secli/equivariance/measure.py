@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -13,7 +13,10 @@ from torch.nn.parameter import is_lazy
 
 from secli.action.fields import Field
 from secli.config import Background, MeasureSettings, validated
-from secli.equivariance.curves import measure_curves
+from secli.datasets.photographs import WindowRequest, photographs_of
+from secli.equivariance.curves import fields_of_taps, measure_curves
+from secli.equivariance.enlargement import enlargement
+from secli.equivariance.factors import factors_of
 from secli.equivariance.selection import Per
 from secli.errors import InputError
 from secli.external.adapt import adapt, materialise
@@ -39,6 +42,8 @@ def measure(
     metric: str = "squared",
     background: Background = "empty",
     border: float | None = None,
+    window: tuple[int, int] | None = None,
+    margin: float | Literal["auto"] | None = None,
     per: Sequence[Per] = (),
     protocol: str = "default",
     labels: Int64[Tensor, "n"] | None = None,
@@ -69,6 +74,12 @@ def measure(
         ``empty`` subtracts the features of the empty picture; ``none`` is the bare formula.
     border : float, optional
         Pixels left out along the edges; default: 0 for pictures on black, else the tap's receptive-field radius.
+    window : tuple of int, optional
+        Height and width that the network takes of images that are larger: photographs, of which windows are measured,
+        so that a shrunk one shows more of the world and no frame. Taps that take larger pictures are measured on
+        windows that are enlarged by the receptive fields' radius, as far as the photographs reach.
+    margin : float or "auto", optional
+        Empty pixels around pictures on black; ``auto``: the widest receptive-field radius of the taps.
     per : sequence of str
         ``level``, ``channel``: also each of them by itself.
     protocol : str
@@ -92,7 +103,8 @@ def measure(
     Raises
     ------
     InputError
-        On a factor that is not positive, an unknown tap, no images, or pixels outside of [0, 1].
+        On a factor that is not positive, an unknown tap, no images, pixels outside of [0, 1], or photographs that are
+        too small for the window.
 
     Examples
     --------
@@ -105,8 +117,11 @@ def measure(
     import pandas as pd
 
     given: dict[str, Any] = {"factors": factors, "metric": metric, "background": background, "batch": batch}
-    given |= {"border": border, "per": tuple(per), "protocol": protocol}
-    images = checked_pixels(images)
+    given |= {"border": border, "per": tuple(per), "protocol": protocol, "margin": margin}
+    photographs, images = checked_pixels(images), checked_pixels(images)
+    if window is not None:
+        given["surround"] = "photo"
+        images = centre_of(photographs, window)
     count = max(1, len(images))
     with ExitStack() as stack:
         if isinstance(model, nn.Module):
@@ -115,10 +130,27 @@ def measure(
         where = torch.device("cpu" if device is None else device)
         subject, named = under_contract(model, images, taps, fields or {}, where, normalise)
         settings = validated(MeasureSettings, {**given, "taps": named, "images": count}, "measure")
-        curves = measure_curves(subject, images, settings, labels=labels, device=where)
+        large = None
+        if window is not None:
+            fields_there = fields_of_taps(subject, settings.taps)
+            wanted = factors_of(settings, fields_there.values())
+            shape = (int(images.shape[1]), *window)
+            found = enlargement(subject, fields_there, shape, wanted, settings.smallest_plane, where)
+            asked = WindowRequest(window, min(wanted, default=1.0), found.pixels, found.step)
+            large = photographs_of(photographs, asked)
+        curves = measure_curves(subject, images, settings, labels=labels, device=where, photographs=large)
     frame: pd.DataFrame = pd.DataFrame(list(map(row_in_words, curves.rows)))
     frame.attrs["accuracy"] = list(map(row_in_words, curves.accuracy))
     return frame
+
+
+def centre_of(photographs: Tensor, window: tuple[int, int]) -> Tensor:
+    """Return the windows about the centres of photographs; InputError where they do not hold them."""
+    height, width = photographs.shape[-2:]
+    if not (0 < window[0] <= height and 0 < window[1] <= width):
+        raise InputError(f"window: {window[0]}×{window[1]} pixels in images of {height}×{width}")
+    top, left = (height - window[0]) // 2, (width - window[1]) // 2
+    return photographs[..., top : top + window[0], left : left + window[1]]
 
 
 def checked_pixels(images: Tensor) -> Tensor:

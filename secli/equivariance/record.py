@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from secli.config import MeasureSettings
+from secli.config import MeasureSettings, Surround
 from secli.equivariance.curves import Curves
 from secli.provenance import gather
-from secli.records.schema import DataInfo, EquivarianceRecord, LieRow, LocalRow, ModelInfo, TrainingRecord
+from secli.records.schema import (
+    DataInfo,
+    EquivarianceRecord,
+    ExplainRow,
+    LieRow,
+    LocalRow,
+    ModelInfo,
+    TrainingRecord,
+)
 
 
 def equivariance_record(
@@ -24,6 +32,7 @@ def equivariance_record(
     run: str | None = None,
     lie: Sequence[LieRow] = (),
     local: Sequence[LocalRow] = (),
+    explained: Sequence[ExplainRow] = (),
     control: str | None = None,
 ) -> EquivarianceRecord:
     """Return curves as a record.
@@ -51,12 +60,19 @@ def equivariance_record(
         data=data,
         metric=settings.metric,
         background=settings.background,
-        measure={**settings.model_dump(mode="json"), "batch": curves.batch},
+        measure={**settings.model_dump(mode="json"), "batch": curves.batch, "surround": _surround(curves)},
+        surroundings=curves.surroundings,
         rows=curves.rows,
         accuracy=curves.accuracy,
         embedding=curves.embedding,
         lie=list(lie),
         local=list(local),
+        explained=list(explained),
         control=control,
         provenance=gather(device, threads),
     )
+
+
+def _surround(curves: Curves) -> Surround:
+    """Return what was around the pictures, where the settings left it open."""
+    return "photo" if curves.surroundings is not None and curves.surroundings.kind == "photo" else "black"

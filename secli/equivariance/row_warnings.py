@@ -18,6 +18,8 @@ def warnings(
     dark: bool,
     pointwise: Mapping[float, float],
     radius: float | None = None,
+    surround: bool = False,
+    whole: bool = False,
 ) -> tuple[Note, ...]:
     """Return the warnings of one row; none where nothing was measured or nothing changes.
 
@@ -32,13 +34,19 @@ def warnings(
         The pointwise control's error by factor: the cost of sampling a nonlinearity.
     radius : float, optional
         The tap's receptive-field radius in pixels, where it is known: a border must not be narrower.
+    surround : bool
+        Whether pictures are windows of photographs, so that no frame appears.
+    whole : bool
+        Whether the tap sees all of a window.
     """
     if row.mean is None or row.factor == 1:
         return ()
     found = []
     if row.on_lattice is False:
         found.append(Note.of("off-lattice"))
-    if not dark:
+    if surround:
+        found += _window(row, radius, whole)
+    elif not dark:
         found += _frame(row, cells, radius)
     if cells is not None and cells < FEW_CELLS:
         found.append(Note.of("tiny-plane", cells=cells))
@@ -56,5 +64,14 @@ def _frame(row: CurveRow, cells: float | None, radius: float | None) -> list[Not
     if row.border == 0:
         return [Note.of("framed" if shrunk else "cut")]
     if radius is not None and row.border < radius:
+        return [Note.of("narrow-border", border=row.border, radius=radius)]
+    return []
+
+
+def _window(row: CurveRow, radius: float | None, whole: bool) -> list[Note]:
+    """Return the warning of a value that what enters or leaves the window, or its edge, has entered."""
+    if whole:
+        return [Note.of("global")]
+    if radius is not None and row.border < radius - 1e-9:
         return [Note.of("narrow-border", border=row.border, radius=radius)]
     return []

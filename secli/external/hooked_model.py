@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -128,6 +129,29 @@ class ExternalModel(nn.Module):
         if logits is not None and LOGITS not in self.missing:
             features[LOGITS] = at_least_float32(logits)
         return features
+
+    def features_reached(
+        self, images: Float[Tensor, "n c h w"], taps: Collection[str]
+    ) -> dict[str, Features]:
+        """Return the features at those of some taps that the network calls before it fails on the images, if so."""
+
+        def run() -> None:
+            try:
+                self.network(self._pixels(images))
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except Exception:  # foreign code, on images that it was not made for
+                return
+
+        inner = [tap for tap in self._fields if tap in taps and tap != LOGITS]
+        with self.code():
+            called, _ = capture(self.network, inner, run)
+        found: dict[str, Features] = {}
+        for tap in inner:
+            if tap in called:
+                with suppress(ValueError):  # tokens of another grid than was declared
+                    found[tap] = self._layouts[tap].to_planes(at_least_float32(called[tap]))
+        return found
 
     def raw(self, images: Float[Tensor, "n c h w"]) -> tuple[dict[str, Tensor], Any]:
         """Return the taps as the network's modules return them, and its output."""

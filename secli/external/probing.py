@@ -28,6 +28,8 @@ CELLS = 4
 """Cells along the diagonal of a map's inner half whose positions are measured."""
 ROUNDS = (4, 16)
 """Fewest and most rounds of random images; the spread between rounds is the noise."""
+CENTRAL_IMAGES = 2
+"""Images of a radius without a position: it is needed to some pixels only."""
 FeatureReader = Callable[[Tensor], Mapping[str, Features]]
 
 
@@ -89,6 +91,60 @@ def probe(
             coarse = bool(tap_remarks(model))
             found.update(respond(run_of_taps(model), input_shape, silent, device, dtype, coarse=coarse))
     return {name: geometry for name, geometry in found.items() if geometry is not None}
+
+
+def central_radii(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    taps: Sequence[str],
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:
+    """Measure the receptive-field radius of the cell in the middle of some feature maps, in one pass.
+
+    As :func:`probe` does it, of one cell and a few random images: for images so large that they cut no receptive
+    field, where a whole probe would cost as much as a measurement.
+
+    Parameters
+    ----------
+    model, input_shape, device
+        As for :func:`probe`.
+    taps : sequence of str
+        Which taps; those without a plane or a gradient are missing in the result.
+
+    Returns
+    -------
+    dict
+        Radius in pixels by tap: of the disc that holds 95 % of the gradient's magnitude.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(CENTRAL_IMAGES, *input_shape, generator=generator)
+    found: dict[str, float] = {}
+    with probing(model, device) as dtype:
+        try:
+            gradients = _Gradients(model, images.to(device, dtype))
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception:  # as for a whole probe: no gradients
+            return found
+        for name in taps:
+            plane = _plane(gradients.features[0][name]) if name in gradients.features[0] else None
+            if plane is None:
+                continue
+            middle = plane.shape[-2] // 2, plane.shape[-1] // 2
+            # of a scale space its coarsest level, which sees farthest
+            level = -1 if plane.ndim == 5 else None
+            each = gradients.of_cells(name, [middle] * CENTRAL_IMAGES, generator, level)
+            if each is None:
+                continue
+            mass = each.sum((1, 2), keepdims=True)
+            if not np.isfinite(mass).all() or (mass == 0).any():
+                continue
+            total = (each / mass).sum(0)
+            ends = [(-0.5, pixels - 0.5) for pixels in input_shape[1:]]
+            row = windowed_centroids(total.sum(1)[None], *ends[0])[0]
+            column = windowed_centroids(total.sum(0)[None], *ends[1])[0]
+            found[name] = radius_of(total, (float(row), float(column)))
+    return found
 
 
 def run_of_taps(model: nn.Module) -> Run:
@@ -296,13 +352,18 @@ class _Gradients:
         return None if found is None else found.sum(0, keepdims=True)
 
     def of_cells(
-        self, name: str, cells: Sequence[tuple[int, int]], generator: torch.Generator
+        self,
+        name: str,
+        cells: Sequence[tuple[int, int]],
+        generator: torch.Generator,
+        level: int | None = None,
     ) -> Float64[np.ndarray, "n h w"] | None:
-        """Return the magnitude of the gradient of cell k in image k."""
+        """Return the magnitude of the gradient of cell k in image k, of one scale level or of all."""
         parts: list[list[Tensor]] = [[] for _ in self.leaves]
         for k, (row, column) in enumerate(cells):
             leaf, image = (0, k) if len(self.leaves) == 1 else (k, 0)
-            parts[leaf].append(self._plane(name, leaf)[image][..., row, column])
+            cell = self._plane(name, leaf)[image][..., row, column]
+            parts[leaf].append(cell if level is None else cell[:, level])
         return self._gradient(parts, generator)
 
     def _plane(self, name: str, leaf: int) -> Tensor:

@@ -64,6 +64,10 @@ GROUPS: Final[dict[str, dict[str, Code]]] = {
             "the picture covers fewer than {least:g} cells of this level",
             "This one level of a pyramid is too small at this factor.",
         ),
+        "no-margin": Code(
+            "this tap takes no larger picture, so that nothing can be put around it",
+            "A global pooling, a classifier, or a network whose input has one size.",
+        ),
         "few-compared": Code(
             "only {share:.1%} of the cells can be compared",
             "Less than a tenth of the map is known on both sides.",
@@ -265,6 +269,10 @@ GROUPS: Final[dict[str, dict[str, Code]]] = {
         "narrow-border": Code(
             "framed: the border of {border:g} px is narrower than the tap's receptive-field radius of {radius:.0f} px",
             "Cells inside of the border still see the frame around a shrunk picture, or what a magnified one has lost.",
+        ),
+        "global": Code(
+            "global: this tap sees the whole window, and a rescaled photograph shows another part of the world in it",
+            "Logits, and tokens that attend to all others: what the window gains or loses is counted with the error.",
         ),
         "framed-output": Code(
             "framed: this tap reads whole pictures, with the frame that shrinking makes around them",

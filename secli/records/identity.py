@@ -69,6 +69,7 @@ def settings_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
 def measured_as(record: EquivarianceRecord) -> dict[str, Any]:
     """Return how curves were measured; how many images went through at once says nothing about it."""
     measure = {**_usual_measure(), **record.measure, "metric": record.metric, "background": record.background}
+    measure["surround"] = measure["surround"] or "black"  # in records older than the setting
     del measure["batch"]
     return measure
 
@@ -84,7 +85,7 @@ def reading_facts(record: EquivarianceRecord) -> tuple[tuple[str, Any], ...]:
         ("data", record.data.name),
         ("images", images),
         ("size", size),
-        *((name, how[name]) for name in ("border", "smallest_plane")),
+        *((name, how[name]) for name in ("border", "surround", "margin", "smallest_plane")),
     )
 
 
@@ -189,5 +190,6 @@ def _pairs(asked: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, t
 
 def measured_like(record: EquivarianceRecord, settings: MeasureSettings, images: str | None) -> bool:
     """Say whether curves were measured as some settings ask, on images of this digest (None: on any)."""
-    asked = settings.model_dump(mode="json", exclude={"batch"})
-    return measured_as(record) == asked and images in (None, record.data.digest)
+    found, asked = measured_as(record), settings.model_dump(mode="json", exclude={"batch"})
+    asked["surround"] = asked["surround"] or found["surround"]  # left open, the pictures decide
+    return found == asked and images in (None, record.data.digest)

@@ -255,6 +255,51 @@ class LocalRow(RecordPart):
     reason: Note | None = Field(default=None, description="why the value is null")
 
 
+class ExplainRow(RecordPart):
+    """Where the error at one tap and factor comes from: readings of the same pictures under other circumstances.
+
+    Each cost is a difference of two readings; they need not add up.
+    """
+
+    tap: str = Field(description="the tap's name")
+    factor: Factor = Field(description="scale factor s")
+    error: Measured | None = Field(description="Δ as it stands")
+    with_margin: Measured | None = Field(
+        description="Δ with an empty margin around the pictures, as wide as the taps see"
+    )
+    lattice_factors: tuple[Factor, Factor] | None = Field(
+        default=None,
+        description="the nearest factors on either side that map levels onto levels; null on one or without levels",
+    )
+    on_lattice: Measured | None = Field(
+        default=None, description="Δ at these, with the margin, brought to this factor linearly in log s"
+    )
+    enlarged: Measured | None = Field(
+        description="Δ of the pictures enlarged twice, with a margin: the same filters on a finer grid"
+    )
+    n: Count = Field(description="pictures read")
+    reason: Note | None = Field(default=None, description="why a value is null")
+
+    @property
+    def canvas(self) -> float | None:
+        """What the canvas costs: Δ less that with a margin."""
+        return _less(self.error, self.with_margin)
+
+    @property
+    def levels(self) -> float | None:
+        """What lies between levels costs: Δ less that of the factors on the lattice, all with a margin."""
+        return _less(self.with_margin, self.on_lattice)
+
+    @property
+    def grid(self) -> float | None:
+        """What the grid of pixels costs: Δ less that of enlarged pictures, both with a margin."""
+        return _less(self.with_margin, self.enlarged)
+
+
+def _less(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
 class AccuracyRow(RecordPart):
     """How the network classifies rescaled images."""
 
@@ -280,6 +325,25 @@ class AccuracyRow(RecordPart):
     reason: Note | None = Field(default=None, description="why the values are null")
 
 
+class Surroundings(RecordPart):
+    """What was around the pictures that were measured."""
+
+    kind: Literal["photo", "margin"] = Field(
+        description="photo: windows of photographs; margin: empty pixels around pictures on black"
+    )
+    window: tuple[int, int] = Field(description="height and width in pixels of what the network takes")
+    wanted: Count = Field(
+        description="pixels on every side by which windows should be enlarged: the widest receptive-field radius of "
+        "the taps and what the spline reads beyond, as a multiple of their strides"
+    )
+    enlarged: tuple[Count, ...] = Field(description="pixels by which they were, by group of pictures")
+    pictures: tuple[Count, ...] = Field(description="pictures in each group")
+    left_out: Count = Field(default=0, description="photographs that were too small")
+    taps: tuple[str, ...] = Field(
+        description="taps that saw the enlarged pictures; the others saw the window"
+    )
+
+
 class EquivarianceRecord(RecordPart):
     """One result of ``secli equivariance``."""
 
@@ -299,6 +363,9 @@ class EquivarianceRecord(RecordPart):
     metric: MetricName = Field(description="the error's formula")
     background: Literal["empty", "none"] = Field(description="whether Φ(0) was subtracted")
     measure: dict[str, Any] = Field(default={}, description="all settings of the measure, resolved")
+    surroundings: Surroundings | None = Field(
+        default=None, description="what was around the pictures; null: black, and in older records"
+    )
     rows: list[CurveRow] = Field(description="one row per tap and factor")
     accuracy: list[AccuracyRow] = Field(description="one row per factor")
     embedding: str | None = Field(
@@ -308,6 +375,9 @@ class EquivarianceRecord(RecordPart):
     )
     lie: list[LieRow] = Field(default=[], description="one row per tap, where asked for")
     local: list[LocalRow] = Field(default=[], description="one row per part and factor, where asked for")
+    explained: list[ExplainRow] = Field(
+        default=[], description="where the error comes from, by tap and factor, where asked for"
+    )
     pooled: tuple[str, ...] = Field(
         default=(), description="the run directories averaged; empty for one network"
     )

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
 from secli.config import MeasureSettings, TrainingSettings, validated
-from secli.datasets.pictures import Pictures, open_pictures
+from secli.datasets.photographs import WindowRequest
+from secli.datasets.pictures import Pictures, are_large_enough, open_pictures
 from secli.equivariance.attribution import local_errors, without_stages
+from secli.equivariance.borders import fade_to_black
 from secli.equivariance.controls import controls
-from secli.equivariance.curves import measure_curves
+from secli.equivariance.curves import fields_of_taps, measure_curves
+from secli.equivariance.enlargement import enlargement
+from secli.equivariance.explain import explain
+from secli.equivariance.factors import factors_of
 from secli.equivariance.lie import lie_derivatives, null_lie_row
 from secli.equivariance.record import equivariance_record
 from secli.errors import InputError, SecliError
@@ -26,6 +31,8 @@ from secli.training.devices import device_name, on_this_machine
 from secli.training.load import Subject
 from secli.training.plan import ImageShape, check_images, outputs
 
+JUDGED = 16
+"""Pictures by whose edges it is decided whether they are photographs."""
 Watch = Callable[[str, str, int, int], None]
 """Called with (network or control, what is measured of it, passes done, passes in all)."""
 
@@ -47,6 +54,8 @@ class MeasureRequest:
         Whether the Lie derivative, the stages by themselves, the controls are measured too.
     kinds
         Kinds of layers that are measured by themselves.
+    explain
+        Whether it is measured where the error comes from.
     """
 
     settings: MeasureSettings
@@ -54,6 +63,7 @@ class MeasureRequest:
     local: bool = False
     kinds: tuple[str, ...] = ()
     controls: bool = False
+    explain: bool = False
 
 
 def machine(device: str, threads: int) -> TrainingSettings:
@@ -69,20 +79,61 @@ def machine(device: str, threads: int) -> TrainingSettings:
     return where.model_copy(update={"device": "cpu"}) if where.device == "mps" else where
 
 
-def pictures_for(subject: Subject, path: Path, settings: MeasureSettings) -> Pictures:
+def pictures_for(subject: Subject, path: Path, settings: MeasureSettings, device: str = "cpu") -> Pictures:
     """Open the pictures in the shape that a network takes, and check that it takes them."""
-
     shape = None
     if subject.foreign:
         channels, height, width = subject.info.options["input"]
         shape = (channels, height, width)
-    pictures = open_pictures(path, input_shape=shape, images=settings.images)
+    windows = windows_for(subject, path, settings, device)
+    if windows is not None and shape is None:
+        shape = (subject.info.options["in_channels"], *windows.size)
+    pictures = open_pictures(path, input_shape=shape, images=settings.images, windows=windows)
     channels, height, width = pictures.images.shape[1:]
     images = ImageShape(str(path), channels, height, width)
     if not subject.foreign:
         check_images(images, subject.info.name, subject.info.options)
         outputs(images, subject.info.name, cast("nn.Module", subject.model))
     return pictures
+
+
+def windows_for(
+    subject: Subject, path: Path, settings: MeasureSettings, device: str = "cpu"
+) -> WindowRequest | None:
+    """Return the windows of photographs that a network is measured on; None where pictures are taken whole.
+
+    Unless the settings decide, photographs are surrounded by themselves where all of them are large enough, and
+    pictures that are black at their edges are not.
+    """
+    if settings.surround == "black" or settings.margin is not None or not path.is_dir():
+        return None
+    shape = _input_of(subject)
+    if shape is None:
+        if settings.surround is None:
+            return None
+        raise InputError(f"surround photo: {subject.info.name} does not say what size of pictures it takes")
+    _, height, width = shape
+    fields = fields_of_taps(subject.model, settings.taps)
+    factors = factors_of(settings, fields.values())
+    windows = WindowRequest((height, width), min(factors, default=1.0))
+    if settings.surround is None:
+        if not are_large_enough(path, windows, settings.images):
+            return None
+        few = open_pictures(path, input_shape=shape, images=JUDGED)
+        if few.on_black or fade_to_black(few.images):
+            return None
+    found = enlargement(subject.model, fields, shape, factors, settings.smallest_plane, device)
+    return replace(windows, enlarged=found.pixels, step=found.step)
+
+
+def _input_of(subject: Subject) -> tuple[int, int, int] | None:
+    """Return channels, height and width of the pictures that a network takes, where it says them."""
+    options = subject.info.options
+    if subject.foreign:
+        channels, height, width = options["input"]
+        return channels, height, width
+    channels, side = options.get("in_channels"), options.get("image_size")
+    return None if channels is None or side is None else (channels, side, side)
 
 
 def measure_subject(
@@ -167,6 +218,7 @@ def _measured(
         on_black=pictures.on_black,
         device=device,
         on_progress=lambda done, total: watch(title, "curves", done, total),
+        photographs=pictures.photographs,
     )
     for text in curves.remarks:
         remark(f"{title}: {text}")
@@ -197,6 +249,16 @@ def _measured(
             device=device,
             on_progress=lambda done, total: watch(title, "parts", done, total),
         )
+    explained = []
+    if request.explain:
+        explained = explain(
+            network,
+            images,
+            settings,
+            on_black=pictures.on_black,
+            device=device,
+            on_progress=lambda done, total: watch(title, "where the error comes from", done, total),
+        )
     fresh = control is not None
     return equivariance_record(
         curves,
@@ -211,6 +273,7 @@ def _measured(
         run=None if fresh or subject.run is None else str(subject.run),
         lie=lie,
         local=local,
+        explained=explained,
         control=control,
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from secli.metrics import METRICS
 from secli.records.notes import Form
-from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord, LocalRow
+from secli.records.schema import AccuracyRow, CurveRow, EquivarianceRecord, ExplainRow, LocalRow
 from secli.tables.curve_frame import curve_frame
 from secli.tables.curve_notes import by_reason, missing, telling_warnings, warnings_of
 from secli.tables.curve_rows import full_name, parts, tap_names, whole
@@ -42,7 +42,7 @@ CHANGES: tuple[tuple[str, Callable[[AccuracyRow], float | None], str], ...] = (
 
 Line = tuple[Cell, ...]
 Marks = Mapping[Form, str]
-AtFactor = CurveRow | LocalRow | AccuracyRow
+AtFactor = CurveRow | LocalRow | AccuracyRow | ExplainRow
 
 
 def render_curves(records: Sequence[EquivarianceRecord], format: str, width: int = 100) -> str:
@@ -77,6 +77,7 @@ def tables_of(record: EquivarianceRecord, label: str) -> list[Table]:
         (record.controls, controls_table),
         (record.lie, lie_table),
         (record.local, local_table),
+        (record.explained, explain_table),
         (record.accuracy, accuracy_table),
     )
     return [table(record, label) for rows, table in kinds if rows]
@@ -179,6 +180,38 @@ def local_table(record: EquivarianceRecord, label: str | None = None) -> Table:
     return Table(title, _columns("part", rows), tuple(lines), tuple(notes))
 
 
+def explain_table(record: EquivarianceRecord, label: str | None = None) -> Table:
+    """Return the table tap × factor of Δ, and below it what canvas, levels and grid cost: differences of readings."""
+    rows = record.explained
+    factors = sorted({row.factor for row in rows})
+    kinds: tuple[tuple[str, Callable[[ExplainRow], float | None]], ...] = (
+        ("canvas", lambda row: row.canvas),
+        ("between levels", lambda row: row.levels),
+        ("grid", lambda row: row.grid),
+    )
+    lines: list[Line] = []
+    for tap in dict.fromkeys(row.tap for row in rows):
+        at = {row.factor: row for row in rows if row.tap == tap}
+        lines.append((Cell(tap), *(Cell(finite(at[s].error) if s in at else None) for s in factors)))
+        for name, cost in kinds:
+            values = [finite(cost(at[s])) if s in at else None for s in factors]
+            if any(value is not None for value in values):
+                lines.append((Cell(f"{INDENT}{name}"), *(Cell(value) for value in values)))
+    title = f"Where the error comes from (Δ_s, and differences of readings): {label or record.model.name}"
+    images = max((row.n for row in rows), default=0)
+    notes = [
+        f"Δ on {images} images. Below it differences of two readings, which need not add up: canvas, less Δ with an "
+        "empty margin as wide as the taps see; with that margin, between levels, less Δ of the factors on the lattice "
+        "on either side, and grid, less Δ of the pictures enlarged twice."
+    ]
+    reasons: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.reason is not None:
+            reasons.setdefault(str(row.reason), {})[row.tap] = None
+    notes += [f"{MISSING} {reason}: {', '.join(taps)}." for reason, taps in reasons.items()]
+    return Table(title, _columns("tap", rows), tuple(lines), tuple(notes))
+
+
 def accuracy_table(record: EquivarianceRecord, label: str | None = None) -> Table:
     """Return the accuracy and how predictions, probabilities and embeddings change, per factor; the controls' below."""
     factors = sorted({row.factor for row in record.accuracy})
@@ -276,6 +309,29 @@ def _lattice_notes(rows: Sequence[CurveRow]) -> list[str]:
     return []
 
 
+def _around(record: EquivarianceRecord) -> list[str]:
+    """Say what was around the pictures, where it was not black alone."""
+    found = record.surroundings
+    if found is None:
+        return []
+    size = f"{found.window[0]}×{found.window[1]}"
+    span = _span(found.enlarged, "d")
+    if found.kind == "margin":
+        return [f"An empty margin of {span} px around the pictures, at {names_of(found.taps)}."]
+    words = f"Surround: photo (windows of {size} in photographs)"
+    if any(found.enlarged):
+        less = " as far as the photographs reach," if min(found.enlarged) < found.wanted else ""
+        words += f"; enlarged by {span} px on every side,{less} at {names_of(found.taps)}"
+    if found.left_out:
+        words += f"; {found.left_out} photographs too small, left out"
+    return [f"{words}."]
+
+
+def names_of(taps: Sequence[str]) -> str:
+    """Return the names of some taps, a few of them where there are many."""
+    return ", ".join(taps) if len(taps) <= 6 else f"{', '.join(taps[:5])} and {len(taps) - 5} more taps"
+
+
 def _compared(rows: Sequence[CurveRow]) -> list[str]:
     """Say how much of the taps is compared, and which border is left out, where it is not everything."""
     measured = [row for row in rows if finite(row.mean) is not None and row.factor != 1]
@@ -312,6 +368,7 @@ def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: Marks) -
     if any(row.mean is not None and row.low != row.high for row in rows):
         what = "interval of the mean over runs" if runs else "interval of the mean"
         notes.append(f"95 %: {what} (bootstrap); floor: what resampling twice instead of once costs.")
+    notes += _around(record)
     notes += _compared(rows)
     notes += _lattice_notes(rows)
     for warning in warnings_of(rows):

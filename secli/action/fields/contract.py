@@ -28,12 +28,36 @@ class Canvas(NamedTuple):
     border
         Cells nearer than so many pixels to the edge of the rescaled picture or of the canvas are masked: a filter
         that reaches across these edges sees a frame.
+    enlarged
+        Pixels on every side that are no part of the picture whose scale is measured: an empty margin, or more of the
+        photograph that it is a window of.
+    surround
+        Whether the picture is a window of a photograph: rescaled ones then fill the canvas without a frame.
     """
 
     height: int
     width: int
     blur: float = SAMPLING_BLUR
     border: float = 0.0
+    enlarged: int = 0
+    surround: bool = False
+
+    @property
+    def covered(self) -> float:
+        """The share of the canvas's sides that the picture covers."""
+        shorter = min(self.height, self.width)
+        return (shorter - 2 * self.enlarged) / shorter
+
+    @property
+    def share(self) -> float:
+        """The share of the canvas's area that the picture covers."""
+        inner = (self.height - 2 * self.enlarged) * (self.width - 2 * self.enlarged)
+        return inner / (self.height * self.width)
+
+    @property
+    def left_out(self) -> float:
+        """Pixels of the picture itself that the border leaves out on every side."""
+        return max(0.0, self.border - self.enlarged) if self.surround else self.border
 
 
 class Acted(NamedTuple):

@@ -83,16 +83,22 @@ def inside(
 ) -> Bool[Tensor, "*ones h w"] | None:
     """Return which cells are at least ``canvas.border`` pixels inside the rescaled picture and the canvas.
 
-    A cell at image coordinate p is inside when |p − c| ≤ min(s, 1)·n/2 − border, on each axis. None without a border.
+    A cell at image coordinate p is inside when |p − c| ≤ min(s, 1)·n/2 − border, on each axis; in a window of a
+    photograph, where no frame appears at the rescaled edge, when |p − c| ≤ min(s, 1)·(n/2 − border). None without a
+    border on a picture that has no surroundings.
     """
-    if canvas.border <= 0:
+    if canvas.border <= 0 and not canvas.surround:
         return None
     kept = []
     for axis, pixels in enumerate((canvas.height, canvas.width)):
         n, cell = features.shape[-2 + axis], _component(stride, axis)
         centre = _centre(n, pixels, cell, origin, axis)
         away = (torch.arange(n, device=features.device, dtype=torch.float64) - centre).abs() * cell
-        kept.append(away <= min(factor, 1.0) * pixels / 2 - canvas.border)
+        least = min(factor, 1.0)
+        reach = (
+            least * (pixels / 2 - canvas.border) if canvas.surround else least * pixels / 2 - canvas.border
+        )
+        kept.append(away <= reach)
     mask = kept[0][:, None] & kept[1][None, :]
     return mask.reshape(*(1 for _ in features.shape[:-2]), *mask.shape)
 
