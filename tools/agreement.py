@@ -157,4 +157,10 @@ AGREEMENTS = (
         (),
         "no reference vectors",
     ),
+    Agreement(
+        ("mnist_pyramid_28",),
+        NONE,
+        (),
+        "the architecture is ours: there is no published network to compare with",
+    ),
 )

@@ -220,6 +220,14 @@ INITIALISATIONS = (
         lambda at: isinstance(at.module, SteerableFilters) and at.leaf == "bias",
     ),
     Initialisation(
+        "bias of convolutions on a pyramid (`mnist_pyramid_28`)",
+        "constant",
+        "0",
+        OURS,
+        lambda weight: 0.0,
+        lambda at: isinstance(at.module, PyramidConv) and at.leaf == "bias",
+    ),
+    Initialisation(
         "scale convolutions: levels or pyramid, plain or deformable",
         "normal",
         "√(2/(in · I · K²))",

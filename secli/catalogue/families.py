@@ -229,6 +229,23 @@ FAMILIES: Registry[Family] = Registry(
             ),
         ),
         Family(
+            "scale_channels",
+            "Scale-channel ensemble",
+            "One network, with the same weights, looks at every level of a pyramid of the picture, and the answers of "
+            "the levels are joined: the largest, the mean, or log Σ exp of each class. "
+            "A picture at another scale is seen by another level just so; only the ends of the pyramid differ.",
+            "x_k(i) = (T(·, t_k) ⋆ f)(b^k i),   t_k = σ₀²(b^{2(k−l)} − 1),   k = l, l + 1, …\n"
+            "z = log Σ_k exp(Φ(x_k))   or max_k, mean_k",
+            "Jansson, Lindeberg, Scale-invariant scale-channel networks, JMIV 2022",
+            (
+                "The architecture is ours: the shared body with 7×7 convolutions, on levels √2 apart, the finest one "
+                "enlarged; its last pooling takes the maximum of each quadrant.",
+                "Levels are blurred by the discrete Gaussian in proportion to their spacing, and read by a cubic "
+                "spline, as L_s does it: so the lift is equivariant at the lattice's factors.",
+                "Nothing is subtracted from the pixels: what lies outside a level is then an empty canvas.",
+            ),
+        ),
+        Family(
             "so2",
             "Rotation-steerable network (C_N)",
             "Filters are learned combinations of circular harmonics, which a rotation only turns in phase; each is "

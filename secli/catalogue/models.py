@@ -100,6 +100,11 @@ DISCO = "Sosnovik, Moskalev, Smeulders, DISCO: accurate Discrete Scale Convoluti
 SO2 = "Weiler, Hamprecht, Storath, Learning Steerable Filters for Rotation Equivariant CNNs, CVPR 2018"
 STN = "Jaderberg, Simonyan, Zisserman, Kavukcuoglu, Spatial Transformer Networks, NeurIPS 2015"
 WRN = "Zagoruyko, Komodakis, Wide Residual Networks, BMVC 2016"
+CHANNELS = (
+    "Jansson, Lindeberg, Scale-invariant scale-channel networks: deep networks that generalise to previously unseen "
+    "scales, JMIV 2022"
+)
+OURS = "; architecture ours"
 DEFORM_DSS = "no paper: a scale convolution whose taps move, as the deformable ones do"
 PLAIN = "no paper: the baseline without scale structure"
 
@@ -297,6 +302,15 @@ MODELS: Registry[ModelSpec] = Registry(
                 mult=mult,
             )
             for augmented, mult in ((False, 1.5), (True, 1.9))
+        ),
+        _mnist(
+            "mnist_pyramid",
+            28,
+            "one plain network on 4 levels of a pyramid" + OURS,
+            "scale_channels",
+            CHANNELS,
+            "pyramid_ensemble:mnist_pyramid",
+            494_549,
         ),
         _wrn("wrn_16_8", "wide ResNet", "plain", WRN, "plain:wrn", 10_961_370),
         _wrn(

@@ -11,9 +11,11 @@ from secli.layers.locally_invariant import SIConv
 from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
 from secli.layers.pyramid import PyramidBatchNorm, PyramidConv, PyramidLift, PyramidPool, PyramidStack
 from secli.layers.rotation import RotationConv, RotationLift, RotationPool
+from secli.layers.scale_channels import EachLevel, ScaleChannelHead
 from secli.layers.scale_steerable import ScaleSteerableConv
 from secli.layers.ses import SESConv, SESLift, SESPointwise
 from secli.layers.spatial_transformer import SpatialTransformer
+from secli.layers.spline_pyramid import SplinePyramidLift
 from secli.layers.vector_field import ScalarFieldConv, VectorFieldConv, VectorFieldLift
 from secli.layers.vectors import Magnitude, VectorNorm, VectorPool
 
@@ -25,6 +27,7 @@ __all__ = [
     "DSSConv",
     "DeformConv",
     "DeformableDSSConv",
+    "EachLevel",
     "Magnitude",
     "PyramidBatchNorm",
     "PyramidConv",
@@ -39,11 +42,13 @@ __all__ = [
     "SESPointwise",
     "SIConv",
     "ScalarFieldConv",
+    "ScaleChannelHead",
     "ScalePool",
     "ScaleSpaceLift",
     "ScaleSteerableConv",
     "SpatialPool",
     "SpatialTransformer",
+    "SplinePyramidLift",
     "VectorFieldConv",
     "VectorFieldLift",
     "VectorNorm",

@@ -105,7 +105,7 @@ def mnist_body(
     if collapse is not None:
         block3.add_module("collapse", collapse)
     stages.append(Stage("block3", block3, grid.plane() if collapse is not None else third.field(grid)))
-    stages.append(Stage("logits", _head(third.channels, classes, dropout, linear_bias), Invariant()))
+    stages.append(Stage("logits", body_head(third.channels, classes, dropout, linear_bias), Invariant()))
     return StagedModel(stages)
 
 
@@ -124,7 +124,8 @@ def last_window(size: int) -> int:
     return 4 * (size + 2 * LAST_PADDING) // 9
 
 
-def _head(channels: int, classes: int, dropout: float, bias: bool) -> nn.Sequential:
+def body_head(channels: int, classes: int, dropout: float, bias: bool = False) -> nn.Sequential:
+    """Return the two linear layers of the body, on 2×2 cells."""
     return chain(
         flatten=nn.Flatten(),
         linear=nn.Linear(POOLED**2 * channels, HIDDEN, bias=bias),

@@ -277,6 +277,26 @@ CASES = [
         (2,),
         (2,),
     ),
+    Case(
+        "SplinePyramidLift",
+        lambda **o: nn.Sequential(layers.SplinePyramidLift(1.5, 3), layers.PyramidStack(1.5)),
+        (2,),
+        (2, 3),
+        plane=coarsest,
+    ),
+    Case("EachLevel", lambda **o: on_a_pyramid(layers.EachLevel(nn.ReLU())), (2,), (2, 3), plane=coarsest),
+    Case(
+        "ScaleChannelHead",
+        lambda **o: nn.Sequential(
+            layers.ScaleChannelHead(
+                nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 4, **o))
+            ),
+            nn.Unflatten(1, (4, 1, 1)),
+        ),
+        (2, 3),
+        (4,),
+        plane=lambda side: 1,
+    ),
     Case("ScalePool", lambda **o: layers.ScalePool("max"), (2, 3), (2,)),
     Case("SpatialPool", lambda **o: layers.SpatialPool(2, 1, "mean"), (2, 3), (2, 3), (2, 2, 1)),
     Case("BatchNorm", lambda **o: layers.BatchNorm(2, **o), (2, 3), (2, 3)),

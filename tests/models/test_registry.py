@@ -134,7 +134,8 @@ def misdeclared(model: nn.Module, features: dict[str, Features], side: int) -> l
             # what pooling leaves out is less than a cell; the padding of the last one adds less than one. Windows
             # that overlap, on the few cells of a last pooling, leave out less than two. A pyramid's level may have
             # a margin, so that what follows cuts nothing off.
-            spare = 4 if isinstance(field, Pyramid) else 1 if shape[-1] > 3 else 2
+            margin = 8 if shape[-1] > 16 else 4
+            spare = margin if isinstance(field, Pyramid) else 1 if shape[-1] > 3 else 2
             if abs(shape[-1] * stride - side) >= spare * stride:
                 problems.append(f"{tap}: {shape[-1]} cells of {stride} px on {side} px")
         if not all(torch.isfinite(tensor).all() for tensor in tensors):
