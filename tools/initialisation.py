@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from secli.layers.columns import ColumnConv, ColumnLift
 from secli.layers.deform_dss import OffsetBranch
 from secli.layers.deformable import DeformConv
+from secli.layers.differential_invariants import InvariantStep
 from secli.layers.dss import DSSConv
 from secli.layers.locally_invariant import SIConv
 from secli.layers.pyramid import PyramidConv
@@ -218,6 +219,14 @@ INITIALISATIONS = (
         OURS,
         lambda weight: 0.0,
         lambda at: isinstance(at.module, SteerableFilters) and at.leaf == "bias",
+    ),
+    Initialisation(
+        "step sizes h_t (`mnist_invarpdes_28`)",
+        "constant",
+        "1/16",
+        OURS,
+        lambda weight: 1 / 16,
+        lambda at: isinstance(at.module, InvariantStep) and at.leaf == "size",
     ),
     Initialisation(
         "bias of convolutions on a pyramid (`mnist_pyramid_28`)",

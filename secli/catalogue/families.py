@@ -246,6 +246,54 @@ FAMILIES: Registry[Family] = Registry(
             ),
         ),
         Family(
+            "gaussder",
+            "Gaussian-derivative networks",
+            "A layer combines the Gaussian derivatives up to order two of all its channels, with weights that all scale "
+            "channels share; each channel has its own smallest scale, which grows from layer to layer. "
+            "A picture that shrinks moves its response from one channel to the next; the channels only meet in the "
+            "logits, in a maximum, a mean or log Σ exp.",
+            "L_{ξ^a η^b} = σ^{a+b} ∂_x^a ∂_y^b (g_σ ⋆ x)\n"
+            "y = C₀ L + C_ξ L_ξ + C_η L_η + C_ξξ L_ξξ + C_ξη L_ξη + C_ηη L_ηη + b",
+            "Lindeberg, Scale-covariant and scale-invariant Gaussian derivative networks, JMIV 2022",
+            (
+                "The architecture is ours: the shared body, with widths that match its parameters; its poolings by "
+                "2 stand for the ratio r = 2 of the scales from layer to layer.",
+                "residual=true adds the input of the second and third layer to their first channels.",
+            ),
+        ),
+        Family(
+            "riesz",
+            "Riesz networks",
+            "A layer combines the Riesz transforms of orders one and two of all its channels; their filters have no "
+            "scale, so that they commute with every rescaling, on the lattice of no stack. "
+            "There is no scale axis: one pass sees all scales.",
+            "R_j ↔ −i u_j/|u|,   R_jk = R_j R_k,   y = Σ_j C_j R_j x + Σ_{j≤k} C_jk R_jk x + b",
+            "Barisin, Schladitz, Redenbach, Riesz networks: scale invariant neural networks in a single forward pass, "
+            "2023",
+            (
+                "The architecture is ours: the shared body, with widths that match its parameters.",
+                "Order zero has no weight of its own: R_11 + R_22 is minus the picture, up to its mean.",
+                "The transforms are computed on a canvas of twice the side and a cell; as Fourier transforms they "
+                "count nothing among the FLOPs.",
+            ),
+        ),
+        Family(
+            "invariants",
+            "Differential invariants (InvarPDEs-Net, InvarLayer)",
+            "The derivatives of the features, each order divided by its supremum over the picture, are left as they "
+            "are by a change of scale; a small network at every cell combines them. "
+            "InvarPDEs-Net takes sixteen such steps on the whole plane, like a differential equation that is learned; "
+            "InvarLayer puts them in the place of convolutions.",
+            "T(u) = [u/‖u‖, (u_x, u_y)/‖(u_x, u_y)‖, (u_xx, u_xy, u_yy)/‖(u_xx, u_xy, u_yy)‖],   ‖·‖ the supremum\n"
+            "u ← ReLU(u + h_t · BN(W₂ ReLU BN(W₁ T(u))));   layer  y = W₂ ReLU BN(W₁ T(x))",
+            "Li, Qiu, Chen, He, Lin, Affine Equivariant Networks Based on Differential Invariants, CVPR 2024",
+            (
+                "How a layer of InvarLayer ends is our reading: W₂ is followed by the ReLU, the pooling and the norm "
+                "of the body.",
+                "The step sizes h_t are learned and counted among the parameters.",
+            ),
+        ),
+        Family(
             "so2",
             "Rotation-steerable network (C_N)",
             "Filters are learned combinations of circular harmonics, which a rotation only turns in phase; each is "

@@ -3,13 +3,16 @@
 from secli.layers.columns import ColumnConv, ColumnLift, ColumnNorm
 from secli.layers.deform_dss import DeformableDSSConv
 from secli.layers.deformable import DeformConv
+from secli.layers.differential_invariants import DifferentialInvariants, InvariantLayer, InvariantStep
 from secli.layers.disco import disco_basis
 from secli.layers.dss import DSSConv
 from secli.layers.gaussian import ScaleSpaceLift
+from secli.layers.gaussian_derivative import GaussianDerivativeConv
 from secli.layers.hermite import basis_a, basis_b
 from secli.layers.locally_invariant import SIConv
 from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
 from secli.layers.pyramid import PyramidBatchNorm, PyramidConv, PyramidLift, PyramidPool, PyramidStack
+from secli.layers.riesz import RieszConv
 from secli.layers.rotation import RotationConv, RotationLift, RotationPool
 from secli.layers.scale_channels import EachLevel, ScaleChannelHead
 from secli.layers.scale_steerable import ScaleSteerableConv
@@ -27,13 +30,18 @@ __all__ = [
     "DSSConv",
     "DeformConv",
     "DeformableDSSConv",
+    "DifferentialInvariants",
     "EachLevel",
+    "GaussianDerivativeConv",
+    "InvariantLayer",
+    "InvariantStep",
     "Magnitude",
     "PyramidBatchNorm",
     "PyramidConv",
     "PyramidLift",
     "PyramidPool",
     "PyramidStack",
+    "RieszConv",
     "RotationConv",
     "RotationLift",
     "RotationPool",

@@ -21,17 +21,10 @@ from secli.action.images import SAMPLING_BLUR, SPLINE_MARGIN, apply_axes
 from secli.layers.fast.size_cache import cached_operator
 from secli.layers.gaussian import discrete_gaussian
 from secli.layers.pyramid import Level, level_size
+from secli.layers.toeplitz import toeplitz
 
 POLE = 3**0.5 - 2
 """z₁ of the cubic spline: its interpolation filter is −6z₁/(1 − z₁²) · z₁^|n|."""
-
-
-def toeplitz(kernel: Float[Tensor, "taps"], rows: Tensor, columns: Tensor) -> Float[Tensor, "m n"]:
-    """Return the matrix kernel(rows − columns) of a kernel with its centre in the middle, zero beyond its ends."""
-    radius = kernel.shape[0] // 2
-    apart = rows[:, None] - columns[None, :]
-    inside = apart.abs() <= radius
-    return torch.where(inside, kernel[apart.clamp(-radius, radius) + radius], 0.0)
 
 
 @dataclass(frozen=True)
