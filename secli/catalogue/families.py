@@ -248,8 +248,8 @@ FAMILIES: Registry[Family] = Registry(
         Family(
             "gaussder",
             "Gaussian-derivative networks",
-            "A layer combines the Gaussian derivatives up to order two of all its channels, with weights that all scale "
-            "channels share; each channel has its own smallest scale, which grows from layer to layer. "
+            "A layer combines the Gaussian derivatives up to order two of all its channels, with weights that all "
+            "scale channels share; each channel has its own smallest scale, which grows from layer to layer. "
             "A picture that shrinks moves its response from one channel to the next; the channels only meet in the "
             "logits, in a maximum, a mean or log Σ exp.",
             "L_{ξ^a η^b} = σ^{a+b} ∂_x^a ∂_y^b (g_σ ⋆ x)\n"
@@ -291,6 +291,41 @@ FAMILIES: Registry[Family] = Registry(
                 "How a layer of InvarLayer ends is our reading: W₂ is followed by the ReLU, the pooling and the norm "
                 "of the body.",
                 "The step sizes h_t are learned and counted among the parameters.",
+            ),
+        ),
+        Family(
+            "lses",
+            "Steerable networks of learned scales",
+            "Like the steerable networks, but the smallest scale and the ratio of the largest to it are learned with "
+            "the weights, by differentiating through the sampled basis. "
+            "One pair of numbers serves all layers, so that a level means the same in each; the fields of the taps "
+            "follow it.",
+            "σ_k = σ_basis · ISR^{k/(S−1)},   y_k = Σ_{j<I} x_{k+j} ⋆ Σ_b w_{j,b} ψ_b^{σ_k}",
+            "Basting, Bruintjes, Wiedemer, Kümmerer, Bethge, van Gemert, Scale Learning in Scale-Equivariant "
+            "Convolutional Networks, VISAPP 2024",
+            (
+                "Both numbers are learned at the rate of the weights, from the first step; published: at .005, after "
+                "ten epochs.",
+                "That all layers share them is our reading; the largest scale has K×K cells, whatever it becomes, the "
+                "others their share of them.",
+                "ISR = 1 + (F − 1) e^b cannot fall below one, and scales stay positive and in order.",
+            ),
+        ),
+        Family(
+            "scdcf",
+            "Decomposed convolutional filters (ScDCF)",
+            "Filters are learned combinations of the few smoothest Fourier–Bessel functions of a disc, the same "
+            "coefficients at several radii. "
+            "What is left out are high frequencies, which a rescaled or bent picture would change most.",
+            "ψ_mq(r, θ) = J_m(R_mq r)/(√π |J_{m+1}(R_mq)|) · {1, √2 cos mθ, √2 sin mθ}\n"
+            "y_k = Σ_{j<I} x_{k+j} ⋆ Σ_b a_{j,b} 2^{−2α_k} ψ_b(2^{−α_k} u)",
+            "Zhu, Qiu, Calderbank, Sapiro, Cheng, Scaling-Translation-Equivariant Networks with Decomposed "
+            "Convolutional Filters, JMLR 2022",
+            (
+                "The architecture is ours: the shared body, with widths that match its parameters, ten functions and "
+                "three radii √3 apart.",
+                "Along the scale axis the filters are not expanded in a basis: interaction=I gives each of I levels "
+                "coefficients of its own.",
             ),
         ),
         Family(

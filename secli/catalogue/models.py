@@ -109,6 +109,14 @@ CHANNELS = (
 GAUSSDER = "Lindeberg, Scale-covariant and scale-invariant Gaussian derivative networks, JMIV 2022"
 RIESZ = "Barisin, Schladitz, Redenbach, Riesz networks: scale invariant neural networks in a single forward pass, 2023"
 INVAR = "Li, Qiu, Chen, He, Lin, Affine Equivariant Networks Based on Differential Invariants, CVPR 2024"
+LSES = (
+    "Basting, Bruintjes, Wiedemer, Kümmerer, Bethge, van Gemert, Scale Learning in Scale-Equivariant Convolutional "
+    "Networks, VISAPP 2024"
+)
+SCDCF = (
+    "Zhu, Qiu, Calderbank, Sapiro, Cheng, Scaling-Translation-Equivariant Networks with Decomposed Convolutional "
+    "Filters, JMLR 2022"
+)
 OURS = "; architecture ours"
 DEFORM_DSS = "no paper: a scale convolution whose taps move, as the deformable ones do"
 PLAIN = "no paper: the baseline without scale structure"
@@ -337,6 +345,28 @@ MODELS: Registry[ModelSpec] = Registry(
             RIESZ,
             "riesz:mnist_riesz",
             490_447,
+        ),
+        *(
+            _mnist(
+                "mnist_lses",
+                side,
+                "steerable filters, 3 scales, which are learned",
+                "lses",
+                LSES,
+                "learned_scales:mnist_lses",
+                494_551,
+                **options,
+            )
+            for side, options in ((28, {"size": 13}), (56, {"size": 15, "min_scale": 2.0, "factor": 2}))
+        ),
+        _mnist(
+            "mnist_scdcf",
+            28,
+            "10 Fourier–Bessel functions, 3 radii" + OURS,
+            "scdcf",
+            SCDCF,
+            "scdcf:mnist_scdcf",
+            493_342,
         ),
         ModelSpec(
             "mnist_invarpdes_28",

@@ -6,9 +6,11 @@ from secli.layers.deformable import DeformConv
 from secli.layers.differential_invariants import DifferentialInvariants, InvariantLayer, InvariantStep
 from secli.layers.disco import disco_basis
 from secli.layers.dss import DSSConv
+from secli.layers.fourier_bessel import basis_fourier_bessel
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.gaussian_derivative import GaussianDerivativeConv
 from secli.layers.hermite import basis_a, basis_b
+from secli.layers.learned_scales import LearnedScaleConv, LearnedScales
 from secli.layers.locally_invariant import SIConv
 from secli.layers.pooling import BatchNorm, ScalePool, SpatialPool
 from secli.layers.pyramid import PyramidBatchNorm, PyramidConv, PyramidLift, PyramidPool, PyramidStack
@@ -35,6 +37,8 @@ __all__ = [
     "GaussianDerivativeConv",
     "InvariantLayer",
     "InvariantStep",
+    "LearnedScaleConv",
+    "LearnedScales",
     "Magnitude",
     "PyramidBatchNorm",
     "PyramidConv",
@@ -63,5 +67,6 @@ __all__ = [
     "VectorPool",
     "basis_a",
     "basis_b",
+    "basis_fourier_bessel",
     "disco_basis",
 ]

@@ -1,7 +1,7 @@
 """Derivatives that a change of scale leaves as they are: each order divided by its supremum over the picture.
 
-Source: Li, Qiu, Chen, He, Lin, "Affine Equivariant Networks Based on Differential Invariants", CVPR 2024 (InvarPDEs-Net, InvarLayer). With the
-supremum over all channels, components and pixels of one picture::
+Source: Li, Qiu, Chen, He, Lin, "Affine Equivariant Networks Based on Differential Invariants", CVPR 2024
+(InvarPDEs-Net, InvarLayer). With the supremum over all channels, components and pixels of one picture::
 
     T(u) = [ u/‖u‖,  (u_x, u_y)/‖(u_x, u_y)‖,  (u_xx, u_xy, u_yy)/‖(u_xx, u_xy, u_yy)‖ ]
 

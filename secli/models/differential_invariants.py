@@ -1,6 +1,7 @@
 """Networks of differential invariants on MNIST-scale: a learned differential equation, and a layer in the shared body.
 
-Source: Li, Qiu, Chen, He, Lin, "Affine Equivariant Networks Based on Differential Invariants", CVPR 2024 (InvarPDEs-Net, InvarLayer).
+Source: Li, Qiu, Chen, He, Lin, "Affine Equivariant Networks Based on Differential Invariants", CVPR 2024
+(InvarPDEs-Net, InvarLayer).
 """
 
 from __future__ import annotations
