@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from secli.layers.pyramid import Level
+from secli.layers.pyramid import Level, Mixed
 
 Aggregate = Literal["max", "mean", "logsumexp"]
 
@@ -34,13 +34,13 @@ def aggregate(z: Float[Tensor, "n s k"], how: Aggregate) -> Float[Tensor, "n k"]
 
 
 class EachLevel(nn.Module):
-    """Apply one module, with the same weights, to every level of a pyramid.
+    """Apply one module, with the same weights, to every level of a pyramid or of a scale space, one after the other.
 
     Parameters
     ----------
     module : Module
-        Maps a plane (N, C, H, W). Not a batch norm, whose statistics would tell the levels apart: see
-        :class:`secli.layers.PyramidBatchNorm`.
+        Maps a plane (N, C, H, W). A batch norm normalises every level by itself in training, and its running statistics
+        take them in sequence: see :class:`secli.layers.PyramidBatchNorm` for one that does not tell levels apart.
 
     Examples
     --------
@@ -52,9 +52,11 @@ class EachLevel(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, pyramid: list[Level]) -> list[Tensor]:
-        """Return the module's output on every level."""
-        return [self.module(level) for level in pyramid]
+    def forward(self, x: list[Level] | Tensor) -> list[Mixed] | Tensor:
+        """Return the module's output on every level, as a list or a stack like the input."""
+        if isinstance(x, Tensor):
+            return torch.stack([self.module(level) for level in x.unbind(2)], dim=2)
+        return [self.module(level) for level in x]
 
 
 class ScaleChannelHead(nn.Module):

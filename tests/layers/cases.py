@@ -90,7 +90,8 @@ class Scaled(nn.Module):
         self.scales = scales
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.scales().view(-1, 1, 1)
+        y: Tensor = x * self.scales().view(-1, 1, 1)
+        return y
 
 
 SCALES = (0.5, 1, 2.3)

@@ -54,10 +54,11 @@ def test_at_its_start_it_is_the_steerable_convolution(dtype: torch.dtype, intera
     torch.nn.init.normal_(ours.bias)
     basis = basis_b(7, (1.0, 2**0.5, 2.0), 4, 1.5)
     theirs: SESLift | SESConv
+    weight: Tensor = ours.weight
     if interaction:
-        theirs, weight = SESConv(2, 3, basis, interaction, padding=3, dtype=dtype), ours.weight
+        theirs = SESConv(2, 3, basis, interaction, padding=3, dtype=dtype)
     else:
-        theirs, weight = SESLift(2, 3, basis, padding=3, dtype=dtype), ours.weight[:, :, 0]
+        theirs, weight = SESLift(2, 3, basis, padding=3, dtype=dtype), weight[:, :, 0]
     theirs.load_state_dict({"weight": weight, "bias": ours.bias})
     x = torch.randn(2, 2, 9, 8, dtype=dtype) if not interaction else torch.randn(2, 2, 3, 9, 8, dtype=dtype)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=DTYPES[dtype])
@@ -81,7 +82,7 @@ def test_the_gradient_of_the_scales_is_that_of_the_formula() -> None:
     x = torch.randn(1, 1, 6, 6, dtype=torch.float64)
     scales = layer.scales
     loss = layer(x).square().sum()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     for parameter in (scales.log_smallest, scales.log_span):
         assert parameter.grad is not None
         sides = []

@@ -67,3 +67,4 @@ def test_every_level_meets_the_same_weights() -> None:
     x = torch.rand(1, 1, 6, 6)
     first, second = layer([x, x])
     assert torch.equal(first, second)
+    assert torch.equal(layer(torch.stack([x, x], dim=2)), torch.stack([first, second], dim=2))

@@ -274,6 +274,7 @@ def symmetric(model: nn.Module) -> nn.Module:
                 weight.fill_(1 / weight[0].numel())
             if isinstance(bias := getattr(module, "bias", None), Tensor):
                 bias.zero_()
+        kept: tuple[int, ...]
         for module in model.modules():
             # of derivatives and transforms that are mixed cell by cell: those that leave the picture in its place
             if isinstance(module, GaussianDerivativeConv):
