@@ -157,4 +157,23 @@ AGREEMENTS = (
         (),
         "no reference vectors",
     ),
+    Agreement(
+        ("mnist_pyramid_28", "mnist_gaussder_*", "mnist_riesz_28", "mnist_scdcf_28"),
+        NONE,
+        (),
+        "the architecture is ours: there is no published network to compare with",
+    ),
+    Agreement(
+        ("mnist_invarpdes_28",),
+        "the number of parameters",
+        ("tests/models/test_registry.py::test_declared_parameters_are_real",),
+        "no reference vectors; written from the formulas",
+    ),
+    Agreement(("mnist_invarlayer_28",), NONE, (), "no reference vectors; written from the formulas"),
+    Agreement(
+        ("mnist_lses_*",),
+        NONE,
+        (),
+        "no reference vectors; at its start it is SESN, which a test compares",
+    ),
 )

@@ -17,7 +17,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from secli.layers.columns import ColumnConv, ColumnLift
 from secli.layers.deform_dss import OffsetBranch
 from secli.layers.deformable import DeformConv
+from secli.layers.differential_invariants import InvariantStep
 from secli.layers.dss import DSSConv
+from secli.layers.learned_scales import LearnedScaleConv, LearnedScales
 from secli.layers.locally_invariant import SIConv
 from secli.layers.pyramid import PyramidConv
 from secli.layers.rotation import RotationConv, RotationLift
@@ -209,7 +211,7 @@ INITIALISATIONS = (
         "1/√(in · I · functions)",
         PUBLISHED,
         lambda weight: 1 / math.sqrt(_inputs(weight)),
-        lambda at: isinstance(at.module, SteerableFilters) and at.leaf == "weight",
+        lambda at: isinstance(at.module, (SteerableFilters, LearnedScaleConv)) and at.leaf == "weight",
     ),
     Initialisation(
         "bias of SESN and DISCO",
@@ -217,7 +219,31 @@ INITIALISATIONS = (
         "0",
         OURS,
         lambda weight: 0.0,
-        lambda at: isinstance(at.module, SteerableFilters) and at.leaf == "bias",
+        lambda at: isinstance(at.module, (SteerableFilters, LearnedScaleConv)) and at.leaf == "bias",
+    ),
+    Initialisation(
+        "logarithms of learned scales and their ratio (`mnist_lses_*`)",
+        "constant",
+        "0, which leaves the options' scales",
+        OURS,
+        lambda weight: 0.0,
+        lambda at: isinstance(at.module, LearnedScales),
+    ),
+    Initialisation(
+        "step sizes h_t (`mnist_invarpdes_28`)",
+        "constant",
+        "1/16",
+        OURS,
+        lambda weight: 1 / 16,
+        lambda at: isinstance(at.module, InvariantStep) and at.leaf == "size",
+    ),
+    Initialisation(
+        "bias of convolutions on a pyramid (`mnist_pyramid_28`)",
+        "constant",
+        "0",
+        OURS,
+        lambda weight: 0.0,
+        lambda at: isinstance(at.module, PyramidConv) and at.leaf == "bias",
     ),
     Initialisation(
         "scale convolutions: levels or pyramid, plain or deformable",

@@ -229,7 +229,10 @@ def level_weights(scales: tuple[float, ...]) -> Float64[np.ndarray, "3 inner"]:
 def _of_pyramid(field: Pyramid, features: Tensor | list[Tensor], canvas: Canvas) -> Generated:
     if not isinstance(features, list) or len(features) != len(field.factors):
         raise ValueError(f"a pyramid of {len(field.factors)} levels is a list of that many tensors")
-    moved = [generate_plane(level, canvas) for level in features]
+    blurs = [field.base_blur * factor / field.stride for factor in field.factors]  # in cells
+    moved = [
+        generate_plane(level, canvas, base_blur=blur) for level, blur in zip(features, blurs, strict=True)
+    ]
     cells = [field.stride / factor for factor in field.factors]
     masks = [inside(level, 1.0, canvas, cell) for level, cell in zip(features, cells, strict=True)]
     for k in range(len(features) - field.truncated, len(features)):

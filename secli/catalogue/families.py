@@ -229,6 +229,106 @@ FAMILIES: Registry[Family] = Registry(
             ),
         ),
         Family(
+            "scale_channels",
+            "Scale-channel ensemble",
+            "One network, with the same weights, looks at every level of a pyramid of the picture, and the answers of "
+            "the levels are joined: the largest, the mean, or log Σ exp of each class. "
+            "A picture at another scale is seen by another level just so; only the ends of the pyramid differ.",
+            "x_k(i) = (T(·, t_k) ⋆ f)(b^k i),   t_k = σ₀²(b^{2(k−l)} − 1),   k = l, l + 1, …\n"
+            "z = log Σ_k exp(Φ(x_k))   or max_k, mean_k",
+            "Jansson, Lindeberg, Scale-invariant scale-channel networks, JMIV 2022",
+            (
+                "The architecture is ours: the shared body with 7×7 convolutions, on levels √2 apart, the finest one "
+                "enlarged; its last pooling takes the maximum of each quadrant.",
+                "Levels are blurred by the discrete Gaussian in proportion to their spacing, and read by a cubic "
+                "spline, as L_s does it: so the lift is equivariant at the lattice's factors.",
+                "Nothing is subtracted from the pixels: what lies outside a level is then an empty canvas.",
+            ),
+        ),
+        Family(
+            "gaussder",
+            "Gaussian-derivative networks",
+            "A layer combines the Gaussian derivatives up to order two of all its channels, with weights that all "
+            "scale channels share; each channel has its own smallest scale, which grows from layer to layer. "
+            "A picture that shrinks moves its response from one channel to the next; the channels only meet in the "
+            "logits, in a maximum, a mean or log Σ exp.",
+            "L_{ξ^a η^b} = σ^{a+b} ∂_x^a ∂_y^b (g_σ ⋆ x)\n"
+            "y = C₀ L + C_ξ L_ξ + C_η L_η + C_ξξ L_ξξ + C_ξη L_ξη + C_ηη L_ηη + b",
+            "Lindeberg, Scale-covariant and scale-invariant Gaussian derivative networks, JMIV 2022",
+            (
+                "The architecture is ours: the shared body, with widths that match its parameters; its poolings by "
+                "2 stand for the ratio r = 2 of the scales from layer to layer.",
+                "residual=true adds the input of the second and third layer to their first channels.",
+            ),
+        ),
+        Family(
+            "riesz",
+            "Riesz networks",
+            "A layer combines the Riesz transforms of orders one and two of all its channels; their filters have no "
+            "scale, so that they commute with every rescaling, on the lattice of no stack. "
+            "There is no scale axis: one pass sees all scales.",
+            "R_j ↔ −i u_j/|u|,   R_jk = R_j R_k,   y = Σ_j C_j R_j x + Σ_{j≤k} C_jk R_jk x + b",
+            "Barisin, Schladitz, Redenbach, Riesz networks: scale invariant neural networks in a single forward pass, "
+            "2023",
+            (
+                "The architecture is ours: the shared body, with widths that match its parameters.",
+                "Order zero has no weight of its own: R_11 + R_22 is minus the picture, up to its mean.",
+                "The transforms are computed on a canvas of twice the side and a cell; as Fourier transforms they "
+                "count nothing among the FLOPs.",
+            ),
+        ),
+        Family(
+            "invariants",
+            "Differential invariants (InvarPDEs-Net, InvarLayer)",
+            "The derivatives of the features, each order divided by its supremum over the picture, are left as they "
+            "are by a change of scale; a small network at every cell combines them. "
+            "InvarPDEs-Net takes sixteen such steps on the whole plane, like a differential equation that is learned; "
+            "InvarLayer puts them in the place of convolutions.",
+            "T(u) = [u/‖u‖, (u_x, u_y)/‖(u_x, u_y)‖, (u_xx, u_xy, u_yy)/‖(u_xx, u_xy, u_yy)‖],   ‖·‖ the supremum\n"
+            "u ← ReLU(u + h_t · BN(W₂ ReLU BN(W₁ T(u))));   layer  y = W₂ ReLU BN(W₁ T(x))",
+            "Li, Qiu, Chen, He, Lin, Affine Equivariant Networks Based on Differential Invariants, CVPR 2024",
+            (
+                "How a layer of InvarLayer ends is our reading: W₂ is followed by the ReLU, the pooling and the norm "
+                "of the body.",
+                "The step sizes h_t are learned and counted among the parameters.",
+            ),
+        ),
+        Family(
+            "lses",
+            "Steerable networks of learned scales",
+            "Like the steerable networks, but the smallest scale and the ratio of the largest to it are learned with "
+            "the weights, by differentiating through the sampled basis. "
+            "One pair of numbers serves all layers, so that a level means the same in each; the fields of the taps "
+            "follow it.",
+            "σ_k = σ_basis · ISR^{k/(S−1)},   y_k = Σ_{j<I} x_{k+j} ⋆ Σ_b w_{j,b} ψ_b^{σ_k}",
+            "Basting, Bruintjes, Wiedemer, Kümmerer, Bethge, van Gemert, Scale Learning in Scale-Equivariant "
+            "Convolutional Networks, VISAPP 2024",
+            (
+                "Both numbers are learned at the rate of the weights, from the first step; published: at .005, after "
+                "ten epochs.",
+                "That all layers share them is our reading; the largest scale has K×K cells, whatever it becomes, the "
+                "others their share of them.",
+                "ISR = 1 + (F − 1) e^b cannot fall below one, and scales stay positive and in order.",
+            ),
+        ),
+        Family(
+            "scdcf",
+            "Decomposed convolutional filters (ScDCF)",
+            "Filters are learned combinations of the few smoothest Fourier–Bessel functions of a disc, the same "
+            "coefficients at several radii. "
+            "What is left out are high frequencies, which a rescaled or bent picture would change most.",
+            "ψ_mq(r, θ) = J_m(R_mq r)/(√π |J_{m+1}(R_mq)|) · {1, √2 cos mθ, √2 sin mθ}\n"
+            "y_k = Σ_{j<I} x_{k+j} ⋆ Σ_b a_{j,b} 2^{−2α_k} ψ_b(2^{−α_k} u)",
+            "Zhu, Qiu, Calderbank, Sapiro, Cheng, Scaling-Translation-Equivariant Networks with Decomposed "
+            "Convolutional Filters, JMLR 2022",
+            (
+                "The architecture is ours: the shared body, with widths that match its parameters, ten functions and "
+                "three radii √3 apart.",
+                "Along the scale axis the filters are not expanded in a basis: interaction=I gives each of I levels "
+                "coefficients of its own.",
+            ),
+        ),
+        Family(
             "so2",
             "Rotation-steerable network (C_N)",
             "Filters are learned combinations of circular harmonics, which a rotation only turns in phase; each is "

@@ -85,6 +85,8 @@ STL10 = {
 }
 # Sosnovik et al. 2021, as their code trains it: half the batch, half the rate, twice the decay.
 STL10_DISCO = {**STL10, "lr": 0.05, "weight_decay": 1e-3, "batch": 64}
+# Published with AdamW and a cosine, which the training loop has not: Adam at that rate and decay, in steps.
+INVARIANTS = {**MNIST, "lr": 2e-3, "weight_decay": 1e-6, "batch": 32}
 
 SESN = "Sosnovik, Szmaja, Smeulders, Scale-Equivariant Steerable Networks, ICLR 2020"
 DSS = "Worrall, Welling, Deep Scale-spaces: Equivariance Over Scale, NeurIPS 2019"
@@ -100,6 +102,22 @@ DISCO = "Sosnovik, Moskalev, Smeulders, DISCO: accurate Discrete Scale Convoluti
 SO2 = "Weiler, Hamprecht, Storath, Learning Steerable Filters for Rotation Equivariant CNNs, CVPR 2018"
 STN = "Jaderberg, Simonyan, Zisserman, Kavukcuoglu, Spatial Transformer Networks, NeurIPS 2015"
 WRN = "Zagoruyko, Komodakis, Wide Residual Networks, BMVC 2016"
+CHANNELS = (
+    "Jansson, Lindeberg, Scale-invariant scale-channel networks: deep networks that generalise to previously unseen "
+    "scales, JMIV 2022"
+)
+GAUSSDER = "Lindeberg, Scale-covariant and scale-invariant Gaussian derivative networks, JMIV 2022"
+RIESZ = "Barisin, Schladitz, Redenbach, Riesz networks: scale invariant neural networks in a single forward pass, 2023"
+INVAR = "Li, Qiu, Chen, He, Lin, Affine Equivariant Networks Based on Differential Invariants, CVPR 2024"
+LSES = (
+    "Basting, Bruintjes, Wiedemer, Kümmerer, Bethge, van Gemert, Scale Learning in Scale-Equivariant Convolutional "
+    "Networks, VISAPP 2024"
+)
+SCDCF = (
+    "Zhu, Qiu, Calderbank, Sapiro, Cheng, Scaling-Translation-Equivariant Networks with Decomposed Convolutional "
+    "Filters, JMLR 2022"
+)
+OURS = "; architecture ours"
 DEFORM_DSS = "no paper: a scale convolution whose taps move, as the deformable ones do"
 PLAIN = "no paper: the baseline without scale structure"
 
@@ -297,6 +315,82 @@ MODELS: Registry[ModelSpec] = Registry(
                 mult=mult,
             )
             for augmented, mult in ((False, 1.5), (True, 1.9))
+        ),
+        _mnist(
+            "mnist_pyramid",
+            28,
+            "one plain network on 4 levels of a pyramid" + OURS,
+            "scale_channels",
+            CHANNELS,
+            "pyramid_ensemble:mnist_pyramid",
+            494_549,
+        ),
+        *(
+            _mnist(
+                "mnist_gaussder",
+                side,
+                "Gaussian derivatives, 4 scale channels" + OURS,
+                "gaussder",
+                GAUSSDER,
+                "gaussian_derivative:mnist_gaussder",
+                497_846,
+            )
+            for side in (28, 56)
+        ),
+        _mnist(
+            "mnist_riesz",
+            28,
+            "Riesz transforms, no scale axis" + OURS,
+            "riesz",
+            RIESZ,
+            "riesz:mnist_riesz",
+            490_447,
+        ),
+        *(
+            _mnist(
+                "mnist_lses",
+                side,
+                "steerable filters, 3 scales, which are learned",
+                "lses",
+                LSES,
+                "learned_scales:mnist_lses",
+                494_551,
+                **options,
+            )
+            for side, options in ((28, {"size": 13}), (56, {"size": 15, "min_scale": 2.0, "factor": 2}))
+        ),
+        _mnist(
+            "mnist_scdcf",
+            28,
+            "10 Fourier–Bessel functions, 3 radii" + OURS,
+            "scdcf",
+            SCDCF,
+            "scdcf:mnist_scdcf",
+            493_342,
+        ),
+        ModelSpec(
+            "mnist_invarpdes_28",
+            "a learned differential equation of invariants, 16 steps",
+            "invariants",
+            INVAR,
+            "secli.models.differential_invariants:mnist_invarpdes",
+            484_330,
+            {},
+            INVARIANTS,
+            system="mnist_invarpdes",
+            side=28,
+        ),
+        ModelSpec(
+            "mnist_invarlayer_28",
+            "three layers of differential invariants",
+            "invariants",
+            INVAR,
+            "secli.models.differential_invariants:mnist_invarlayer",
+            487_233,
+            {},
+            INVARIANTS,
+            system="mnist_invarlayer",
+            side=28,
         ),
         _wrn("wrn_16_8", "wide ResNet", "plain", WRN, "plain:wrn", 10_961_370),
         _wrn(

@@ -14,6 +14,7 @@ from torch import nn
 from secli.action.fields import Field, Invariant
 from secli.layers.dropout import Dropout
 from secli.layers.pooling import BatchNorm, SpatialPool
+from secli.layers.scale_channels import Aggregate, ScaleChannelHead
 from secli.models.contract import Stage, StagedModel
 from secli.models.entrance import chain
 from secli.models.grid import Grid
@@ -72,6 +73,7 @@ def mnist_body(
     dropout: float,
     collapse: nn.Module | None = None,
     linear_bias: bool = False,
+    aggregate: Aggregate | None = None,
 ) -> StagedModel:
     """Assemble a ``mnist_*`` network around three convolutions.
 
@@ -85,6 +87,8 @@ def mnist_body(
         Removes the scale axis after the last batch norm.
     linear_bias : bool
         Whether the first linear layer has a bias.
+    aggregate : "max", "mean" or "logsumexp", optional
+        How the logits of the levels are joined, where the scale axis is kept to the end.
 
     Notes
     -----
@@ -105,7 +109,10 @@ def mnist_body(
     if collapse is not None:
         block3.add_module("collapse", collapse)
     stages.append(Stage("block3", block3, grid.plane() if collapse is not None else third.field(grid)))
-    stages.append(Stage("logits", _head(third.channels, classes, dropout, linear_bias), Invariant()))
+    head: nn.Module = body_head(third.channels, classes, dropout, linear_bias)
+    if aggregate is not None:
+        head = ScaleChannelHead(head, aggregate)
+    stages.append(Stage("logits", head, Invariant()))
     return StagedModel(stages)
 
 
@@ -124,7 +131,8 @@ def last_window(size: int) -> int:
     return 4 * (size + 2 * LAST_PADDING) // 9
 
 
-def _head(channels: int, classes: int, dropout: float, bias: bool) -> nn.Sequential:
+def body_head(channels: int, classes: int, dropout: float, bias: bool = False) -> nn.Sequential:
+    """Return the two linear layers of the body, on 2×2 cells."""
     return chain(
         flatten=nn.Flatten(),
         linear=nn.Linear(POOLED**2 * channels, HIDDEN, bias=bias),

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from secli.layers.deform_dss import Offsets
+from secli.layers.scale_channels import Aggregate
 
 PerChannel = float | tuple[float, ...]
 LARGEST = 1e6
@@ -67,6 +68,10 @@ Dropout = Annotated[float, Field(ge=0, lt=1, description="dropout before the las
 Interaction = Annotated[int, Field(ge=1, le=16, description="neighbouring levels that a convolution mixes")]
 ScalePoolOption = Annotated[
     Literal["max", "mean"], Field(description="how the scale axis is pooled: max (published code) or mean")
+]
+AggregateOption = Annotated[
+    Aggregate,
+    Field(description="how the logits of the scale channels are joined: max, mean, or logsumexp, log Σ exp"),
 ]
 OffsetsOption = Annotated[
     Offsets,

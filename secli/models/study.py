@@ -25,6 +25,7 @@ from secli.layers.deformable import DeformConv
 from secli.layers.gaussian import ScaleSpaceLift
 from secli.layers.pooling import ScalePool, ScalePooling, SpatialPool
 from secli.layers.pyramid import Level, PyramidConv
+from secli.layers.scale_channels import EachLevel
 from secli.models.contract import Stage, StagedModel
 from secli.models.dss import LevelsOfScale, scale_space
 from secli.models.entrance import chain, entrance
@@ -85,23 +86,6 @@ def reduced(side: int, base: float, levels: int) -> list[int]:
     """
     # b^k is rounded in float64: √2² must count as 2
     return [max(1, side // math.floor(base**k + 1e-9)) for k in range(levels)]
-
-
-class EachLevel(nn.Module):
-    """Apply one module to every level of a list or of a scale space, one after the other.
-
-    A batch norm then normalises every level by itself in training, and its running statistics take them in sequence.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: list[Level] | Tensor) -> list[Level] | Tensor:
-        """Return the levels, as a list or a stack like the input."""
-        if isinstance(x, Tensor):
-            return torch.stack([self.module(level) for level in x.unbind(2)], dim=2)
-        return [self.module(level) for level in x]
 
 
 class AllLevels(nn.Module):

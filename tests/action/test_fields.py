@@ -443,6 +443,11 @@ def test_a_pyramid_without_blur_of_its_own_gets_the_blur_of_the_shrunk_picture()
     assert without > 3 * right
 
 
+def test_a_pyramid_says_which_blur_its_lift_supplies() -> None:
+    assert Pyramid((1.0, 0.5), base_blur=0.5).reads_as() == "pyramid 1,0.5, stride 1, base blur 0.5"
+    assert Pyramid((1.0, 0.5), 2.0).reads_as() == "pyramid 1,0.5, stride 2"
+
+
 @pytest.mark.parametrize(("s", "t"), [(0.5, 0.5), (0.5, 0.25), (0.6, 0.5)])
 def test_pyramid_composes(s: float, t: float) -> None:
     field, canvas = Pyramid((1.0, 0.5, 0.25, 0.125)), Canvas(128, 128)

@@ -135,6 +135,18 @@ def test_a_pyramid_moves_level_by_level_as_its_finite_difference() -> None:
     assert masks == [None] * 3
 
 
+def test_a_pyramid_whose_lift_supplies_a_blur_gains_it_when_the_picture_grows() -> None:
+    """One-sided: L_s blurs such levels where it magnifies, and leaves that to the lift where it shrinks."""
+    field, canvas, t = Pyramid((1.0, 0.5), stride=2.0, base_blur=0.5), Canvas(32, 24, 0.5), 1e-6
+    features = [torch.rand(1, 2, 16 >> k, 12 >> k, dtype=torch.float64) for k in range(2)]
+    tensors, _ = generate(field, features, canvas)
+    ahead = field.act(features, math.exp(t), canvas).features
+    without, _ = generate(Pyramid((1.0, 0.5), stride=2.0), features, canvas)
+    for moved, plain, a, f in zip(tensors, without, ahead, features, strict=True):
+        assert distance(moved, (a - f) / t) < 1e-4
+        assert distance(plain, (a - f) / t) > 1e-3
+
+
 def test_vectors_turn_as_their_finite_difference_and_are_masked_at_both_ends_of_the_range() -> None:
     step = 2 * math.pi / 21
     field, canvas, t = VectorField(1.26, step, (-4, 3)), Canvas(20, 20, SHARP), 1e-6

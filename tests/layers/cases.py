@@ -82,6 +82,18 @@ def moved(layer: nn.Module) -> nn.Module:
     return layer
 
 
+class Scaled(nn.Module):
+    """Multiply every level by its scale."""
+
+    def __init__(self, scales: nn.Module) -> None:
+        super().__init__()
+        self.scales = scales
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x * self.scales().view(-1, 1, 1)
+        return y
+
+
 SCALES = (0.5, 1, 2.3)
 BASIS = layers.basis_a(7, (0.9, 1.27, 1.79), 3)
 PIXEL_BASIS = layers.disco_basis(5, (1, 1.41, 2), 3, sigma=0.9)
@@ -277,6 +289,57 @@ CASES = [
         (2,),
         (2,),
     ),
+    Case(
+        "SplinePyramidLift",
+        lambda **o: nn.Sequential(layers.SplinePyramidLift(1.5, 3), layers.PyramidStack(1.5)),
+        (2,),
+        (2, 3),
+        plane=coarsest,
+    ),
+    Case("EachLevel", lambda **o: on_a_pyramid(layers.EachLevel(nn.ReLU())), (2,), (2, 3), plane=coarsest),
+    Case(
+        "ScaleChannelHead",
+        lambda **o: nn.Sequential(
+            layers.ScaleChannelHead(
+                nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 4, **o))
+            ),
+            nn.Unflatten(1, (4, 1, 1)),
+        ),
+        (2, 3),
+        (4,),
+        plane=lambda side: 1,
+    ),
+    Case(
+        "GaussianDerivativeConv of a plane",
+        lambda **o: layers.GaussianDerivativeConv(2, 4, (0.7, 1.2, 2), **o),
+        (2,),
+        (4, 3),
+    ),
+    Case(
+        "GaussianDerivativeConv with residual",
+        lambda **o: layers.GaussianDerivativeConv(2, 4, (0.7, 1.2, 2), residual=True, bias=False, **o),
+        (2, 3),
+        (4, 3),
+    ),
+    Case("RieszConv", lambda **o: layers.RieszConv(2, 4, **o), (2,), (4,)),
+    Case("DifferentialInvariants", lambda **o: layers.DifferentialInvariants(**o), (2,), (12,)),
+    Case("InvariantLayer", lambda **o: layers.InvariantLayer(2, 4, **o), (2,), (4,)),
+    Case("InvariantStep", lambda **o: layers.InvariantStep(2, 0.1, **o), (2,), (2,)),
+    Case(
+        "LearnedScaleConv of a plane",
+        lambda **o: layers.LearnedScaleConv(2, 4, 5, layers.LearnedScales(0.9, 2.0, 3, **o), **o),
+        (2,),
+        (4, 3),
+    ),
+    Case(
+        "LearnedScaleConv mixing levels",
+        lambda **o: layers.LearnedScaleConv(
+            2, 4, 5, layers.LearnedScales(0.9, 2.0, 3, **o), interaction=2, effective_size=3, **o
+        ),
+        (2, 3),
+        (4, 3),
+    ),
+    Case("LearnedScales", lambda **o: Scaled(layers.LearnedScales(0.9, 2.0, 3, **o)), (2, 3), (2, 3)),
     Case("ScalePool", lambda **o: layers.ScalePool("max"), (2, 3), (2,)),
     Case("SpatialPool", lambda **o: layers.SpatialPool(2, 1, "mean"), (2, 3), (2, 3), (2, 2, 1)),
     Case("BatchNorm", lambda **o: layers.BatchNorm(2, **o), (2, 3), (2, 3)),

@@ -22,6 +22,9 @@ from secli.action.fields import Acted, Canvas, Field, Invariant, Plane, Pyramid,
 from secli.action.images import rescale
 from secli.catalogue import MODELS
 from secli.equivariance.error import compare
+from secli.layers.differential_invariants import InvariantLayer
+from secli.layers.gaussian_derivative import GaussianDerivativeConv
+from secli.layers.riesz import RieszConv
 from secli.models.building import build, count_parameters, resolve_options
 from secli.models.contract import Features, Model, Stage, StagedModel
 
@@ -44,6 +47,7 @@ PUBLISHED_PARAMETERS = {
     "wrn_16_8_dss": 10_939_482,
     "wrn_16_8_xu": 10_975_770,
     "wrn_16_8_ss": 10_280_522,
+    "mnist_invarpdes_28": 484_330,
 }
 UNPUBLISHED = {
     "dcn",
@@ -134,7 +138,8 @@ def misdeclared(model: nn.Module, features: dict[str, Features], side: int) -> l
             # what pooling leaves out is less than a cell; the padding of the last one adds less than one. Windows
             # that overlap, on the few cells of a last pooling, leave out less than two. A pyramid's level may have
             # a margin, so that what follows cuts nothing off.
-            spare = 4 if isinstance(field, Pyramid) else 1 if shape[-1] > 3 else 2
+            margin = 8 if shape[-1] > 16 else 4
+            spare = margin if isinstance(field, Pyramid) else 1 if shape[-1] > 3 else 2
             if abs(shape[-1] * stride - side) >= spare * stride:
                 problems.append(f"{tap}: {shape[-1]} cells of {stride} px on {side} px")
         if not all(torch.isfinite(tensor).all() for tensor in tensors):
@@ -269,6 +274,20 @@ def symmetric(model: nn.Module) -> nn.Module:
                 weight.fill_(1 / weight[0].numel())
             if isinstance(bias := getattr(module, "bias", None), Tensor):
                 bias.zero_()
+        kept: tuple[int, ...]
+        for module in model.modules():
+            # of derivatives and transforms that are mixed cell by cell: those that leave the picture in its place
+            if isinstance(module, GaussianDerivativeConv):
+                mix, kept, parts, sign = module.mix, (0,), 6, 1
+            elif isinstance(module, RieszConv):  # R_11 + R_22 = −1
+                mix, kept, parts, sign = module.mix, (2, 4), 5, -1
+            elif isinstance(module, InvariantLayer):
+                mix, kept, parts, sign = module.first, (0,), 6, 1
+            else:
+                continue
+            of_part = mix.weight.view(mix.out_channels, parts, -1)
+            of_part.zero_()
+            of_part[:, list(kept)] = sign / of_part.shape[-1]
     return model
 
 
@@ -454,6 +473,9 @@ PLANES_ONLY = {
     *(f"mnist_{kind}_scalar_{n}" for kind in ("dss", "sevf", "ses") for n in (28, 56)),
     "mnist_ses_scalar_28p",
     "mnist_ses_scalar_56p",
+    "mnist_riesz_28",
+    "mnist_invarpdes_28",
+    "mnist_invarlayer_28",
     "so2_cnn",
     "stn_cnn",
     "wrn_16_8",

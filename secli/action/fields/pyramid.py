@@ -21,8 +21,8 @@ class Pyramid(Field):
     """A list of planes (N, C, H_k, W_k), level k seeing the picture at factor f_k on a grid that spans the canvas.
 
     Level k of L_sF sees the picture at s·f_k: it is the nearest level j by its actual factor, with the residual
-    factor s·f_k/f_j applied on the plane. The levels are taken to be sampled without a blur of their own, so that
-    the blur which a shrunk picture keeps is added on the level.
+    factor s·f_k/f_j applied on the plane. Levels that are sampled without a blur of their own get here the blur which a
+    shrunk picture keeps; a lift that blurs each level in proportion to its spacing supplies it itself.
 
     Attributes
     ----------
@@ -33,11 +33,15 @@ class Pyramid(Field):
         Image pixels per cell of a level of factor 1.
     truncated
         Levels at the coarse end that are fed by an interaction cut short there; never compared.
+    base_blur
+        z > 0, in pixels, when the lift takes pictures to have this blur and adds to it what level k needs, in
+        proportion to 1/f_k; 0 when it adds none.
     """
 
     factors: tuple[float, ...]
     stride: float = 1.0
     truncated: int = 0
+    base_blur: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.truncated <= len(self.factors):
@@ -89,8 +93,12 @@ class Pyramid(Field):
             residual = factor * self.factors[k] / self.factors[j]
             used += 1
             exact = exact and abs(residual - 1) < LATTICE_TOLERANCE
-            # the blur that L_s gives the picture, seen on level j, whose cells are stride/f_j pixels wide
-            variance = blur_variance(factor, canvas.blur) * (self.factors[j] / self.stride) ** 2
+            # the blur that L_s gives the picture less what the lift supplies (more of it where L_s magnifies), seen on
+            # level j, whose cells are stride/f_j pixels wide
+            supplied = self.base_blur**2 * (1 / factor**2 - 1)
+            variance = (blur_variance(factor, canvas.blur) - supplied) * (self.factors[j] / self.stride) ** 2
+            # between levels: the lift's own blur, z/f_0 of the finest level's pixels, is to stay as many cells
+            variance += blur_variance(residual, self.base_blur * self.factors[0] / self.stride)
             moved.append(resample_plane(features[j], level.shape[-2:], residual, variance, steps))
             masks.append(inside(level, factor, canvas, self.stride / self.factors[k], None))
         return Acted(moved, masks, used, len(features), exact)
@@ -102,7 +110,9 @@ class Pyramid(Field):
     def reads_as(self) -> str:
         """Describe the field in a few words."""
         cut = f", {self.truncated} truncated" if self.truncated else ""
-        return f"pyramid {','.join(f'{factor:g}' for factor in self.factors)}, stride {self.stride:g}{cut}"
+        blur = f", base blur {self.base_blur:g}" if self.base_blur else ""
+        factors = ",".join(f"{factor:g}" for factor in self.factors)
+        return f"pyramid {factors}, stride {self.stride:g}{blur}{cut}"
 
 
 def small_levels(acted: Acted, factor: float, smallest: float) -> list[int]:
