@@ -79,6 +79,7 @@ def test_on_the_lattice_nothing_lies_between_levels_and_off_it_both_sides_are_re
     assert between.on_lattice == pytest.approx(on.with_margin / 2)  # half way to 1, where Δ is 0
     assert between.with_margin is not None
     assert between.levels == pytest.approx(between.with_margin - on.with_margin / 2)
+    assert between.levels is not None
     assert between.levels > 10 * on.with_margin
 
 
