@@ -89,7 +89,12 @@ def test_the_files_of_the_page_are_python(desk: Path) -> None:
         ("plain.py", "without_biases", ["--background", "none"], "block2"),
         ("lift.py", "right", ["--field", "lift=scale:1,2,4,8,blur=0.5", "--per", "level"], "lift"),
         ("lift.py", "planes", ["--per", "channel"], "lift"),
-        ("dog.py", "build", ["--field", "dog=scale:1,2,4,blur=1", "--border", "0"], "dog"),
+        (
+            "dog.py",
+            "build",
+            ["--field", "dog=scale:1,2,4,blur=1", "--surround", "black", "--border", "0"],
+            "dog",
+        ),
     ],
 )
 def test_the_files_of_the_page_are_measured(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from secli.errors import InputError
 from secli.figures import page
 from secli.figures.style import STYLE, Records
-from secli.records.schema import EquivarianceRecord, ExplainRow
+from secli.records.schema import EquivarianceRecord
 from secli.tables.labels import legend_labels
 
 if TYPE_CHECKING:
@@ -62,21 +62,18 @@ def _drawn(make: type[Figure], drawn: Sequence[tuple[EquivarianceRecord, str]]) 
     for axis, (record, label) in zip(axes, drawn, strict=False):
         factor = min(row.factor for row in record.explained)
         rows = [row for row in record.explained if row.factor == factor and row.error is not None]
-        _bars(axis, rows)
+        bars(axis, [(row.tap, {key: getattr(row, key) for _, key, _ in READINGS}) for row in rows])
         axis.set_title(f"{label}, s = {factor:.3g}")
         axis.set_ylabel("Δ")
     axes[0].legend(frameon=False)
     return figure
 
 
-def _bars(axis: Axes, rows: Sequence[ExplainRow]) -> None:
+def bars(axis: Axes, rows: Sequence[tuple[str, Mapping[str, float | None]]]) -> None:
+    """Draw the readings of some taps side by side: (tap, value by key)."""
     width = 0.8 / len(READINGS)
     for k, (label, key, colour) in enumerate(READINGS):
-        at = [
-            (position, getattr(row, key))
-            for position, row in enumerate(rows)
-            if getattr(row, key) is not None
-        ]
+        at = [(position, value) for position, (_, row) in enumerate(rows) if (value := row[key]) is not None]
         places = [position + (k - 1) * width for position, _ in at]
         axis.bar(places, [value for _, value in at], width, color=colour, label=label)
-    axis.set_xticks(range(len(rows)), [row.tap for row in rows], rotation=30, ha="right")
+    axis.set_xticks(range(len(rows)), [tap for tap, _ in rows], rotation=30, ha="right")

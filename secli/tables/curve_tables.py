@@ -356,7 +356,8 @@ def _notes(record: EquivarianceRecord, rows: Sequence[CurveRow], marks: Marks) -
     runs = len(record.pooled)
     over = f"{runs} runs, each on {images} images" if runs else f"{images} images"
     resized = record.data.resized
-    size = "" if resized is None else f", brought to {resized[0]}×{resized[1]} pixels"
+    windows = record.surroundings is not None and record.surroundings.kind == "photo"
+    size = "" if resized is None or windows else f", brought to {resized[0]}×{resized[1]} pixels"
     data = with_realisations([record.data])
     notes = [
         f"Mean over {over} of {data}{size}; {kept}."
