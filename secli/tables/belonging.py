@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from secli.config import TrainingSettings
 from secli.errors import UnknownNameError
-from secli.records.identity import DRAW, MACHINE, network_facts, settings_of
+from secli.records.identity import DRAW, MACHINE, network_facts, reading_facts, settings_of
 from secli.tables.collect import Name, Run, SetAside
 from secli.tables.dataset_names import called, with_realisations
 from secli.tables.model_names import net, size, system
@@ -209,7 +209,16 @@ def _repetition(run: Run, first: Run) -> str:
     if run.called != run.model.name:
         return f"the same weights as in {first.path}, which is counted once"
     where = "" if run.realisation is None else f" on r{run.realisation}"
-    return f"repeats seed {run.seed}{where}, which {first.path} stands for"
+    return f"repeats seed {run.seed}{where}, which {first.path} stands for{_otherwise(run, first)}"
+
+
+def _otherwise(run: Run, first: Run) -> str:
+    """Say how the curves of a repetition were measured otherwise than those that stand in the table."""
+    if run.curves is None or first.curves is None:
+        return ""
+    pairs = zip(reading_facts(run.curves), reading_facts(first.curves), strict=True)
+    differences = [f"{name} {own}, not {other}" for (name, own), (_, other) in pairs if own != other]
+    return f"; measured otherwise: {', '.join(differences)}" if differences else ""
 
 
 def _difference(found: Mapping[str, Any], chosen: Mapping[str, Any], keeps_apart: KeepsApart) -> str:
