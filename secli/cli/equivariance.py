@@ -233,7 +233,7 @@ def equivariance(
     loaded = load_networks(targets, given["model"], seed, foreign, pictures, shape)
     subjects = [each.subject for each in loaded]
     if list_taps:
-        out(tap_table(subjects, quiet))
+        out(tap_table(subjects, settings, pictures, quiet))
         return
     for each in loaded:
         if each.remark and not quiet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -14,10 +15,16 @@ from torch import nn
 
 from secli.cli.console import bar, note
 from secli.cli.options import MOST, MOST_SIDE
+from secli.config import MeasureSettings
 from secli.datasets.pictures import open_pictures
+from secli.equivariance.borders import fade_to_black
+from secli.equivariance.factors import factors_of
+from secli.equivariance.measurable import Around, measurable_factors
 from secli.errors import InputError, UnmatchedPatternError, suggestion
 from secli.external.field_text import parse_fields
 from secli.external.load import is_external, list_taps, same_network, suggested_input
+from secli.external.tap_list import ListedTap
+from secli.sweeps.measure import JUDGED, pictures_for, windows_for
 from secli.training.load import Foreign, Subject, load_subject
 
 Shape = tuple[int, int, int]
@@ -274,8 +281,14 @@ def refuse_fields(patterns: Patterns, target: str, texts: Sequence[str]) -> None
         patterns.miss(text, target, UnmatchedPatternError(message, "--field", (text,)))
 
 
-def tap_table(subjects: Sequence[Subject], quiet: bool = True) -> str:
-    """Return the taps that networks offer, one line each: name, class, shape, stride, origin, radius as probed."""
+def tap_table(
+    subjects: Sequence[Subject], settings: MeasureSettings, data: Path | None = None, quiet: bool = True
+) -> str:
+    """Return the taps that networks offer, one line each: name, class, shape, and stride, origin, radius as probed.
+
+    The last column has the factors at which a tap is large enough and compared over a tenth of its map, on the pictures
+    of ``data``, on black without any.
+    """
     tables = []
     for subject in subjects:
         assert isinstance(subject.model, nn.Module)
@@ -284,13 +297,75 @@ def tap_table(subjects: Sequence[Subject], quiet: bool = True) -> str:
         known = tuple(shape) if shape else (subject.info.options.get("in_channels", 1), size, size)
         with bar("taps", quiet, f"{subject.info.name}: cells") as tell:
             taps = list_taps(subject.model, (known[0], known[1], known[2]), on_progress=tell)
+        around = _around(subject, settings, data)
+        factors = factors_of(settings, ())
         rows = [
-            (tap.name, tap.kind, _cells(tap.shape), _pair(tap.stride), _pair(tap.origin), tap.radius)
+            (
+                tap.name,
+                tap.kind,
+                _cells(tap.shape),
+                _pair(tap.stride),
+                _pair(tap.origin),
+                tap.radius,
+                _measured_at(tap, (known[1], known[2]), factors, around, settings),
+            )
             for tap in taps
         ]
-        heads = ("tap", "class", "shape", "stride (px)", "origin (px)", "radius (px)")
-        tables.append(f"{subject.info.name}\n{tabulate(rows, heads, floatfmt='.3g', missingval='—')}")
+        heads = ("tap", "class", "shape", "stride (px)", "origin (px)", "radius (px)", "measured at s")
+        listed = ", ".join(f"{factor:.3g}" for factor in factors)
+        note_below = f"measured at s: of {listed}, on pictures {AROUND[around]}"
+        tables.append(
+            f"{subject.info.name}\n{tabulate(rows, heads, floatfmt='.3g', missingval='—')}\n{note_below}"
+        )
     return "\n\n".join(tables)
+
+
+AROUND: Mapping[Around, str] = {
+    "black": "on black",
+    "frame": "that get a frame when they shrink",
+    "photo": "with their surroundings",
+}
+
+
+def _around(subject: Subject, settings: MeasureSettings, data: Path | None) -> Around:
+    """Return what is around the pictures that a network is measured on."""
+    if data is None:
+        return "photo" if settings.surround == "photo" else "black"
+    if windows_for(subject, data, settings, probe=False) is not None:
+        return "photo"
+    few = pictures_for(subject, data, settings.model_copy(update={"images": JUDGED, "surround": "black"}))
+    return "black" if few.on_black or fade_to_black(few.images) else "frame"
+
+
+def _measured_at(
+    tap: ListedTap,
+    image: tuple[int, int],
+    factors: Sequence[float],
+    around: Around,
+    settings: MeasureSettings,
+) -> str | None:
+    """Return the factors at which a tap can be measured, in words; None for one without a plane."""
+    if tap.radius is None or tap.shape is None or tap.stride is None:
+        return None
+    plane = _plane_of(tap.shape, tap.stride, image)
+    found = measurable_factors(
+        plane, tap.radius, image, factors, around, settings.border, settings.smallest_plane
+    )
+    if len(found) == len(factors):
+        return "all"
+    if not found:
+        return "none"
+    return f"{min(found):.3g}" if len(found) == 1 else f"{min(found):.3g} to {max(found):.3g}"
+
+
+def _plane_of(shape: Sequence[int], stride: Sequence[float], image: tuple[int, int]) -> tuple[int, int]:
+    """Return rows and columns of a map: of the axes of its shape those that fit the stride best."""
+    wanted = [pixels / step for pixels, step in zip(image, (*stride, *stride)[:2], strict=True)]
+    pairs = list(itertools.pairwise(shape))
+    rows, columns = min(
+        pairs, key=lambda pair: sum(abs(cells - want) for cells, want in zip(pair, wanted, strict=True))
+    )
+    return rows, columns
 
 
 def _cells(shape: Sequence[int] | None) -> str | None:

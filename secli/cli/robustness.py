@@ -107,6 +107,7 @@ def robustness(
         "protocol": protocol,
         "images": images,
         "batch": batch,
+        "surround": "black",  # whole pictures: windows would be others for networks that see farther
     }
     merged = merged_settings(MeasureSettings, "measure", {}, None, {}, flags)
     asked = validated(MeasureSettings, merged, "measure")

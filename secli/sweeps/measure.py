@@ -98,9 +98,11 @@ def pictures_for(subject: Subject, path: Path, settings: MeasureSettings, device
 
 
 def windows_for(
-    subject: Subject, path: Path, settings: MeasureSettings, device: str = "cpu"
+    subject: Subject, path: Path, settings: MeasureSettings, device: str = "cpu", *, probe: bool = True
 ) -> WindowRequest | None:
     """Return the windows of photographs that a network is measured on; None where pictures are taken whole.
+
+    Without ``probe`` it is not measured how far the network sees, by which windows are enlarged.
 
     Unless the settings decide, photographs are surrounded by themselves where all of them are large enough, and
     pictures that are black at their edges are not.
@@ -122,6 +124,8 @@ def windows_for(
         few = open_pictures(path, input_shape=shape, images=JUDGED)
         if few.on_black or fade_to_black(few.images):
             return None
+    if not probe:
+        return windows
     found = enlargement(subject.model, fields, shape, factors, settings.smallest_plane, device)
     return replace(windows, enlarged=found.pixels, step=found.step)
 

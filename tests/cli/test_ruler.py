@@ -153,7 +153,9 @@ def test_taps_are_listed_with_what_was_probed(measure: Measure) -> None:
     pool = next(line for line in result.stdout.splitlines() if line.split()[:1] == ["2"])
     assert "MaxPool2d" in pool
     assert "4×14×14" in pool
-    assert pool.split()[-3:-1] == ["2", "0.5"]
+    assert pool.split()[-4:-2] == ["2", "0.5"]
+    assert pool.split()[-1] == "all"
+    assert result.stdout.rstrip().endswith("on pictures on black")
 
 
 def test_a_declared_field_changes_the_action(measure: Measure) -> None:
