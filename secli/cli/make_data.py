@@ -44,7 +44,14 @@ def make_data(
     ] = None,
     image_size: Annotated[
         int | None,
-        option("Bring the raw pictures to PX×PX pixels, antialiased.", default="as they are", metavar="PX"),
+        option(
+            "Bring the raw pictures to PX×PX pixels, antialiased; larger than a network's input they are photographs "
+            "with surroundings.",
+            "--image-size",
+            "--canvas",
+            default="as they are",
+            metavar="PX",
+        ),
     ] = None,
     jobs: Annotated[int | None, option("Worker processes.", default="one per core", metavar="N")] = None,
     preview: Annotated[
