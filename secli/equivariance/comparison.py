@@ -31,7 +31,7 @@ class BaseFeatures(NamedTuple):
     sizes: dict[str, Tensor]
 
 
-class Comparison:
+class FeatureComparison:
     """Compares the features of rescaled images with the rescaled features of the images, in one pass per factor.
 
     Parameters

@@ -14,7 +14,7 @@ from secli.action.images import SAMPLING_BLUR
 from secli.config import MeasureSettings
 from secli.datasets.photographs import Photographs
 from secli.equivariance.borders import borders, radii
-from secli.equivariance.comparison import Comparison
+from secli.equivariance.comparison import FeatureComparison
 from secli.equivariance.enlargement import Enlargement, enlargement, radii_of, taps_that_grow
 from secli.equivariance.frames import Frame
 from secli.errors import InputError
@@ -53,9 +53,9 @@ class View:
     radii: Mapping[str, float]
     whole: frozenset[str]
 
-    def comparison(self, model: Model, image: Tensor | None) -> Comparison:
-        """Return the comparison of these pictures; ``image`` as :class:`Comparison` takes it."""
-        return Comparison(model, self.canvases, image, self.frame, self.wide)
+    def comparison(self, model: Model, image: Tensor | None) -> FeatureComparison:
+        """Return the comparison of these pictures; ``image`` as :class:`FeatureComparison` takes it."""
+        return FeatureComparison(model, self.canvases, image, self.frame, self.wide)
 
 
 def views_of(

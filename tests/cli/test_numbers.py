@@ -25,6 +25,7 @@ BESIDE = {
     "sweep": ["nowhere.yaml"],
     "bench": ["cnn"],
     "compare": ["nowhere"],
+    "robustness": ["cnn", "--data", "nowhere"],
 }
 
 
