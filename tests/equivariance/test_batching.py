@@ -20,7 +20,7 @@ from secli.equivariance.lie import lie_derivatives
 from secli.equivariance.memory import LiveBytes, free_bytes, peak_bytes
 from secli.models.building import build
 from secli.records.identity import pooling_key
-from secli.records.schema import read_record
+from secli.records.schema import AccuracyRow, CurveRow, read_record
 
 NETWORKS = ("cnn", "dss_v1", "mnist_ses_vector_28", "mnist_sevf_vector_28", "dss_v2")
 GIB = 1 << 30
@@ -40,7 +40,10 @@ def test_no_number_depends_on_the_batch(digits: Tensor, monkeypatch: pytest.Monk
     for batch in (3, None):
         parts = curves(name, images, batch)
         assert parts.batch == (batch or 7)
-        pairs = [*zip(whole.rows, parts.rows, strict=True), *zip(whole.accuracy, parts.accuracy, strict=True)]
+        pairs: list[tuple[CurveRow | AccuracyRow, CurveRow | AccuracyRow]] = [
+            *zip(whole.rows, parts.rows, strict=True),
+            *zip(whole.accuracy, parts.accuracy, strict=True),
+        ]
         for one, other in pairs:
             for key, value in one:
                 found = getattr(other, key)
@@ -220,7 +223,14 @@ def test_shares_are_weighed_by_images() -> None:
 
 def test_the_batch_is_recorded_and_parts_no_runs(digits: Tensor, tmp_path: Path) -> None:
     from secli.equivariance.record import equivariance_record
-    from secli.records.schema import DataInfo, EquivarianceRecord, ModelInfo, write_record
+    from secli.records.schema import (
+        AccuracyRow,
+        CurveRow,
+        DataInfo,
+        EquivarianceRecord,
+        ModelInfo,
+        write_record,
+    )
 
     model = build("cnn").eval()
     wanted = MeasureSettings(factors=(0.5,), images=6, taps=("block1",))
