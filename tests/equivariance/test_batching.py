@@ -224,8 +224,6 @@ def test_shares_are_weighed_by_images() -> None:
 def test_the_batch_is_recorded_and_parts_no_runs(digits: Tensor, tmp_path: Path) -> None:
     from secli.equivariance.record import equivariance_record
     from secli.records.schema import (
-        AccuracyRow,
-        CurveRow,
         DataInfo,
         EquivarianceRecord,
         ModelInfo,
