@@ -225,6 +225,8 @@ class MeasureSettings(Settings):
 
     @model_validator(mode="after")
     def _one_surrounding(self) -> MeasureSettings:
+        if self.margin is not None and self.border is not None:
+            raise ValueError("margin and border exclude each other: with a margin no picture has an edge")
         if self.margin is not None and self.surround == "photo":
             raise ValueError(
                 "margin and surround photo exclude each other: photographs have surroundings of their own"

@@ -77,6 +77,8 @@ class Drawings(NamedTuple):
         for what, (file, draw) in ways.items():
             if file is not None:
                 draw(file)
+                if what == "features" and records[0].surroundings is not None:
+                    note("remark: features are drawn of the pictures alone, without what is around them")
                 if not quiet:
                     note(f"{what}: {file}")
         captions = ((self.curves, curves_caption), (self.heatmap, heatmap_caption))

@@ -214,7 +214,7 @@ def equivariance(
     from secli.cli.data_names import directory_of
     from secli.cli.networks import load_networks, read_numbers, tap_table
     from secli.cli.results import Measurement, check_files, measure_all, pooled
-    from secli.sweeps.measure import MeasureRequest, machine, pictures_for
+    from secli.sweeps.measure import MeasureRequest, check_black, machine, pictures_for
     from secli.tables.curve_tables import render_curves
     from secli.training.load import Foreign
 
@@ -245,6 +245,8 @@ def equivariance(
         pictures_for(each.subject, data_of(each.subject, pictures), mine, where.device)
         for each, mine in zip(loaded, own, strict=True)
     ]
+    for found, mine in zip(sets, own, strict=True):
+        check_black(found, mine, explain)
     questions = [MeasureRequest(each, lie, local, kinds, controls, explain) for each in own]
     measurements = [Measurement(*each) for each in zip(subjects, sets, questions, strict=True)]
     records = measure_all(measurements, where, save, force, quiet)

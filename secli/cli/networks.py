@@ -17,14 +17,13 @@ from secli.cli.console import bar, note
 from secli.cli.options import MOST, MOST_SIDE
 from secli.config import MeasureSettings
 from secli.datasets.pictures import open_pictures
-from secli.equivariance.borders import fade_to_black
 from secli.equivariance.factors import factors_of
 from secli.equivariance.measurable import Around, measurable_factors
 from secli.errors import InputError, UnmatchedPatternError, suggestion
 from secli.external.field_text import parse_fields
 from secli.external.load import is_external, list_taps, same_network, suggested_input
 from secli.external.tap_list import ListedTap
-from secli.sweeps.measure import JUDGED, pictures_for, windows_for
+from secli.sweeps.measure import JUDGED, fades, pictures_for, windows_for
 from secli.training.load import Foreign, Subject, load_subject
 
 Shape = tuple[int, int, int]
@@ -298,7 +297,7 @@ def tap_table(
         with bar("taps", quiet, f"{subject.info.name}: cells") as tell:
             taps = list_taps(subject.model, (known[0], known[1], known[2]), on_progress=tell)
         around = _around(subject, settings, data)
-        factors = factors_of(settings, ())
+        factors = factors_of(settings, subject.model.taps.values())
         rows = [
             (
                 tap.name,
@@ -331,10 +330,11 @@ def _around(subject: Subject, settings: MeasureSettings, data: Path | None) -> A
     """Return what is around the pictures that a network is measured on."""
     if data is None:
         return "photo" if settings.surround == "photo" else "black"
+    settings = settings.model_copy(update={"taps": None})  # all are listed
     if windows_for(subject, data, settings, probe=False) is not None:
         return "photo"
     few = pictures_for(subject, data, settings.model_copy(update={"images": JUDGED, "surround": "black"}))
-    return "black" if few.on_black or fade_to_black(few.images) else "frame"
+    return "black" if fades(few) else "frame"
 
 
 def _measured_at(

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from secli.errors import InputError
 
+SIZES = 8
+"""About so many sizes of windows, at most."""
+
 Size = tuple[int, int]
 
 
@@ -54,7 +57,11 @@ class WindowRequest:
         )
         if spare < -1e-6:
             return None
-        return min(self.enlarged, int((spare + 1e-6) // self.step) * self.step)
+        if spare >= self.enlarged:
+            return self.enlarged
+        # a few sizes only: each is measured by itself
+        step = self.step * max(1, self.enlarged // (SIZES * self.step))
+        return min(self.enlarged, int((spare + 1e-6) // step) * step)
 
 
 class PhotographGroup(NamedTuple):

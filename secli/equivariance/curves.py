@@ -121,6 +121,7 @@ def measure_curves(
     passes = [1.0, *(factor for factor in factors if factor != 1)]
     outputs: dict[float, list[Tensor | None]] = {factor: [] for factor in passes}
     rings: dict[float, list[Tensor]] = {factor: [] for factor in passes if factor > 1}
+    inner_rings: dict[float, list[Tensor]] = {factor: [] for factor in rings}
     cosines: dict[float, list[Tensor]] = {factor: [] for factor in passes}
     reader = EmbeddingReader(model)
     sizes = []
@@ -148,11 +149,15 @@ def measure_curves(
                             cosines[factor].append(cosines_of(moved_embedding, embedding).cpu())
                         if factor > 1:
                             rings[factor].append(ring(moved).cpu())
+                            inner_rings[factor].append(ring(view.frame.inner(moved)).cpu())
                         done += len(batch)
                         if on_progress:
                             on_progress(done, total)
     radius = {tap: max(view.radii[tap] for view in views) for tap in views[0].radii}
-    dark = {factor: float(torch.cat(parts).mean()) < DARK for factor, parts in rings.items()}
+    dark, inner_dark = (
+        {factor: float(torch.cat(parts).mean()) < DARK for factor, parts in each.items()}
+        for each in (rings, inner_rings)
+    )
     own_dark = fade_to_black(images)
     # one reading of the control is comparable only where all taps have one border
     comparable = (
@@ -176,7 +181,7 @@ def measure_curves(
             found = warnings(
                 row,
                 cells=cell.cells,
-                dark=dark.get(factor, own_dark),
+                dark=(dark if tap in views[0].wide else inner_dark).get(factor, own_dark),
                 pointwise=pointwise,
                 radius=radius.get(tap),
                 surround=photographs is not None,
@@ -192,6 +197,8 @@ def measure_curves(
         [] if alone is None else [str(alone)]
     )
     around = surroundings_of(views, photographs)
+    if settings.margin and around is None:
+        remarked.append("no tap takes a larger picture: measured without a margin")
     return Curves(rows, accuracy, max(sizes), tuple(remarked), reader.place, around)
 
 

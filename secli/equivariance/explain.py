@@ -27,6 +27,7 @@ from secli.records.schema import CurveRow, ExplainRow
 EXPLAINED = 100
 """Pictures that are read, at most: the enlarged ones cost many times a reading."""
 
+NO_MARGIN = Note.of("no-margin")
 Key = tuple[str, float]
 
 
@@ -75,7 +76,14 @@ def explain(
     factors = [factor for factor in factors_of(settings, fields.values()) if factor != 1]
     nearest = {key: near for key in itertools.product(fields, factors) if (near := _neighbours(fields, *key))}
     bare = settings.model_copy(
-        update={"margin": None, "surround": None, "factors": tuple(factors), "protocol": "default", "per": ()}
+        update={
+            "margin": None,
+            "surround": None,
+            "factors": tuple(factors),
+            "protocol": "default",
+            "per": (),
+            "border": None,
+        }
     )
 
     def read(
@@ -91,9 +99,13 @@ def explain(
             own = bare.model_copy(update={"margin": margin, "factors": tuple(at), "taps": tuple(taps)})
             curves = measure_curves(subject, pictures, own, on_black=True, device=device, means_alone=True)
             found = _by_key(curves)
+            if subject is model and curves.surroundings is not None:
+                wide.update(curves.surroundings.taps)
         if on_progress:
             on_progress(step, 4)
         return found
+
+    wide: set[str] = set()
 
     taps = list(fields)
     plain = read(1, model, images, None, factors, taps)
@@ -112,7 +124,7 @@ def explain(
     for tap, factor in itertools.product(taps, factors):
         key = tap, factor
         near = nearest.get(key)
-        takes_more = tap in growing
+        takes_more = tap in wide
         row = plain.get(key)
         rows.append(
             ExplainRow(
@@ -124,7 +136,11 @@ def explain(
                 on_lattice=_between(lattice, key, near) if takes_more and near is not None else None,
                 enlarged=_mean(large, key),
                 n=0 if row is None else row.n,
-                reason=Note.of("no-margin") if not takes_more else (None if row is None else row.reason),
+                reason=row.reason
+                if row is not None and row.mean is None
+                else None
+                if takes_more
+                else NO_MARGIN,
             )
         )
     return rows

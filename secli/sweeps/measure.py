@@ -31,6 +31,9 @@ from secli.training.devices import device_name, on_this_machine
 from secli.training.load import Subject
 from secli.training.plan import ImageShape, check_images, outputs
 
+PHOTOGRAPH_BYTES = 2 << 30
+"""Memory of the photographs that are kept, at most; a few are kept in any case."""
+FEWEST = 16
 JUDGED = 16
 """Pictures by whose edges it is decided whether they are photographs."""
 Watch = Callable[[str, str, int, int], None]
@@ -88,7 +91,14 @@ def pictures_for(subject: Subject, path: Path, settings: MeasureSettings, device
     windows = windows_for(subject, path, settings, device)
     if windows is not None and shape is None:
         shape = (subject.info.options["in_channels"], *windows.size)
-    pictures = open_pictures(path, input_shape=shape, images=settings.images, windows=windows)
+    most = settings.images
+    if windows is not None:
+        rows, columns = windows.needed(windows.enlarged)
+        most = min(most, max(FEWEST, PHOTOGRAPH_BYTES // (rows * columns * 3)))
+    pictures = open_pictures(path, input_shape=shape, images=most, windows=windows)
+    if most < settings.images and len(pictures.images) >= most:
+        text = f"photographs of {columns}×{rows} pixels are needed: the first {most} are measured, for their memory"
+        pictures = replace(pictures, remarks=(*pictures.remarks, text))
     channels, height, width = pictures.images.shape[1:]
     images = ImageShape(str(path), channels, height, width)
     if not subject.foreign:
@@ -200,6 +210,20 @@ def _factors(record: EquivarianceRecord) -> tuple[float, ...]:
     return tuple(dict.fromkeys(row.factor for row in record.rows))
 
 
+def fades(pictures: Pictures) -> bool:
+    """Return whether pictures are black at their edges, as their protocol says or as they show."""
+    return pictures.photographs is None and (pictures.on_black or fade_to_black(pictures.images))
+
+
+def check_black(pictures: Pictures, settings: MeasureSettings, explain: bool) -> None:
+    """Refuse photographs where empty pixels are to go around the pictures, before anything is measured."""
+    asked = "explain" * explain or "margin" * (settings.margin is not None)
+    if asked and not fades(pictures):
+        raise InputError(
+            f"{asked}: empty pixels go around pictures on black alone, and {pictures.info.path} holds photographs"
+        )
+
+
 def _measured(
     subject: Subject,
     network: Model,
@@ -212,14 +236,14 @@ def _measured(
     control: str | None = None,
 ) -> EquivarianceRecord:
     settings, images, device = request.settings, pictures.images, where.device
-    title = control or info.name
+    title, on_black = control or info.name, fades(pictures)
     curves = measure_curves(
         network,
         images,
         settings,
         labels=pictures.labels,
         classes=len(pictures.classes),
-        on_black=pictures.on_black,
+        on_black=on_black,
         device=device,
         on_progress=lambda done, total: watch(title, "curves", done, total),
         photographs=pictures.photographs,
@@ -233,7 +257,7 @@ def _measured(
                 network,
                 images,
                 settings,
-                on_black=pictures.on_black,
+                on_black=on_black,
                 device=device,
                 on_progress=lambda done, total: watch(title, "Lie derivative", done, total),
             )
@@ -249,7 +273,7 @@ def _measured(
             images,
             settings,
             kinds=request.kinds,
-            on_black=pictures.on_black,
+            on_black=on_black,
             device=device,
             on_progress=lambda done, total: watch(title, "parts", done, total),
         )
@@ -259,7 +283,7 @@ def _measured(
             network,
             images,
             settings,
-            on_black=pictures.on_black,
+            on_black=on_black,
             device=device,
             on_progress=lambda done, total: watch(title, "where the error comes from", done, total),
         )

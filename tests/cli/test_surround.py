@@ -105,6 +105,25 @@ def test_small_photographs_and_digits_stay_on_black(secli: Command) -> None:
     assert "all 2 photographs are smaller than 40×40 pixels" in result.stderr
 
 
+def test_digits_in_a_folder_are_on_black_and_patterns_of_taps_do_not_hinder_the_list(
+    secli: Command, home: Path
+) -> None:
+    place = home / "pngs" / "one"
+    if not place.exists():
+        place.mkdir(parents=True)
+        dot = np.zeros((28, 28), dtype=np.uint8)
+        dot[10:18, 10:18] = 200
+        for k in range(3):
+            Image.fromarray(np.roll(dot, k, 0)).save(place / f"{k}.png")
+    own = ["net.py:build", "--input", "1x28x28", "--data", "pngs", "--factors", "0.8"]
+    found = record(secli("equivariance", *own, "--margin", "auto", "--explain", "--format", "json"))
+    assert found["surroundings"]["kind"] == "margin"
+    assert all(row["border"] == 0 for row in found["rows"])
+    listed = secli("equivariance", "net.py:build", "dss_v1", *own[1:], "--taps", "dss_v1:lift", "--list-taps")
+    assert listed.exit_code == 0, listed.stderr
+    assert "on pictures on black" in listed.stdout
+
+
 def test_compare_sets_apart_what_had_other_surroundings(secli: Command, tmp_path: Path) -> None:
     for kind in ("photo", "black"):
         saved = secli("equivariance", *PHOTOS, "--surround", kind, "--save", str(tmp_path / kind))
@@ -149,7 +168,8 @@ def test_an_explanation_is_a_table_a_record_and_a_figure(secli: Command, tmp_pat
         ([*PHOTOS, "--surround", "white"], "surround"),
         ([*PHOTOS, "--margin", "4"], "margin: empty pixels go around pictures on black alone"),
         ([*PHOTOS, "--margin", "4", "--surround", "photo"], "exclude each other"),
-        ([*PHOTOS, "--explain"], "explain: an empty margin goes around pictures on black alone"),
+        ([*DIGITS, "--margin", "4", "--border", "2"], "margin and border exclude each other"),
+        ([*PHOTOS, "--explain"], "explain: empty pixels go around pictures on black alone"),
         ([*DIGITS, "--margin", "-1"], "margin"),
         ([*DIGITS, "--margin", "nan"], "margin"),
         ([*DIGITS, "--margin", "wide"], "margin"),
