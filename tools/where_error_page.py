@@ -37,6 +37,8 @@ NETWORKS = (
 """One of each family whose body is the same."""
 FACTORS = (3**-0.5, 1 / 1.26)
 SEEDS = (0, 1, 2)
+COLUMNS = 2
+"""Of the figure."""
 READINGS = ("error", "with_margin", "on_lattice", "enlarged")
 
 
@@ -128,15 +130,15 @@ def draw(rows: Sequence[Mapping[str, object]], path: Path) -> None:
     smallest = min(FACTORS)
     names = list(dict.fromkeys(str(row["model"]) for row in rows))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 1.9 * -(-len(names) // 3)), layout="constrained")
-        axes = figure.subplots(-(-len(names) // 3), 3, squeeze=False, sharey=True).flatten()
+        figure = Figure(figsize=(7.2, 2.1 * -(-len(names) // COLUMNS)), layout="constrained")
+        axes = figure.subplots(-(-len(names) // COLUMNS), COLUMNS, squeeze=False).flatten()
         for axis in axes[len(names) :]:
             axis.set_visible(False)
         for axis, name in zip(axes, names, strict=False):
             own = [row for row in rows if row["model"] == name and row["factor"] == smallest]
             bars(axis, [(str(row["tap"]), {key: _number(row[key]) for key in READINGS}) for row in own])
             axis.set_title(name)
-        for axis in axes[::3]:
+        for axis in axes[::COLUMNS]:
             axis.set_ylabel("Δ")
         axes[0].legend(frameon=False)
         save_figure(figure, path)
