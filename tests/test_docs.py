@@ -113,7 +113,7 @@ def test_the_files_of_the_page_are_measured(
 
 
 def test_every_option_the_page_names_exists() -> None:
-    commands = ("equivariance", "robustness", "bench", "train")
+    commands = ("equivariance", "robustness", "bench", "train", "make-data")
     known = "".join(
         CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "400"}).stdout for name in commands
     )

@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 Matrix = Callable[[int, int], Tensor]
 """Builds the float64 matrix of two sizes."""
@@ -29,7 +30,7 @@ def cached_operator(
 
 @lru_cache(maxsize=1024)
 def _cached(matrix: Matrix, first: int, second: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # built outside inference mode, because a cached operator may later meet features that need gradients, and on
-    # the CPU whatever device is the default
-    with torch.inference_mode(False), torch.device("cpu"):
+    # built outside inference mode, because a cached operator may later meet features that need gradients, on the CPU
+    # whatever device is the default, and unseen by modes that count operations: a second pass would not build it again
+    with _disable_current_modes(), torch.inference_mode(False), torch.device("cpu"):
         return matrix(first, second).to(device=device, dtype=dtype)
