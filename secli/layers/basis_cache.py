@@ -39,7 +39,8 @@ def cached_array(name: str, parameters: Mapping[str, Any], compute: Callable[[],
     if kept is not None:
         return kept
     array = compute()
-    kept = _kept(name, text)  # another process may have been quicker: all go on with one array, to the last bit
+    # another process may have been quicker: all go on with one array, to the last bit
+    kept = _kept(name, text)
     if kept is not None:
         return kept
     with contextlib.suppress(OSError, RuntimeError):
