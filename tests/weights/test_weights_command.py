@@ -77,6 +77,17 @@ def test_a_run_becomes_a_folder_with_a_card_that_names_no_path(place: Path, run:
     assert "| tap | s = 1 | s = 0.7 |" in card
 
 
+@pytest.fixture
+def nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the networks that come with the package."""
+    empty = tmp_path / "shipped"
+    empty.mkdir()
+    index = json.loads((store.SHIPPED / INDEX_FILE).read_text(encoding="utf-8"))
+    (empty / INDEX_FILE).write_text(json.dumps({**index, "networks": []}), encoding="utf-8")
+    monkeypatch.setattr(store, "SHIPPED", empty.resolve())
+
+
+@pytest.mark.usefixtures("nothing_shipped")
 def test_networks_are_listed_with_size_and_sha256(place: Path) -> None:
     listed = weights("list", "--from", str(place), "--format", "json")
     assert listed.exit_code == 0, listed.stderr
@@ -333,6 +344,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert list(cache.rglob("model.safetensors")) == []
 
 
+@pytest.mark.usefixtures("nothing_shipped")
 def test_a_model_without_published_weights_names_those_that_have_some(place: Path) -> None:
     asked = ["equivariance", "dss_v1", "--weights", "published", "--data", "digits"]
     refused(CliRunner().invoke(app, asked), "--weights published: dss_v1 has none; none are at hand")
