@@ -19,6 +19,7 @@ from secli.datasets.pictures import open_pictures
 from secli.equivariance.explain import explain
 from secli.figures.page import save_figure
 from secli.models.building import build
+from secli.records.schema import ExplainRow
 from secli.storage.writing import write_text
 from secli.sweeps.measure import machine
 from secli.training.determinism import reproducible
@@ -92,27 +93,16 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
     for row in rows:
         name = str(row["model"]) if row["model"] != before else ""
         before = row["model"]
-        error, margin, lattice, enlarged = (_number(row[key]) for key in READINGS)
-        cells = [
-            f"`{name}`" if name else "",
-            str(row["tap"]),
-            f"{_number(row['factor']):.3f}",
-            _text(error),
-            _text(margin),
-            _text(_less(error, margin)),
-            _text(_less(margin, lattice)),
-            _text(_less(margin, enlarged)),
-        ]
+        own = {key: _number(row[key]) for key in READINGS}
+        read = ExplainRow(tap=str(row["tap"]), factor=_number(row["factor"]), n=row["images"], **own)
+        costs = (read.error, read.with_margin, read.canvas, read.levels, read.grid)
+        cells = [f"`{name}`" if name else "", read.tap, f"{read.factor:.3f}", *map(_text, costs)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
-
-
-def _less(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
 
 
 def _text(value: float | None) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, UInt8
 from scipy.linalg import solve_banded
 from scipy.special import ive
 from torch import Tensor
@@ -215,8 +215,8 @@ def image_axis(n: int, factor: float, blur: float) -> Axis:
 
 
 def centre_crop(
-    images: Float[Tensor, "*batch h w"], size: Sequence[int]
-) -> Float[Tensor, "*batch h_out w_out"]:
+    images: Float[Tensor, "*batch h w"] | UInt8[Tensor, "*batch h w"], size: Sequence[int]
+) -> Float[Tensor, "*batch h_out w_out"] | UInt8[Tensor, "*batch h_out w_out"]:
     """Return the pixels about the image centre, a view.
 
     Raises

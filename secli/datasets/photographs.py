@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from secli.action.images import centre_crop
 from secli.errors import InputError
 
 SIZES = 8
@@ -95,12 +96,7 @@ class Photographs:
     @property
     def windows(self) -> UInt8[Tensor, "n c h w"] | Float[Tensor, "n c h w"]:
         """The windows at s = 1, as the network takes them, group after group."""
-        height, width = self.request.size
-        parts = []
-        for group in self.groups:
-            top, left = (group.images.shape[-2] - height) // 2, (group.images.shape[-1] - width) // 2
-            parts.append(group.images[..., top : top + height, left : left + width])
-        return torch.cat(parts)
+        return torch.cat([centre_crop(group.images, self.request.size) for group in self.groups])
 
 
 def scaled_photograph(image: Image.Image, request: WindowRequest) -> tuple[np.ndarray, int] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from secli.equivariance.borders import probed_geometry
 from secli.errors import InputError
 from secli.external.partial_features import PartialModel, features_reached
 from secli.external.probing import central_radii, probing
+from secli.external.restoring import fingerprint
 from secli.models.contract import Features, Model
 
 CUT = 0.3
@@ -27,6 +29,9 @@ LARGEST = 1024
 """Sides of the largest image on which radii are measured."""
 
 Shape = tuple[int, int, int]
+
+_known: WeakKeyDictionary[nn.Module, tuple[object, dict[str, float]]] = WeakKeyDictionary()
+"""Of each network what was asked for last, with its weights, and the radii."""
 
 
 class Enlargement(NamedTuple):
@@ -115,9 +120,22 @@ def taps_that_grow(
 def radii_of(
     model: Model, taps: Mapping[str, Field], shape: Shape, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """Return the receptive-field radii of taps, measured on larger images where the network's own cut them."""
+    """Return the receptive-field radii of taps, measured on larger images where the network's own cut them.
+
+    They are kept while the network has these weights: a measurement asks twice, and they cost passes over large images.
+    """
     if not isinstance(model, nn.Module):
         return {}
+    asked = shape, tuple(taps), fingerprint(model)
+    if _known.get(model, (None, {}))[0] != asked:
+        _known[model] = asked, _measured_radii(model, taps, shape, device)
+    return _known[model][1]
+
+
+def _measured_radii(
+    model: Model, taps: Mapping[str, Field], shape: Shape, device: torch.device | str
+) -> dict[str, float]:
+    assert isinstance(model, nn.Module)
     try:
         geometry = probed_geometry(model, shape, list(taps))
     except InputError:  # nothing to measure a position of

@@ -93,25 +93,21 @@ def explain(
         margin: str | None,
         at: Sequence[float],
         taps: Sequence[str],
-    ) -> dict[Key, CurveRow]:
-        found = {}
+    ) -> Curves | None:
+        curves = None
         if taps and at:
             own = bare.model_copy(update={"margin": margin, "factors": tuple(at), "taps": tuple(taps)})
             curves = measure_curves(subject, pictures, own, on_black=True, device=device, means_alone=True)
-            found = _by_key(curves)
-            if subject is model and curves.surroundings is not None:
-                wide.update(curves.surroundings.taps)
         if on_progress:
             on_progress(step, 4)
-        return found
-
-    wide: set[str] = set()
+        return curves
 
     taps = list(fields)
-    plain = read(1, model, images, None, factors, taps)
-    padded = read(2, model, images, "auto", factors, taps)
+    plain = _by_key(read(1, model, images, None, factors, taps))
+    with_margin = read(2, model, images, "auto", factors, taps)
+    padded = _by_key(with_margin)
     at_levels = sorted({factor for pair in nearest.values() for factor in pair})
-    lattice = read(3, model, images, "auto", at_levels, taps)
+    lattice = _by_key(read(3, model, images, "auto", at_levels, taps))
     shape = int(images.shape[1]), int(images.shape[2]), int(images.shape[3])
     growing = (
         taps_that_grow(model, fields, shape, min(shape[1:]) // 2, device)
@@ -119,28 +115,25 @@ def explain(
         else frozenset()
     )
     part = PartialModel(model, {tap: field for tap, field in fields.items() if tap in growing})
-    large = read(4, part, twice_as_large(images), "auto", factors, list(part.taps))
+    large = _by_key(read(4, part, twice_as_large(images), "auto", factors, list(part.taps)))
+    around = None if with_margin is None else with_margin.surroundings
+    wide = () if around is None else around.taps
     rows = []
     for tap, factor in itertools.product(taps, factors):
         key = tap, factor
-        near = nearest.get(key)
+        near, row = nearest.get(key), plain[key]
         takes_more = tap in wide
-        row = plain.get(key)
         rows.append(
             ExplainRow(
                 tap=tap,
                 factor=factor,
-                error=None if row is None else row.mean,
+                error=row.mean,
                 with_margin=_mean(padded, key) if takes_more else None,
                 lattice_factors=near,
                 on_lattice=_between(lattice, key, near) if takes_more and near is not None else None,
                 enlarged=_mean(large, key),
-                n=0 if row is None else row.n,
-                reason=row.reason
-                if row is not None and row.mean is None
-                else None
-                if takes_more
-                else NO_MARGIN,
+                n=row.n,
+                reason=row.reason or (None if takes_more else NO_MARGIN),
             )
         )
     return rows
@@ -178,8 +171,8 @@ def _between(rows: Mapping[Key, CurveRow], key: Key, ends: tuple[float, float]) 
     return (1 - share) * low + share * high
 
 
-def _by_key(curves: Curves) -> dict[Key, CurveRow]:
-    return {(row.tap, row.factor): row for row in curves.rows}
+def _by_key(curves: Curves | None) -> dict[Key, CurveRow]:
+    return {} if curves is None else {(row.tap, row.factor): row for row in curves.rows}
 
 
 def _mean(rows: Mapping[Key, CurveRow], key: Key) -> float | None:

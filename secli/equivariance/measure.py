@@ -121,7 +121,7 @@ def measure(
     photographs, images = checked_pixels(images), checked_pixels(images)
     if window is not None:
         given["surround"] = "photo"
-        images = centre_of(photographs, window)
+        images = centre_of(photographs, window)  # for their shape, until it is known how far the network sees
     count = max(1, len(images))
     with ExitStack() as stack:
         if isinstance(model, nn.Module):
@@ -138,6 +138,7 @@ def measure(
             found = enlargement(subject, fields_there, shape, wanted, settings.smallest_plane, where)
             asked = WindowRequest(window, min(wanted, default=1.0), found.pixels, found.step)
             large = photographs_of(photographs, asked)
+            images = large.windows
         curves = measure_curves(subject, images, settings, labels=labels, device=where, photographs=large)
     frame: pd.DataFrame = pd.DataFrame(list(map(row_in_words, curves.rows)))
     frame.attrs["accuracy"] = list(map(row_in_words, curves.accuracy))

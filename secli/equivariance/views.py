@@ -82,7 +82,7 @@ def views_of(
             raise InputError(
                 "margin: empty pixels go around pictures on black alone; photographs have surroundings"
             )
-        return [_with_margin(model, fields, settings, images, blur, factors, device)]
+        return [_with_margin(model, fields, settings, shape, blur, images, factors, device)]
     edges = borders(model, fields, shape, settings.border, on_black)
     frame = Frame(height, width)
     canvases = {tap: frame.canvas(blur, edges[tap], False) for tap in fields}
@@ -94,14 +94,14 @@ def _with_margin(
     model: Model,
     fields: Mapping[str, Field],
     settings: MeasureSettings,
-    images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
+    shape: tuple[int, int, int],
     blur: float,
+    images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
     factors: Sequence[float],
     device: torch.device | str,
 ) -> View:
     """Return pictures on black with empty pixels around them."""
-    channels, height, width = (int(side) for side in images.shape[1:])
-    shape = channels, height, width
+    _, height, width = shape
     found = enlargement(model, fields, shape, factors, settings.smallest_plane, device)
     pixels = margin_of(found, settings.margin, min(height, width))
     wide = taps_that_grow(model, fields, shape, pixels, device) if pixels else frozenset[str]()
@@ -130,7 +130,8 @@ def _windows(
     """Return the groups of photographs; of each the first ones, up to the number of images that is asked for."""
     _, height, width = shape
     whole = frozenset(tap for tap, field in fields.items() if _sees_everything(model, tap, field))
-    known = radii_of(model, {tap: field for tap, field in fields.items() if tap not in whole}, shape, device)
+    found = radii_of(model, fields, shape, device)
+    known = {tap: radius for tap, radius in found.items() if tap not in whole}
     views, left = [], settings.images
     for group in photographs.groups:
         pictures = group.images[:left]

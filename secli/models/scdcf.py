@@ -10,17 +10,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from secli.action.fields import ScaleSpace
-from secli.layers.fast.projection import ScaleProjection
 from secli.layers.fourier_bessel import basis_fourier_bessel
-from secli.layers.pooling import ScalePool
-from secli.layers.ses import SESConv, SESLift
 from secli.models import options
 from secli.models.contract import StagedModel
 from secli.models.entrance import entrance
 from secli.models.grid import Grid
-from secli.models.mnist_body import Block, mnist_body
-from secli.models.sesn import Factor, Levels
+from secli.models.mnist_body import mnist_body
+from secli.models.sesn import Factor, Levels, steered_blocks
 
 CHANNELS = (62, 122, 184)
 
@@ -55,22 +51,7 @@ def mnist_scdcf(
     """
     radii = tuple(radius * factor ** (k / max(levels - 1, 1)) for k in range(levels))
     basis = basis_fourier_bessel(radii, functions)
-    padding = basis.size // 2
-    first, second, third = CHANNELS
-
-    def space(at: Grid, truncated: int = 0) -> ScaleSpace:
-        return at.scale_space(radii, truncated=min(truncated, levels))
-
-    last = ScaleProjection(SESConv(second, third, basis, interaction, padding=padding), ScalePool(scale_pool))
-    blocks = [
-        Block(SESLift(in_channels, first, basis, padding=padding), first, space),
-        Block(
-            SESConv(first, second, basis, interaction, padding=padding),
-            second,
-            lambda at: space(at, truncated=interaction - 1),
-        ),
-        Block(last, third),
-    ]
+    blocks = steered_blocks(basis, radii, in_channels, CHANNELS, interaction, scale_pool)
     before = entrance(in_channels, mean, std, upsampling, upsample)
     grid = Grid.of_image(image_size).upsampled(upsampling)
     return mnist_body(blocks, before, grid, classes, dropout)

@@ -5,13 +5,14 @@ Source: Sosnovik, Szmaja, Smeulders, "Scale-Equivariant Steerable Networks", ICL
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from secli.action.fields import ScaleSpace
 from secli.layers.fast.projection import ScaleProjection
-from secli.layers.hermite import basis_b
+from secli.layers.hermite import Basis, basis_b
 from secli.layers.pooling import ScalePool
 from secli.layers.ses import SESConv, SESLift
 from secli.models import options
@@ -82,7 +83,6 @@ def mnist_ses(
     before = entrance(in_channels, mean, std, upsampling, upsample)
     grid = Grid.of_image(image_size).upsampled(upsampling)
     padding = size // 2
-    first, second, third = CHANNELS
     if mode == "scalar":
         if interaction > 1:
             raise ValueError(
@@ -98,11 +98,37 @@ def mnist_ses(
         ]
         return mnist_body(blocks, before, grid, classes, dropout)
 
+    blocks = steered_blocks(basis, scales, in_channels, CHANNELS, interaction, scale_pool)
+    return mnist_body(blocks, before, grid, classes, dropout)
+
+
+def steered_blocks(
+    basis: Basis,
+    scales: Sequence[float],
+    in_channels: int,
+    channels: tuple[int, int, int],
+    interaction: int,
+    scale_pool: options.ScalePoolOption,
+) -> list[Block]:
+    """Return a lift and two convolutions steered on a basis, the scale axis pooled behind the third.
+
+    Parameters
+    ----------
+    basis
+        Of the filters, sampled at every scale.
+    scales
+        Of the levels, as their fields have them.
+    interaction
+        I, the levels that a convolution mixes.
+    """
+    first, second, third = channels
+    padding, levels = basis.size // 2, len(scales)
+
     def space(at: Grid, truncated: int = 0) -> ScaleSpace:
-        return at.scale_space(scales, truncated=min(truncated, levels))
+        return at.scale_space(tuple(scales), truncated=min(truncated, levels))
 
     last = ScaleProjection(SESConv(second, third, basis, interaction, padding=padding), ScalePool(scale_pool))
-    blocks = [
+    return [
         Block(SESLift(in_channels, first, basis, padding=padding), first, space),
         Block(
             SESConv(first, second, basis, interaction, padding=padding),
@@ -111,4 +137,3 @@ def mnist_ses(
         ),
         Block(last, third),
     ]
-    return mnist_body(blocks, before, grid, classes, dropout)

@@ -37,7 +37,7 @@ def finished_record(job: SweepJob, places: Sequence[Path], tell: Tell = lambda l
     A record counts only if it is whole and its files agree (see :func:`secli.records.kept.read_kept`); one that does
     not costs itself alone.
     """
-    for folder in _folders(places, Path(job.run.parent.name, job.run.name)):
+    for folder in _folders(places, f"{job.run.parent.name}/{job.run.name}"):
         try:
             wrong = _wrong(job, read_kept(folder))
         except InputError as error:
@@ -48,10 +48,11 @@ def finished_record(job: SweepJob, places: Sequence[Path], tell: Tell = lambda l
     return None
 
 
-def _folders(places: Sequence[Path], run: Path) -> Iterator[Path]:
-    """Yield where a run's record may lie: in a sweep's directory, or in one that holds several of these."""
+def _folders(places: Sequence[Path], pattern: str) -> Iterator[Path]:
+    """Yield where records of runs may lie: in a sweep's directory, or in one that holds several of these."""
     for place in places:
-        yield from (folder for folder in (place / run, *sorted(place.glob(f"*/{run}"))) if folder.is_dir())
+        found = (*sorted(place.glob(pattern)), *sorted(place.glob(f"*/{pattern}")))
+        yield from (folder for folder in found if folder.is_dir())
 
 
 def _wrong(job: SweepJob, kept: KeptRun) -> str | None:
@@ -74,17 +75,12 @@ def kept_digest(run: PlannedRun, places: Sequence[Path]) -> str | None:
     The record's folder carries the run's key, a hash over settings and digest, so that no other digest fits it.
     """
     name = f"{run.data.name}-r{run.data.realisation}-s{run.seed}-*"
-    for folder in _folders_like(places, f"{run.model.name}/{name}"):
+    for folder in _folders(places, f"{run.model.name}/{name}"):
         with contextlib.suppress(InputError):
             digest = read_training_record(folder).data.digest
             if run_folder(run, digest).name == folder.name:
                 return digest
     return None
-
-
-def _folders_like(places: Sequence[Path], pattern: str) -> Iterator[Path]:
-    for place in places:
-        yield from sorted((*place.glob(pattern), *place.glob(f"*/{pattern}")))
 
 
 def take_finished(jobs: Sequence[SweepJob], places: Sequence[Path], tell: Tell) -> int:

@@ -132,7 +132,7 @@ def windows_for(
         if not are_large_enough(path, windows, settings.images):
             return None
         few = open_pictures(path, input_shape=shape, images=JUDGED)
-        if few.on_black or fade_to_black(few.images):
+        if fades(few):
             return None
     if not probe:
         return windows
