@@ -139,9 +139,12 @@ def test_a_window_that_has_no_centre_among_the_pixels_is_refused() -> None:
 # --- what is measured ---
 
 
-def test_the_identity_reads_zero_to_the_bit() -> None:
+def test_the_identity_reads_zero_to_the_bit_at_its_own_scale_and_to_rounding_at_others() -> None:
+    """L_s Φ(f) and Φ(L_s f) are two products of other lengths, which a CPU may sum in another order."""
     curves = measured(OneTap("identity", nn.Identity()), photographs(), 40, factors=(1, 0.8, 0.5, 1.2))
-    assert means(curves, "identity") == {1: 0, 0.8: 0, 0.5: 0, 1.2: 0}
+    found = means(curves, "identity")
+    assert found[1] == 0
+    assert all(value is not None and value < 1e-13 for value in found.values()), found
     assert all(row.warnings == () for row in curves.rows if row.tap == "identity")
 
 
